@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+# Compiles and links PROGRAM and BASELINE by turns with -O2, prints the median time of each, and fails
+# if the ratio exceeds 2.
+#   cmake -D COMPILER=... -D INCLUDES=... -D SYSTEM_INCLUDES=... -D PROGRAM=... -D BASELINE=...
+#         -P compile_time_report.cmake
+set(turns 5)
+set(bound 200) # hundredths
+
+set(flags -std=c++20 -O2 -pthread)
+foreach(directory IN LISTS INCLUDES)
+  list(APPEND flags -I${directory})
+endforeach()
+foreach(directory IN LISTS SYSTEM_INCLUDES)
+  list(APPEND flags -isystem ${directory})
+endforeach()
+
+# Sets `var` to the milliseconds that `source` takes.
+function(time_compilation source var)
+  set(binary ${CMAKE_CURRENT_BINARY_DIR}/compile_time_report.out)
+  string(TIMESTAMP start "%s%f")
+  execute_process(COMMAND ${COMPILER} ${flags} ${source} -o ${binary} COMMAND_ERROR_IS_FATAL ANY)
+  string(TIMESTAMP end "%s%f")
+  file(REMOVE ${binary})
+  math(EXPR milliseconds "(${end} - ${start}) / 1000")
+  set(${var} ${milliseconds} PARENT_SCOPE)
+endfunction()
+
+time_compilation(${BASELINE} ignored) # fills the file cache
+foreach(turn RANGE 1 ${turns})
+  foreach(what IN ITEMS PROGRAM BASELINE)
+    time_compilation(${${what}} milliseconds)
+    list(APPEND ${what}_times ${milliseconds})
+  endforeach()
+endforeach()
+
+math(EXPR middle "${turns} / 2")
+foreach(what IN ITEMS PROGRAM BASELINE)
+  list(SORT ${what}_times COMPARE NATURAL)
+  list(GET ${what}_times ${middle} ${what}_median)
+  cmake_path(GET ${what} FILENAME name)
+  message("${name}: ${${what}_median} ms (median of ${turns}; all: ${${what}_times})")
+endforeach()
+math(EXPR ratio "100 * ${PROGRAM_median} / ${BASELINE_median}")
+math(EXPR whole "${ratio} / 100")
+math(EXPR tenths "${ratio} / 10 % 10")
+math(EXPR hundredths "${ratio} % 10")
+message("ratio: ${whole}.${tenths}${hundredths} (at most 2.00)")
+if(ratio GREATER bound)
+  message(FATAL_ERROR "Including all.hpp costs more than twice the compile time of Eigen")
+endif()

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <stochastic_depth/concepts.hpp>
+#include <stochastic_depth/detail/matrix_kernel.hpp>
+
+/// Epilogues: what happens to the numbers of a product before they are stored. An epilogue maps
+/// (packet, i, j) to a packet, where the packet holds rows i, i + 1, ... of column j.
+namespace stochastic_depth::detail {
+
+/// Stores the product as it is.
+struct Keep {
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index, Index) const {
+        return value;
+    }
+};
+
+/// Applies an element-wise layer: by its own packet function where it has one, else lane by lane.
+template <class Layer>
+struct ApplyElementwise {
+    const Layer& layer;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index, Index) const {
+        if constexpr (requires { layer.packet(value); })
+            return layer.packet(value);
+        else
+            return value.on_each_lane([this](auto z) { return layer.value(z); });
+    }
+};
+
+/// Adds the entries of a matrix of the product's shape.
+template <class Scalar>
+struct AddMatrix {
+    const Scalar* data;
+    Index stride;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        return Packet::load(data + i + j * stride) + value;
+    }
+};
+
+/// One epilogue after another.
+template <class First, class Second>
+struct Then {
+    First first;
+    Second second;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        return second(first(value, i, j), i, j);
+    }
+};
+template <class First, class Second>
+Then(First, Second) -> Then<First, Second>;
+
+/// y = epilogue(x), for the layers that no product precedes. y may be x itself.
+template <int Lanes, class Scalar, class Epilogue>
+void transform_columns(Index rows, Index columns, const Scalar* x, Index x_stride, Destination<Scalar> y,
+                       const Epilogue& epilogue) {
+    using P = Packet<Scalar, Lanes>;
+    if constexpr (Lanes > 1) {
+        if (rows < Lanes)
+            return transform_columns<P::narrower>(rows, columns, x, x_stride, y, epilogue);
+    }
+    for (Index j = 0; j < columns; ++j) {
+        const Scalar* from = x + j * x_stride;
+        Scalar* to = y.data + j * y.stride;
+        // The last packet may overlap the one before: it is computed while x is still whole.
+        const P last = epilogue(P::load(from + rows - Lanes), rows - Lanes, j);
+        for (Index i = 0; i + Lanes < rows; i += Lanes) epilogue(P::load(from + i), i, j).store(to + i);
+        last.store(to + rows - Lanes);
+    }
+}
+
+template <class Scalar, class Epilogue>
+void transform(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, const Epilogue& epilogue) {
+    if (x.size() == 0) return;
+    transform_columns<widest_lanes<Scalar>, Scalar>(x.rows(), x.cols(), x.data(), x.outerStride(),
+                                                    {y.data(), y.outerStride()}, epilogue);
+}
+
+/// y = epilogue(layer(x)) in one pass where the layer can, else in two.
+template <class Layer, class Epilogue>
+void forward_fused(const Layer& layer, const ConstMatrixRef<typename Layer::Scalar>& x,
+                   MatrixRef<typename Layer::Scalar> y, const Epilogue& epilogue) {
+    using Scalar = typename Layer::Scalar;
+    if constexpr (requires { layer.forward_fused(x, y, epilogue); }) {
+        layer.forward_fused(x, y, epilogue);
+    } else if constexpr (ElementwiseLayer<Layer>) {
+        transform<Scalar>(x, y, Then{ApplyElementwise<Layer>{layer}, epilogue});
+    } else {
+        layer.forward(x, y);
+        if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue);
+    }
+}
+
+}  // namespace stochastic_depth::detail

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include <stochastic_depth/types.hpp>
+
+namespace stochastic_depth::detail {
+
+/// T[N] with the signed sizes that Eigen's indices call for.
+template <class T, int N>
+using Array = T[static_cast<std::size_t>(N)];
+
+// Register types carry an alignment attribute, which g++ notes wherever one is a template argument.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+/// Lanes of Eigen's widest SIMD register for Scalar; 1 where there is none.
+template <class Scalar>
+inline constexpr int widest_lanes =
+    Eigen::internal::unpacket_traits<typename Eigen::internal::packet_traits<Scalar>::type>::size;
+
+/// Eigen's register of `Lanes` scalars: the widest one, or the half of it, and so on; the scalar itself
+/// for one lane.
+template <class Scalar, int Lanes, class Candidate = typename Eigen::internal::packet_traits<Scalar>::type>
+struct RegisterOf {
+    using Half = typename Eigen::internal::unpacket_traits<Candidate>::half;
+    using Next = std::conditional_t<std::is_same_v<Half, Candidate>, Scalar, Half>;
+    using Found = std::conditional_t<Eigen::internal::unpacket_traits<Candidate>::size == Lanes,
+                                     std::type_identity<Candidate>, RegisterOf<Scalar, Lanes, Next>>;
+    using type = typename Found::type;
+};
+
+/// `Lanes` numbers in one SIMD register. Every operation acts on each lane by itself and rounds as the
+/// scalar operation does, so a result does not depend on the packet that a number travelled in.
+template <class Scalar, int Lanes>
+class Packet {
+public:
+    static constexpr int lanes = Lanes;
+    using Register = typename RegisterOf<Scalar, Lanes>::type;
+    /// Lanes of the next narrower packet.
+    static constexpr int narrower =
+        Lanes > Eigen::internal::unpacket_traits<
+                    typename Eigen::internal::unpacket_traits<Register>::half>::size
+            ? Lanes / 2
+            : 1;
+
+    Packet() = default;
+    EIGEN_ALWAYS_INLINE explicit Packet(Register value) : register_(value) {}
+
+    static EIGEN_ALWAYS_INLINE Packet load(const Scalar* from) {
+        return Packet{Eigen::internal::ploadu<Register>(from)};
+    }
+    static EIGEN_ALWAYS_INLINE Packet broadcast(Scalar value) {
+        return Packet{Eigen::internal::pset1<Register>(value)};
+    }
+    EIGEN_ALWAYS_INLINE void store(Scalar* to) const { Eigen::internal::pstoreu(to, register_); }
+    EIGEN_ALWAYS_INLINE Scalar first() const { return Eigen::internal::pfirst(register_); }
+
+    friend EIGEN_ALWAYS_INLINE Packet operator+(Packet a, Packet b) {
+        return Packet{Eigen::internal::padd(a.register_, b.register_)};
+    }
+    friend EIGEN_ALWAYS_INLINE Packet operator-(Packet a, Packet b) {
+        return Packet{Eigen::internal::psub(a.register_, b.register_)};
+    }
+    friend EIGEN_ALWAYS_INLINE Packet operator*(Packet a, Packet b) {
+        return Packet{Eigen::internal::pmul(a.register_, b.register_)};
+    }
+    /// The larger of each pair; a where a is NaN.
+    friend EIGEN_ALWAYS_INLINE Packet max(Packet a, Packet b) {
+        return Packet{Eigen::internal::pmax(a.register_, b.register_)};
+    }
+    EIGEN_ALWAYS_INLINE Packet tanh() const {
+        return Packet{Eigen::internal::ptanh(register_)};
+    }
+    /// a b + c, rounded once wherever the target has a fused multiply-add.
+    friend EIGEN_ALWAYS_INLINE Packet multiply_add(Packet a, Packet b, Packet c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+        if constexpr (std::is_same_v<Register, float> || std::is_same_v<Register, double>)
+            return Packet{std::fma(a.register_, b.register_, c.register_)};
+        else
+#endif
+            return Packet{Eigen::internal::pmadd(a.register_, b.register_, c.register_)};
+    }
+
+    /// A function of scalars, applied to each lane.
+    template <class Function>
+    EIGEN_ALWAYS_INLINE Packet on_each_lane(const Function& function) const {
+        alignas(64) Array<Scalar, Lanes> values;
+        store(values);
+        for (Scalar& value : values) value = function(value);
+        return load(values);
+    }
+
+private:
+    Register register_;
+};
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+/// Calls function(0), ..., function(N - 1) with compile-time indices.
+template <int N, class Function>
+EIGEN_ALWAYS_INLINE void unroll(Function function) {
+    [&]<int... i>(std::integer_sequence<int, i...>) {
+        (function(std::integral_constant<int, i>{}), ...);
+    }(std::make_integer_sequence<int, N>{});
+}
+
+}  // namespace stochastic_depth::detail

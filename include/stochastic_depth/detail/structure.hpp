@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include <stochastic_depth/concepts.hpp>
+
+/// How composites treat their parts alike, whether these are composites themselves or plain layers.
+namespace stochastic_depth::detail {
+
+/// Whether a layer is skippable or contains skippable layers. Composites say so; any other layer has none.
+template <class Layer>
+inline constexpr bool has_skippable_layers = [] {
+    if constexpr (requires { Layer::has_skippable_layers; })
+        return Layer::has_skippable_layers;
+    else
+        return false;
+}();
+
+/// The number of skippable layers in a layer.
+template <class Layer>
+[[nodiscard]] Index depth(const Layer& layer) {
+    if constexpr (has_skippable_layers<Layer>)
+        return layer.depth();
+    else
+        return 0;
+}
+
+/// Writes the survival probabilities of the skippable layers in a layer, in order of depth, from `first`
+/// on, and moves `first` past them.
+template <class Layer>
+void write_survival_probabilities(const Layer& layer, double*& first) {
+    if constexpr (has_skippable_layers<Layer>) layer.write_survival_probabilities(first);
+}
+
+template <class Network>
+[[nodiscard]] Eigen::VectorXd survival_probabilities(const Network& network) {
+    Eigen::VectorXd p(depth(network));
+    double* first = p.data();
+    write_survival_probabilities(network, first);
+    return p;
+}
+
+/// The largest number of rows that activations have on their way through a layer.
+template <class Layer>
+[[nodiscard]] Index widest(const Layer& layer, Index input_size) {
+    if constexpr (requires { layer.widest(input_size); })
+        return layer.widest(input_size);
+    else
+        return std::max(input_size, static_cast<Index>(layer.output_size(input_size)));
+}
+
+/// The mask of a pass in which every layer runs.
+struct EveryLayer {
+    [[nodiscard]] constexpr EveryLayer from(Index) const { return {}; }
+    [[nodiscard]] constexpr EveryLayer with(const Index*) const { return {}; }
+    [[nodiscard]] constexpr Index sample(Index column) const { return column; }
+    [[nodiscard]] constexpr bool keeps(Index) const { return true; }
+};
+
+/// What a layer without parameters has as its gradient.
+struct NoGradient {
+    void set_zero() {}
+};
+
+/// What a layer keeps that needs nothing but its input for backward.
+struct NoCache {};
+
+/// Calls visit(name, parameter, gradients...) for each parameter of a layer, with what stands in its place
+/// in each of the gradients.
+template <class Layer, class Visit, class... Gradients>
+void visit_parameters(Layer& layer, Visit&& visit, Gradients&... gradients) {
+    using Type = std::remove_const_t<Layer>;
+    if constexpr (requires { Type::visit_parameters(layer, visit, gradients...); })
+        Type::visit_parameters(layer, visit, gradients...);
+}
+
+}  // namespace stochastic_depth::detail

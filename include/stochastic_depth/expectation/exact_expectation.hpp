@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+
+#include <stochastic_depth/expectation/expectation.hpp>
+#include <stochastic_depth/expectation/prefix_tree.hpp>
+
+namespace stochastic_depth {
+
+struct ExactExpectationOptions {
+    /// Threads to share the work, at least 1. The result has the same bits for any number.
+    unsigned threads = 1;
+    /// The most evaluations of skippable layers that one column may take: 2^L - 1 for L layers with p < 1.
+    std::uint64_t max_layer_evaluations = std::uint64_t{1} << 28;
+};
+
+/// Exact mean and variance of the network output over all 2^L survival masks,
+///     f_SD(x) = E[NN(x, S)] = sum_S P(S) NN(x, S).
+///
+/// Masks that share a prefix share its work, layers with p = 1 do not branch, and what a mask cannot reach
+/// is not computed. The moments are built from convex combinations, so rounding errors grow with L and not
+/// with 2^L. A column's bits depend neither on the batch that it stands in nor on the threads.
+///
+/// A network with a NaN on any path that a mask can take has a NaN mean.
+///
+/// \source Huang et al. 2016, Deep Networks with Stochastic Depth: Eq. (5) is the rule that this makes
+///         exact.
+class ExactExpectation {
+public:
+    ExactExpectation() = default;
+
+    /// \throws std::invalid_argument  if options.threads is 0.
+    explicit ExactExpectation(ExactExpectationOptions options) : options_(options) {
+        if (options.threads < 1) detail::refuse("ExactExpectation: threads must be at least 1, got 0");
+    }
+
+    /// \param network  L skippable layers.
+    /// \param x        Inputs, [features x batch].
+    /// \returns        Mean and variance, [outputs x batch]; standard errors of 0.
+    /// \throws std::invalid_argument  if the network cannot take x.
+    /// \throws std::length_error      if the evaluations exceed the budget; nothing has run then.
+    /// \complexity     2^L - 1 layer evaluations for each column, and one of the layers after the last
+    ///                 skippable one for each mask; O(L) blocks of memory for each thread.
+    template <MaskedNetwork Network>
+    [[nodiscard]] Expectation<typename Network::Scalar> operator()(
+        const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
+        using Scalar = typename Network::Scalar;
+        const Index outputs = network.output_size(x.rows());
+        const double evaluations = detail::EvaluationCount::of(network);
+        if (!(evaluations <= static_cast<double>(options_.max_layer_evaluations)))
+            throw std::length_error(detail::message(
+                "ExactExpectation: depth ", network.depth(), " takes ", evaluations,
+                " layer evaluations for each column, and max_layer_evaluations is ",
+                options_.max_layer_evaluations, "; raise it, or sample with MonteCarloExpectation"));
+        Expectation<Scalar> result;
+        result.mean.resize(outputs, x.cols());
+        result.variance.resize(outputs, x.cols());
+        result.standard_error = Matrix<Scalar>::Zero(outputs, x.cols());
+        result.layer_evaluations = evaluations;
+        detail::PrefixTree<Scalar>(outputs, detail::widest(network, x.rows()), options_.threads)
+            .walk(network, x, {result.mean.data(), result.variance.data(), outputs});
+        return result;
+    }
+
+private:
+    ExactExpectationOptions options_;
+};
+
+}  // namespace stochastic_depth

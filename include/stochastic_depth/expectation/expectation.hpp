@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+
+#include <stochastic_depth/types.hpp>
+
+namespace stochastic_depth {
+
+/// What is known of the network's output over random masks, for each output and each sample of a batch.
+/// ExactExpectation, MonteCarloExpectation and WeightScaling all answer with one; a quantity that a method
+/// cannot tell is NaN.
+template <class Scalar>
+struct Expectation {
+    /// E[NN(x, S)] or its estimate, [outputs x batch].
+    Matrix<Scalar> mean;
+    /// Var[NN(x, S)] or its estimate, [outputs x batch].
+    Matrix<Scalar> variance;
+    /// Standard error of the mean, [outputs x batch]; 0 where the mean is exact.
+    Matrix<Scalar> standard_error;
+    /// Evaluations of skippable layers that it took for each column of x.
+    double layer_evaluations = 0;
+};
+
+}  // namespace stochastic_depth

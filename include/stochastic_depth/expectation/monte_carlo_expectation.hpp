@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include <stochastic_depth/detail/parallel.hpp>
+#include <stochastic_depth/expectation/expectation.hpp>
+#include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/survival/mask_sampler.hpp>
+
+namespace stochastic_depth {
+
+struct MonteCarloExpectationOptions {
+    /// Number of masks, at least 1.
+    Index samples = 100;
+    std::uint64_t seed = 0;
+    /// Threads to share the work, at least 1. The result has the same bits for any number.
+    unsigned threads = 1;
+};
+
+namespace detail {
+
+/// Mean and sum of squared deviations of the samples so far, [outputs x columns].
+/// \source Welford 1962; the merge: Chan, Golub & LeVeque 1983, Eq. (1.5).
+struct RunningMoments {
+    double count = 0;
+    Eigen::ArrayXXd mean;
+    Eigen::ArrayXXd deviations;
+
+    RunningMoments(Index outputs, Index columns)
+        : mean(Eigen::ArrayXXd::Zero(outputs, columns)), deviations(mean) {}
+
+    template <class Output>
+    void add(const Output& y) {
+        count += 1;
+        const double share = 1 / count;
+        for (Index j = 0; j < mean.cols(); ++j)
+            for (Index i = 0; i < mean.rows(); ++i) {
+                const double value = static_cast<double>(y(i, j));
+                const double before = value - mean(i, j);
+                mean(i, j) += share * before;
+                deviations(i, j) += before * (value - mean(i, j));
+            }
+    }
+
+    void merge(const RunningMoments& other) {
+        if (other.count == 0) return;
+        const double total = count + other.count;
+        const Eigen::ArrayXXd difference = other.mean - mean;
+        mean += other.count / total * difference;
+        deviations += other.deviations + count * other.count / total * difference.square();
+        count = total;
+    }
+};
+
+}  // namespace detail
+
+/// Estimates mean and variance of the network output from independent random masks: mask k is that of
+/// sample k of step 0 of `MaskSampler{network.survival_probabilities(), seed}`.
+///
+/// All columns see the same masks, so a column's result does not depend on the batch that it stands in,
+/// and the errors of two columns are correlated. The mean is unbiased, the variance is (with the divisor
+/// samples - 1), the standard error is sqrt(variance / samples). With one sample, variance and standard
+/// error are NaN.
+class MonteCarloExpectation {
+public:
+    MonteCarloExpectation() = default;
+
+    /// \throws std::invalid_argument  if options.samples or options.threads is below 1.
+    explicit MonteCarloExpectation(MonteCarloExpectationOptions options) : options_(options) {
+        if (options.samples < 1)
+            detail::refuse("MonteCarloExpectation: samples must be at least 1, got ", options.samples);
+        if (options.threads < 1)
+            detail::refuse("MonteCarloExpectation: threads must be at least 1, got ", options.threads);
+    }
+
+    /// \param network  L skippable layers.
+    /// \param x        Inputs, [features x batch].
+    /// \throws std::invalid_argument  if the network cannot take x.
+    /// \complexity     `samples` masked forward passes for each column.
+    template <MaskedNetwork Network>
+    [[nodiscard]] Expectation<typename Network::Scalar> operator()(
+        const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
+        using Scalar = typename Network::Scalar;
+        const Index outputs = network.output_size(x.rows());
+        const MaskSampler sampler{network.survival_probabilities(), options_.seed};
+        Expectation<Scalar> result;
+        result.mean.resize(outputs, x.cols());
+        result.variance.resize(outputs, x.cols());
+        result.standard_error.resize(outputs, x.cols());
+        result.layer_evaluations = count_kept(sampler);
+
+        const Index blocks = (x.cols() + block_columns - 1) / block_columns;
+        const bool blocks_for_all = blocks >= 4 * static_cast<Index>(options_.threads);
+        detail::parallel_for(blocks, blocks_for_all ? options_.threads : 1, [&](Index b) {
+            const Index first = b * block_columns;
+            const Index columns = std::min(block_columns, x.cols() - first);
+            const auto moments = sample_block(network, sampler, x.middleCols(first, columns), outputs,
+                                              blocks_for_all ? 1 : options_.threads);
+            const Eigen::ArrayXXd variance =
+                options_.samples > 1
+                    ? Eigen::ArrayXXd(moments.deviations / (moments.count - 1))
+                    : Eigen::ArrayXXd::Constant(outputs, columns, std::numeric_limits<double>::quiet_NaN());
+            const auto put = [&](Matrix<Scalar>& to, const Eigen::ArrayXXd& values) {
+                to.middleCols(first, columns) = values.matrix().template cast<Scalar>();
+            };
+            put(result.mean, moments.mean);
+            put(result.variance, variance);
+            put(result.standard_error, (variance / moments.count).sqrt());
+        });
+        return result;
+    }
+
+private:
+    /// Columns of x that pass the network together.
+    static constexpr Index block_columns = 96;
+    /// The samples are split into this many runs, whose moments are merged in order: the threads share
+    /// them, and the result does not depend on how.
+    static constexpr Index runs = 16;
+
+    [[nodiscard]] double count_kept(const MaskSampler& sampler) const {
+        SurvivalMasks masks;
+        double kept = 0;
+        for (Index first = 0; first < options_.samples; first += 4096) {
+            masks.resize(sampler.depth(), std::min<Index>(4096, options_.samples - first));
+            sampler.sample(0, first, masks);
+            for (Index l = 0; l < masks.depth(); ++l) kept += static_cast<double>(masks.count(l));
+        }
+        return kept;
+    }
+
+    template <class Network>
+    [[nodiscard]] detail::RunningMoments sample_block(const Network& network, const MaskSampler& sampler,
+                                                      const ConstMatrixRef<typename Network::Scalar>& x,
+                                                      Index outputs, unsigned threads) const {
+        std::vector<detail::RunningMoments> moments(runs, detail::RunningMoments(outputs, x.cols()));
+        detail::parallel_for(runs, threads, [&](Index r) {
+            sample_run(network, sampler, x, r * options_.samples / runs, (r + 1) * options_.samples / runs,
+                       moments[static_cast<std::size_t>(r)]);
+        });
+        for (std::size_t r = 1; r < moments.size(); ++r) moments.front().merge(moments[r]);
+        return moments.front();
+    }
+
+    /// Samples [first, last). A narrow batch passes the network under several masks at once.
+    template <class Network>
+    static void sample_run(const Network& network, const MaskSampler& sampler,
+                           const ConstMatrixRef<typename Network::Scalar>& x, Index first, Index last,
+                           detail::RunningMoments& moments) {
+        using Scalar = typename Network::Scalar;
+        const Index columns = x.cols();
+        const Index at_once = std::max<Index>(1, block_columns / columns);
+        SurvivalMasks masks, repeated;
+        for (Index sample = first; sample < last; sample += at_once) {
+            const Index count = std::min(at_once, last - sample);
+            masks.resize(sampler.depth(), count);
+            sampler.sample(0, sample, masks);
+            Matrix<Scalar> y(moments.mean.rows(), count * columns);
+            if (count == 1) {
+                masked_forward(network, x, masks.mask(0), y);
+            } else {
+                repeated.resize(sampler.depth(), count * columns);
+                for (Index l = 0; l < masks.depth(); ++l)
+                    for (Index j = 0; j < repeated.batch_size(); ++j)
+                        if (masks(l, j / columns)) repeated.keep(l, j);
+                masked_forward(network, Matrix<Scalar>(x.replicate(1, count)), repeated, y);
+            }
+            for (Index k = 0; k < count; ++k) moments.add(y.middleCols(k * columns, columns));
+        }
+    }
+
+    MonteCarloExpectationOptions options_;
+};
+
+}  // namespace stochastic_depth

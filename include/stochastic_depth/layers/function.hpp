@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <utility>
+
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/concepts.hpp>
+
+namespace stochastic_depth {
+
+/// A callable as a layer: y = callable(x), where x is [features x batch] and the result an Eigen
+/// expression of the shape [outputs x batch] whose columns depend on their own column of x alone.
+template <class Scalar_, class Callable>
+class Function {
+public:
+    using Scalar = Scalar_;
+
+    /// \param outputs  Rows of the result; Eigen::Dynamic: as many as x has.
+    /// \throws std::invalid_argument  if outputs is neither at least 1 nor Eigen::Dynamic.
+    explicit Function(Callable callable, Index outputs = Eigen::Dynamic)
+        : callable_(std::move(callable)), outputs_(outputs) {
+        if (outputs != Eigen::Dynamic && outputs < 1)
+            detail::refuse("Function: outputs must be at least 1, got ", outputs);
+    }
+
+    [[nodiscard]] Index output_size(Index input_size) const {
+        return outputs_ == Eigen::Dynamic ? input_size : outputs_;
+    }
+
+    /// \param x  [features x batch].
+    /// \param y  [outputs x batch], overwritten.
+    /// \throws std::invalid_argument  if sizes don't match, the callable's result included.
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
+        detail::check_forward("Function", *this, x, y);
+        const Matrix<Scalar> result = callable_(x);
+        if (result.rows() != y.rows() || result.cols() != y.cols())
+            detail::refuse("Function: result must be [", y.rows(), " x ", y.cols(), "], got [",
+                           result.rows(), " x ", result.cols(), "]");
+        y = result;
+    }
+
+private:
+    Callable callable_;
+    Index outputs_;
+};
+
+/// A layer from a lambda, in one line:
+///
+///     auto centre = sd::function<float>([](const auto& x) { return x.rowwise() - x.colwise().mean(); });
+template <class Scalar, class Callable>
+[[nodiscard]] Function<Scalar, Callable> function(Callable callable, Index outputs = Eigen::Dynamic) {
+    return Function<Scalar, Callable>(std::move(callable), outputs);
+}
+
+}  // namespace stochastic_depth

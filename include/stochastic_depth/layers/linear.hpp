@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <numbers>
+
+#include <stochastic_depth/detail/epilogue.hpp>
+#include <stochastic_depth/detail/scratch.hpp>
+#include <stochastic_depth/detail/structure.hpp>
+#include <stochastic_depth/random/uniform.hpp>
+
+namespace stochastic_depth {
+
+/// y = W x + b.
+///
+/// Inputs and Outputs are widths known at compile time, or Eigen::Dynamic. Small fixed widths run several
+/// times faster. Whatever the batch, each output sums its inputs in one order with fused multiply-adds,
+/// so a column has the same bits alone and in any batch.
+template <class Scalar_, int Inputs = Eigen::Dynamic, int Outputs = Eigen::Dynamic>
+class Linear {
+public:
+    using Scalar = Scalar_;
+    using Weights = Eigen::Matrix<Scalar, Outputs, Inputs>;
+    using Bias = Eigen::Matrix<Scalar, Outputs, 1>;
+    using Cache = detail::NoCache;
+
+    /// Gradient by the parameters, in their shapes.
+    struct Gradient {
+        Weights weights;
+        Bias bias;
+        void set_zero() {
+            weights.setZero();
+            bias.setZero();
+        }
+    };
+
+    /// \param weights  W, [outputs x inputs].
+    /// \param bias     b, [outputs].
+    /// \throws std::invalid_argument  if W is empty, sizes differ, or a fixed width is contradicted.
+    Linear(const ConstMatrixRef<Scalar>& weights, const Eigen::Ref<const Vector<Scalar>>& bias) {
+        check_width("inputs", Inputs, weights.cols());
+        check_width("outputs", Outputs, weights.rows());
+        if (bias.size() != weights.rows())
+            detail::refuse("Linear: bias must have ", weights.rows(), " entries, got ", bias.size());
+        weights_ = weights;
+        bias_ = bias;
+    }
+
+    /// Weights drawn uniformly from +-gain sqrt(3 / inputs), bias 0.
+    ///
+    /// \param inputs, outputs  Widths, at least 1.
+    /// \param random           A uniform random bit generator; it advances.
+    /// \param gain             Standard deviation of W times sqrt(inputs), at least 0.
+    /// \throws std::invalid_argument  for a width below 1, or a gain that is negative or not finite.
+    /// \source He et al. 2015, Delving Deep into Rectifiers, Eq. (10): gain sqrt(2) keeps the variance
+    ///         of a ReLU network.
+    template <class Random>
+    Linear(Index inputs, Index outputs, Random& random, double gain = std::numbers::sqrt2) {
+        check_width("inputs", Inputs, inputs);
+        check_width("outputs", Outputs, outputs);
+        if (!(gain >= 0 && std::isfinite(gain)))
+            detail::refuse("Linear: gain must be finite and at least 0, got ", gain);
+        const auto limit = static_cast<Scalar>(gain * std::sqrt(3.0 / static_cast<double>(inputs)));
+        weights_.setZero(outputs, inputs);
+        for (Index i = 0; i < weights_.size() && limit > 0; ++i)
+            weights_.data()[i] = uniform<Scalar>(random, -limit, limit);
+        bias_.setZero(outputs);
+    }
+
+    /// The same for widths known at compile time.
+    template <class Random>
+        requires(Inputs != Eigen::Dynamic && Outputs != Eigen::Dynamic)
+    explicit Linear(Random& random, double gain = std::numbers::sqrt2)
+        : Linear(Inputs, Outputs, random, gain) {}
+
+    [[nodiscard]] Index inputs() const { return weights_.cols(); }
+    [[nodiscard]] Index outputs() const { return weights_.rows(); }
+    /// W, [outputs x inputs].
+    [[nodiscard]] const Weights& weights() const { return weights_; }
+    /// b, [outputs].
+    [[nodiscard]] const Bias& bias() const { return bias_; }
+
+    /// \throws std::invalid_argument  unless input_size == inputs().
+    [[nodiscard]] Index output_size(Index input_size) const {
+        if (input_size != inputs())
+            detail::refuse("Linear: input must have ", inputs(), " rows, got ", input_size);
+        return outputs();
+    }
+
+    /// \param x  [inputs x batch].
+    /// \param y  [outputs x batch], overwritten; must not overlap x.
+    /// \throws std::invalid_argument  if sizes don't match.
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
+        detail::check_forward("Linear", *this, x, y);
+        forward_fused(x, y, detail::Keep{});
+    }
+
+    /// y = epilogue(W x + b) in one pass.
+    template <class Epilogue>
+    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+                       const Epilogue& epilogue) const {
+        detail::product<Scalar, Outputs, Inputs>(outputs(), inputs(), x.cols(),
+                                                 {weights_.data(), outputs()}, bias_.data(),
+                                                 {x.data(), 1, x.outerStride()},
+                                                 {y.data(), y.outerStride()}, epilogue);
+    }
+
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const { forward(x, y); }
+
+    [[nodiscard]] Gradient zero_gradient() const {
+        Gradient gradient{weights_, bias_};
+        gradient.set_zero();
+        return gradient;
+    }
+
+    /// dW += dy x^T, db += dy 1, dx = W^T dy.
+    /// \param x   [inputs x batch], the input of forward.
+    /// \param dy  [outputs x batch], gradient by the output.
+    /// \param dx  [inputs x batch], gradient by the input, overwritten.
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
+                  Gradient& gradient, MatrixRef<Scalar> dx) const {
+        detail::check_backward("Linear", *this, x, dy, dx);
+        detail::ScratchMatrix<Scalar> by_weights(outputs(), inputs());
+        detail::product<Scalar, Outputs>(outputs(), x.cols(), inputs(), {dy.data(), dy.outerStride()},
+                                         nullptr, {x.data(), x.outerStride(), 1},
+                                         {by_weights->data(), outputs()}, detail::Keep{});
+        gradient.weights += *by_weights;
+        for (Index j = 0; j < dy.cols(); ++j) gradient.bias += dy.col(j);
+        detail::ScratchMatrix<Scalar> transposed(inputs(), outputs());
+        *transposed = weights_.transpose();
+        detail::product<Scalar, Inputs, Outputs>(inputs(), outputs(), dy.cols(),
+                                                 {transposed->data(), inputs()}, nullptr,
+                                                 {dy.data(), 1, dy.outerStride()},
+                                                 {dx.data(), dx.outerStride()}, detail::Keep{});
+    }
+
+    template <class Self, class Visit, class... Gradients>
+    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+        visit("weights", self.weights_, gradients.weights...);
+        visit("bias", self.bias_, gradients.bias...);
+    }
+
+private:
+    static void check_width(const char* name, Index fixed, Index width) {
+        if (fixed != Eigen::Dynamic && width != fixed)
+            detail::refuse("Linear: ", name, " must be ", fixed, ", got ", width);
+        if (width < 1) detail::refuse("Linear: ", name, " must be at least 1, got ", width);
+    }
+
+    Weights weights_;
+    Bias bias_;
+};
+
+}  // namespace stochastic_depth

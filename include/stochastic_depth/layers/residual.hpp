@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+
+#include <stochastic_depth/detail/activations.hpp>
+#include <stochastic_depth/detail/differentiation.hpp>
+#include <stochastic_depth/layers/identity.hpp>
+
+namespace stochastic_depth {
+
+/// y = shortcut(x) + branch(x).
+///
+/// With the identity as shortcut, the addition happens in the branch's last matrix product.
+/// \source He et al. 2016, Deep Residual Learning, Eq. (1) and (2).
+template <ForwardLayer Branch, ForwardLayer Shortcut = Identity<typename Branch::Scalar>>
+class Residual {
+public:
+    using Scalar = typename Branch::Scalar;
+    static_assert(std::is_same_v<Scalar, typename Shortcut::Scalar>,
+                  "branch and shortcut compute in one Scalar");
+    static constexpr bool has_skippable_layers =
+        detail::has_skippable_layers<Branch> || detail::has_skippable_layers<Shortcut>;
+
+    explicit Residual(Branch branch, Shortcut shortcut = Shortcut())
+        : branch_(std::move(branch)), shortcut_(std::move(shortcut)) {}
+
+    [[nodiscard]] const Branch& branch() const { return branch_; }
+    [[nodiscard]] const Shortcut& shortcut() const { return shortcut_; }
+
+    /// \throws std::invalid_argument  if branch and shortcut give different sizes.
+    [[nodiscard]] Index output_size(Index input_size) const {
+        const Index outputs = branch_.output_size(input_size);
+        const Index expected = shortcut_.output_size(input_size);
+        if (outputs != expected)
+            detail::refuse("Residual: branch must have ", expected, " outputs as the shortcut has, got ",
+                           outputs);
+        return outputs;
+    }
+
+    /// NN(x, S), [outputs x batch], for x [features x batch].
+    /// \param mask  One SurvivalMask for the batch, or SurvivalMasks, one mask for each sample.
+    /// \throws std::invalid_argument  if sizes don't match.
+    template <class Mask>
+    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x, const Mask& mask) const {
+        return masked_forward(*this, x, mask);
+    }
+
+    /// Number of skippable layers inside.
+    [[nodiscard]] Index depth() const { return detail::depth(branch_) + detail::depth(shortcut_); }
+
+    /// p_l of the skippable layers inside: the branch's, then the shortcut's.
+    [[nodiscard]] Eigen::VectorXd survival_probabilities() const {
+        return detail::survival_probabilities(*this);
+    }
+
+    /// \param x  [features x batch].
+    /// \param y  [outputs x batch], overwritten; must not overlap x.
+    /// \throws std::invalid_argument  if sizes don't match.
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
+        detail::check_forward("Residual", *this, x, y);
+        forward_fused(x, y, detail::Keep{});
+    }
+
+    template <class Epilogue>
+    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+                       const Epilogue& epilogue) const {
+        const auto add = [&](const auto& shortcut) {
+            detail::forward_fused(
+                branch_, x, y,
+                detail::Then{detail::AddMatrix<Scalar>{shortcut.data(), shortcut.outerStride()}, epilogue});
+        };
+        if constexpr (identity_shortcut) {
+            add(x);
+        } else {
+            detail::ScratchMatrix<Scalar> shortcut(y.rows(), y.cols());
+            detail::forward_fused(shortcut_, x, *shortcut, detail::Keep{});
+            add(*shortcut);
+        }
+    }
+
+    /// Only for skippable layers inside the branch or the shortcut.
+    template <class Mask>
+    void propagate(detail::Activations<Scalar>& activations, const Mask& mask) const {
+        const auto run = [&](const auto& from, auto to) {
+            detail::Activations<Scalar> shortcut(from, detail::widest(shortcut_, from.rows()));
+            detail::propagate(shortcut_, shortcut, mask.from(detail::depth(branch_)));
+            detail::Activations<Scalar> branch(from, detail::widest(branch_, from.rows()));
+            detail::propagate(branch_, branch, mask);
+            to = shortcut.current() + branch.current();
+        };
+        activations.replace(output_size(activations.current().rows()), run);
+    }
+
+    [[nodiscard]] Index widest(Index input_size) const {
+        return std::max(detail::widest(branch_, input_size), detail::widest(shortcut_, input_size));
+    }
+
+    void write_survival_probabilities(double*& first) const {
+        detail::write_survival_probabilities(branch_, first);
+        detail::write_survival_probabilities(shortcut_, first);
+    }
+
+    struct Cache {
+        detail::Record<Branch> branch;
+        detail::Record<Shortcut> shortcut;
+    };
+
+    struct Gradient {
+        typename Branch::Gradient branch;
+        typename Shortcut::Gradient shortcut;
+        void set_zero() {
+            branch.set_zero();
+            shortcut.set_zero();
+        }
+    };
+
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
+        detail::forward_recorded("Residual", *this, x, y, cache);
+    }
+
+    [[nodiscard]] Gradient zero_gradient() const {
+        return {branch_.zero_gradient(), shortcut_.zero_gradient()};
+    }
+
+    /// \param x   [features x batch], the input of forward.
+    /// \param dy  [outputs x batch], gradient by the output.
+    /// \param dx  [features x batch], gradient by the input, overwritten.
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache& cache,
+                  Gradient& gradient, MatrixRef<Scalar> dx) const {
+        detail::backward_recorded("Residual", *this, x, dy, cache, gradient, dx);
+    }
+
+    template <class Mask>
+    void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
+        Matrix<Scalar> branch = h;
+        detail::record(branch_, branch, cache.branch, mask);
+        if constexpr (!identity_shortcut)
+            detail::record(shortcut_, h, cache.shortcut, mask.from(detail::depth(branch_)));
+        h += branch;
+    }
+
+    void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
+        Matrix<Scalar> branch = d;
+        detail::backpropagate(branch_, branch, cache.branch, gradient.branch);
+        if constexpr (!identity_shortcut)
+            detail::backpropagate(shortcut_, d, cache.shortcut, gradient.shortcut);
+        d += branch;
+    }
+
+    template <class Self, class Visit, class... Gradients>
+    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+        detail::visit_parameters(self.branch_, visit, gradients.branch...);
+        detail::visit_parameters(self.shortcut_, visit, gradients.shortcut...);
+    }
+
+private:
+    static constexpr bool identity_shortcut = std::is_same_v<Shortcut, Identity<Scalar>>;
+
+    Branch branch_;
+    Shortcut shortcut_;
+};
+
+namespace detail {
+
+/// Whether a layer is x + branch(x).
+template <class Layer>
+struct IdentityResidual : std::false_type {};
+template <class Branch>
+struct IdentityResidual<Residual<Branch, Identity<typename Branch::Scalar>>> : std::true_type {};
+
+}  // namespace detail
+
+}  // namespace stochastic_depth

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <stochastic_depth/layers/residual.hpp>
+#include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/survival/survival_probability.hpp>
+
+namespace stochastic_depth {
+namespace detail {
+
+/// What stands in for a layer that is skipped: its shortcut, or the identity if it has none.
+template <class Layer>
+struct ShortcutOf {
+    using type = Identity<typename Layer::Scalar>;
+    [[nodiscard]] static type of(const Layer&) { return {}; }
+    [[nodiscard]] static NoGradient gradient(auto&) { return {}; }
+};
+template <class Branch, class Shortcut>
+struct ShortcutOf<Residual<Branch, Shortcut>> {
+    using type = Shortcut;
+    [[nodiscard]] static const Shortcut& of(const Residual<Branch, Shortcut>& layer) {
+        return layer.shortcut();
+    }
+    /// The shortcut's part of the layer's gradient.
+    [[nodiscard]] static auto& gradient(auto& layer) { return layer.shortcut; }
+};
+
+template <class From, class To>
+void gather(const From& from, const Index* columns, To&& to) {
+    for (Index k = 0; k < to.cols(); ++k) to.col(k) = from.col(columns[k]);
+}
+template <class From, class To>
+void scatter(const From& from, const Index* columns, To&& to) {
+    for (Index k = 0; k < from.cols(); ++k) to.col(columns[k]) = from.col(k);
+}
+
+template <class From>
+[[nodiscard]] auto gathered(const From& from, const std::vector<Index>& columns) {
+    Matrix<typename From::Scalar> to(from.rows(), static_cast<Index>(columns.size()));
+    gather(from, columns.data(), to);
+    return to;
+}
+
+/// Lists the columns that keep the mask's first layer, and those that skip it.
+template <class Mask>
+void split_columns(const Mask& mask, Index batch, std::vector<Index>& kept, std::vector<Index>& skipped) {
+    kept.clear();
+    skipped.clear();
+    for (Index j = 0; j < batch; ++j) (mask.keeps(j) ? kept : skipped).push_back(j);
+}
+
+}  // namespace detail
+
+/// A skippable layer: kept with probability p, it is the layer; skipped, it is the layer's shortcut, which
+/// is the identity for a layer that has none.
+///
+/// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Eq. (2).
+template <ForwardLayer Layer>
+class StochasticDepth {
+public:
+    using Scalar = typename Layer::Scalar;
+    using Shortcut = typename detail::ShortcutOf<Layer>::type;
+    static constexpr bool has_skippable_layers = true;
+    static_assert(!detail::has_skippable_layers<Shortcut>,
+                  "what stands in for a skipped layer cannot be skipped itself");
+
+    StochasticDepth(Layer layer, SurvivalProbability survival_probability)
+        : layer_(std::move(layer)), survival_probability_(survival_probability) {}
+
+    [[nodiscard]] const Layer& layer() const { return layer_; }
+    [[nodiscard]] SurvivalProbability survival_probability() const { return survival_probability_; }
+    /// What a skipped layer does instead.
+    [[nodiscard]] decltype(auto) shortcut() const { return detail::ShortcutOf<Layer>::of(layer_); }
+
+    /// \throws std::invalid_argument  if the layer and its shortcut give different sizes.
+    [[nodiscard]] Index output_size(Index input_size) const {
+        const Index outputs = layer_.output_size(input_size);
+        const Index skipped = shortcut().output_size(input_size);
+        if (outputs != skipped)
+            detail::refuse("StochasticDepth: layer must have ", skipped,
+                           " outputs as its shortcut has, got ", outputs);
+        return outputs;
+    }
+
+    /// NN(x, S), [outputs x batch], for x [features x batch].
+    /// \param mask  One SurvivalMask for the batch, or SurvivalMasks, one mask for each sample.
+    /// \throws std::invalid_argument  if sizes don't match.
+    template <class Mask>
+    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x, const Mask& mask) const {
+        return masked_forward(*this, x, mask);
+    }
+
+    /// Number of skippable layers: this one and those inside.
+    [[nodiscard]] Index depth() const { return 1 + detail::depth(layer_); }
+
+    /// p of this layer, then of those inside.
+    [[nodiscard]] Eigen::VectorXd survival_probabilities() const {
+        return detail::survival_probabilities(*this);
+    }
+
+    /// The layer runs, and every layer in it.
+    /// \param x  [features x batch].
+    /// \param y  [outputs x batch], overwritten; must not overlap x.
+    /// \throws std::invalid_argument  if sizes don't match.
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
+        detail::check_forward("StochasticDepth", *this, x, y);
+        layer_.forward(x, y);
+    }
+
+    template <class Epilogue>
+    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+                       const Epilogue& epilogue) const {
+        detail::forward_fused(layer_, x, y, epilogue);
+    }
+
+    void propagate(detail::Activations<Scalar>& activations, const detail::MaskOfBatch& mask) const {
+        if (mask.keeps(0))
+            detail::propagate(layer_, activations, mask.from(1));
+        else if constexpr (!identity_shortcut)
+            activations.run(shortcut());
+    }
+
+    void propagate(detail::Activations<Scalar>& activations, const detail::MaskOfSample& mask) const {
+        const Index batch = activations.current().cols();
+        const detail::ScratchArray<Index> survivors(batch);
+        const Index kept = mask.list_survivors(batch, survivors.data());
+        if (kept == batch) return detail::propagate(layer_, activations, mask.from(1));
+        if (kept == 0) {
+            if constexpr (!identity_shortcut) activations.run(shortcut());
+            return;
+        }
+        const Index features = activations.current().rows();
+        detail::ScratchMatrix<Scalar> x(features, kept);
+        detail::gather(activations.current(), survivors.data(), *x);
+        const detail::ScratchArray<Index> samples(kept);
+        for (Index k = 0; k < kept; ++k) samples[k] = mask.sample(survivors[k]);
+        detail::Activations<Scalar> active(*x, detail::widest(layer_, features));
+        detail::propagate(layer_, active, mask.from(1).with(samples.data()));
+        if constexpr (!identity_shortcut) run_shortcut(activations, survivors.data(), kept);
+        detail::scatter(active.current(), survivors.data(), activations.writable());
+    }
+
+    [[nodiscard]] Index widest(Index input_size) const { return detail::widest(layer_, input_size); }
+
+    void write_survival_probabilities(double*& first) const {
+        *first++ = survival_probability_.value();
+        detail::write_survival_probabilities(layer_, first);
+    }
+
+    /// What a recorded pass leaves: which columns kept the layer, and the record of each way.
+    struct Cache {
+        Index batch = 0;
+        std::vector<Index> kept;
+        std::vector<Index> skipped;
+        detail::Record<Layer> layer;
+        detail::Record<Shortcut> shortcut;
+    };
+
+    /// Gradient of the layer; `reached` tells whether a sample has added to it since set_zero.
+    struct Gradient {
+        typename Layer::Gradient layer;
+        bool reached = false;
+        void set_zero() {
+            if (reached) layer.set_zero();
+            reached = false;
+        }
+    };
+
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
+        detail::forward_recorded("StochasticDepth", *this, x, y, cache);
+    }
+
+    [[nodiscard]] Gradient zero_gradient() const { return {layer_.zero_gradient()}; }
+
+    /// \param x   [features x batch], the input of forward.
+    /// \param dy  [outputs x batch], gradient by the output.
+    /// \param dx  [features x batch], gradient by the input, overwritten.
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache& cache,
+                  Gradient& gradient, MatrixRef<Scalar> dx) const {
+        detail::backward_recorded("StochasticDepth", *this, x, dy, cache, gradient, dx);
+    }
+
+    template <class Mask>
+    void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
+        cache.batch = h.cols();
+        detail::split_columns(mask, cache.batch, cache.kept, cache.skipped);
+        if (cache.skipped.empty()) return detail::record(layer_, h, cache.layer, mask.from(1));
+        if (cache.kept.empty()) {
+            if constexpr (!identity_shortcut) detail::record(shortcut(), h, cache.shortcut, mask);
+            return;
+        }
+        Matrix<Scalar> active = detail::gathered(h, cache.kept);
+        std::vector<Index> samples;
+        for (const Index column : cache.kept) samples.push_back(mask.sample(column));
+        detail::record(layer_, active, cache.layer, mask.from(1).with(samples.data()));
+        if constexpr (!identity_shortcut) {
+            Matrix<Scalar> passive = detail::gathered(h, cache.skipped);
+            detail::record(shortcut(), passive, cache.shortcut, mask);
+            h.resize(passive.rows(), cache.batch);
+            detail::scatter(passive, cache.skipped.data(), h);
+        }
+        detail::scatter(active, cache.kept.data(), h);
+    }
+
+    void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
+        using Parts = detail::ShortcutOf<Layer>;
+        gradient.reached = gradient.reached || !cache.kept.empty() || !identity_shortcut;
+        if (cache.skipped.empty())
+            return detail::backpropagate(layer_, d, cache.layer, gradient.layer);
+        if (cache.kept.empty()) {
+            if constexpr (!identity_shortcut)
+                detail::backpropagate(shortcut(), d, cache.shortcut, Parts::gradient(gradient.layer));
+            return;
+        }
+        Matrix<Scalar> active = detail::gathered(d, cache.kept);
+        detail::backpropagate(layer_, active, cache.layer, gradient.layer);
+        if constexpr (!identity_shortcut) {
+            Matrix<Scalar> passive = detail::gathered(d, cache.skipped);
+            detail::backpropagate(shortcut(), passive, cache.shortcut, Parts::gradient(gradient.layer));
+            d.resize(passive.rows(), cache.batch);
+            detail::scatter(passive, cache.skipped.data(), d);
+        }
+        detail::scatter(active, cache.kept.data(), d);
+    }
+
+    /// Where gradients are given, visits only what the first of them was reached by.
+    template <class Self, class Visit>
+    static void visit_parameters(Self& self, Visit&& visit) {
+        detail::visit_parameters(self.layer_, visit);
+    }
+    template <class Self, class Visit, class... More>
+    static void visit_parameters(Self& self, Visit&& visit, Gradient& gradient, More&... more) {
+        if (gradient.reached) detail::visit_parameters(self.layer_, visit, gradient.layer, more.layer...);
+    }
+
+private:
+    static constexpr bool identity_shortcut = std::is_same_v<Shortcut, Identity<Scalar>>;
+
+    /// Runs the shortcut on the columns that are not in the list, and leaves room for the others.
+    void run_shortcut(detail::Activations<Scalar>& activations, const Index* survivors, Index kept) const {
+        const auto run = [&](const auto& from, auto to) {
+            const Index rest = from.cols() - kept;
+            const detail::ScratchArray<Index> skipped(rest);
+            for (Index j = 0, k = 0; j < from.cols(); ++j)
+                if (k < kept && survivors[k] == j)
+                    ++k;
+                else
+                    skipped[j - k] = j;
+            detail::ScratchMatrix<Scalar> x(from.rows(), rest), y(to.rows(), rest);
+            detail::gather(from, skipped.data(), *x);
+            detail::forward_fused(shortcut(), *x, *y, detail::Keep{});
+            detail::scatter(*y, skipped.data(), to);
+        };
+        activations.replace(shortcut().output_size(activations.current().rows()), run);
+    }
+
+    Layer layer_;
+    SurvivalProbability survival_probability_;
+};
+
+}  // namespace stochastic_depth
