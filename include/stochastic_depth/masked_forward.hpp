@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stochastic_depth/detail/activations.hpp>
+#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/survival/mask_view.hpp>
 
 namespace stochastic_depth {
@@ -12,7 +13,7 @@ void run_masked(const Network& network, const ConstMatrixRef<typename Network::S
                 MatrixRef<typename Network::Scalar> y) {
     Activations<typename Network::Scalar> activations(x, widest(network, x.rows()));
     propagate(network, activations, mask);
-    y = activations.current();
+    copy_columns(activations.current(), y);
 }
 
 }  // namespace detail

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/layers/residual.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
@@ -28,15 +29,6 @@ struct ShortcutOf<Residual<Branch, Shortcut>> {
     /// The shortcut's part of the layer's gradient.
     [[nodiscard]] static auto& gradient(auto& layer) { return layer.shortcut; }
 };
-
-template <class From, class To>
-void gather(const From& from, const Index* columns, To&& to) {
-    for (Index k = 0; k < to.cols(); ++k) to.col(k) = from.col(columns[k]);
-}
-template <class From, class To>
-void scatter(const From& from, const Index* columns, To&& to) {
-    for (Index k = 0; k < from.cols(); ++k) to.col(columns[k]) = from.col(k);
-}
 
 template <class From>
 [[nodiscard]] auto gathered(const From& from, const std::vector<Index>& columns) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/detail/epilogue.hpp>
 #include <stochastic_depth/detail/scratch.hpp>
 #include <stochastic_depth/detail/structure.hpp>
@@ -47,7 +48,7 @@ public:
     /// The activations for writing: the caller's input is copied first.
     [[nodiscard]] View writable() {
         if (data_ != here_.data() && data_ != there_.data())
-            replace(rows_, [](const ConstView& from, View to) { to = from; });
+            replace(rows_, [](const ConstView& from, View to) { copy_columns(from, to); });
         return {const_cast<Scalar*>(data_), rows_, columns_, Eigen::OuterStride<>(stride_)};
     }
 

@@ -8,14 +8,6 @@
 /// (packet, i, j) to a packet, where the packet holds rows i, i + 1, ... of column j.
 namespace stochastic_depth::detail {
 
-/// Stores the product as it is.
-struct Keep {
-    template <class Packet>
-    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index, Index) const {
-        return value;
-    }
-};
-
 /// Applies an element-wise layer: by its own packet function where it has one, else lane by lane.
 template <class Layer>
 struct ApplyElementwise {

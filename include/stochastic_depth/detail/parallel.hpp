@@ -5,6 +5,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -12,34 +13,42 @@
 
 namespace stochastic_depth::detail {
 
-/// Runs task(0), ..., task(tasks - 1), each once, on up to `threads` threads, the caller's among them.
-/// Tasks are taken in order by whoever is free. The first exception ends the work and is thrown here.
-template <class Task>
-void parallel_for(Index tasks, unsigned threads, const Task& task) {
-    const auto workers = std::min(static_cast<Index>(threads), tasks);
-    if (workers <= 1) {
-        for (Index i = 0; i < tasks; ++i) task(i);
-        return;
-    }
+/// The part of parallel_for that is the same for every task.
+inline void run_on_threads(Index tasks, Index workers, void (*run)(const void*, Index), const void* task) {
     std::atomic<Index> next{0};
     std::exception_ptr failure;
     std::mutex failure_access;
     const auto work = [&] {
         try {
-            for (Index i = next++; i < tasks; i = next++) task(i);
+            for (Index i = next++; i < tasks; i = next++) run(task, i);
         } catch (...) {
             next = tasks;
             const std::lock_guard lock(failure_access);
             if (!failure) failure = std::current_exception();
         }
     };
-    {
-        std::vector<std::jthread> helpers;
-        helpers.reserve(static_cast<std::size_t>(workers - 1));
-        for (Index i = 1; i < workers; ++i) helpers.emplace_back(work);
-        work();
+    std::vector<std::thread> helpers(static_cast<std::size_t>(workers - 1));
+    try {
+        for (std::thread& helper : helpers) helper = std::thread(work);
+    } catch (const std::system_error&) {
+        // No more threads to be had: those that there are do the work.
     }
+    work();
+    for (std::thread& helper : helpers)
+        if (helper.joinable()) helper.join();
     if (failure) std::rethrow_exception(failure);
+}
+
+/// Runs task(0), ..., task(tasks - 1), each once, on up to `threads` threads, the caller's among them.
+/// Tasks are taken in order by whoever is free. The first exception ends the work and is thrown here.
+template <class Task>
+void parallel_for(Index tasks, unsigned threads, const Task& task) {
+    const Index workers = std::min(static_cast<Index>(threads), tasks);
+    if (workers <= 1)
+        for (Index i = 0; i < tasks; ++i) task(i);
+    else
+        run_on_threads(
+            tasks, workers, [](const void* self, Index i) { (*static_cast<const Task*>(self))(i); }, &task);
 }
 
 }  // namespace stochastic_depth::detail

@@ -24,7 +24,7 @@ public:
 
     /// `bytes` of uninitialised memory, aligned for every packet.
     [[nodiscard]] std::byte* take(std::size_t bytes) {
-        bytes = (bytes + alignment - 1) / alignment * alignment;
+        bytes = std::max((bytes + alignment - 1) / alignment, std::size_t{1}) * alignment;
         if (in_use_ == 0 && chunks_.size() > 1) merge_chunks();
         while (top_ < chunks_.size() && chunks_[top_].size - chunks_[top_].used < bytes) ++top_;
         if (top_ == chunks_.size()) chunks_.emplace_back(std::max(bytes, smallest_chunk));

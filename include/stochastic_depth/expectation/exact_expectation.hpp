@@ -57,7 +57,7 @@ public:
         Expectation<Scalar> result;
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
-        result.standard_error = Matrix<Scalar>::Zero(outputs, x.cols());
+        result.standard_error.setConstant(outputs, x.cols(), Scalar(0));
         result.layer_evaluations = evaluations;
         detail::PrefixTree<Scalar>(outputs, detail::widest(network, x.rows()), options_.threads)
             .walk(network, x, {result.mean.data(), result.variance.data(), outputs});

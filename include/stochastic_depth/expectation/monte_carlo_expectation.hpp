@@ -3,10 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <vector>
 
+#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/detail/parallel.hpp>
 #include <stochastic_depth/expectation/expectation.hpp>
 #include <stochastic_depth/masked_forward.hpp>
@@ -24,37 +25,38 @@ struct MonteCarloExpectationOptions {
 
 namespace detail {
 
-/// Mean and sum of squared deviations of the samples so far, [outputs x columns].
+/// Mean and sum of squared deviations of the samples so far, for each of a number of outputs.
 /// \source Welford 1962; the merge: Chan, Golub & LeVeque 1983, Eq. (1.5).
 struct RunningMoments {
-    double count = 0;
-    Eigen::ArrayXXd mean;
-    Eigen::ArrayXXd deviations;
+    explicit RunningMoments(Index size)
+        : mean(static_cast<std::size_t>(size)), deviations(static_cast<std::size_t>(size)) {}
 
-    RunningMoments(Index outputs, Index columns)
-        : mean(Eigen::ArrayXXd::Zero(outputs, columns)), deviations(mean) {}
-
-    template <class Output>
-    void add(const Output& y) {
+    template <class Scalar>
+    void add(const Scalar* outputs) {
         count += 1;
         const double share = 1 / count;
-        for (Index j = 0; j < mean.cols(); ++j)
-            for (Index i = 0; i < mean.rows(); ++i) {
-                const double value = static_cast<double>(y(i, j));
-                const double before = value - mean(i, j);
-                mean(i, j) += share * before;
-                deviations(i, j) += before * (value - mean(i, j));
-            }
+        for (std::size_t i = 0; i < mean.size(); ++i) {
+            const double value = static_cast<double>(outputs[i]);
+            const double before = value - mean[i];
+            mean[i] += share * before;
+            deviations[i] += before * (value - mean[i]);
+        }
     }
 
     void merge(const RunningMoments& other) {
         if (other.count == 0) return;
         const double total = count + other.count;
-        const Eigen::ArrayXXd difference = other.mean - mean;
-        mean += other.count / total * difference;
-        deviations += other.deviations + count * other.count / total * difference.square();
+        for (std::size_t i = 0; i < mean.size(); ++i) {
+            const double difference = other.mean[i] - mean[i];
+            mean[i] += other.count / total * difference;
+            deviations[i] += other.deviations[i] + count * other.count / total * difference * difference;
+        }
         count = total;
     }
+
+    double count = 0;
+    std::vector<double> mean;
+    std::vector<double> deviations;
 };
 
 }  // namespace detail
@@ -99,18 +101,17 @@ public:
         detail::parallel_for(blocks, blocks_for_all ? options_.threads : 1, [&](Index b) {
             const Index first = b * block_columns;
             const Index columns = std::min(block_columns, x.cols() - first);
-            const auto moments = sample_block(network, sampler, x.middleCols(first, columns), outputs,
-                                              blocks_for_all ? 1 : options_.threads);
-            const Eigen::ArrayXXd variance =
-                options_.samples > 1
-                    ? Eigen::ArrayXXd(moments.deviations / (moments.count - 1))
-                    : Eigen::ArrayXXd::Constant(outputs, columns, std::numeric_limits<double>::quiet_NaN());
-            const auto put = [&](Matrix<Scalar>& to, const Eigen::ArrayXXd& values) {
-                to.middleCols(first, columns) = values.matrix().template cast<Scalar>();
-            };
-            put(result.mean, moments.mean);
-            put(result.variance, variance);
-            put(result.standard_error, (variance / moments.count).sqrt());
+            const detail::RunningMoments moments = sample_block(
+                network, sampler, x.middleCols(first, columns), outputs, blocks_for_all ? 1 : options_.threads);
+            // 0 / 0 is NaN: one sample tells nothing of the variance.
+            for (Index i = 0; i < outputs * columns; ++i) {
+                const auto at = static_cast<std::size_t>(i);
+                const double variance = moments.deviations[at] / (moments.count - 1);
+                const Index to = first * outputs + i;
+                result.mean.data()[to] = static_cast<Scalar>(moments.mean[at]);
+                result.variance.data()[to] = static_cast<Scalar>(variance);
+                result.standard_error.data()[to] = static_cast<Scalar>(std::sqrt(variance / moments.count));
+            }
         });
         return result;
     }
@@ -137,10 +138,10 @@ private:
     [[nodiscard]] detail::RunningMoments sample_block(const Network& network, const MaskSampler& sampler,
                                                       const ConstMatrixRef<typename Network::Scalar>& x,
                                                       Index outputs, unsigned threads) const {
-        std::vector<detail::RunningMoments> moments(runs, detail::RunningMoments(outputs, x.cols()));
+        std::vector<detail::RunningMoments> moments(runs, detail::RunningMoments(outputs * x.cols()));
         detail::parallel_for(runs, threads, [&](Index r) {
-            sample_run(network, sampler, x, r * options_.samples / runs, (r + 1) * options_.samples / runs,
-                       moments[static_cast<std::size_t>(r)]);
+            sample_run(network, sampler, x, outputs, r * options_.samples / runs,
+                       (r + 1) * options_.samples / runs, moments[static_cast<std::size_t>(r)]);
         });
         for (std::size_t r = 1; r < moments.size(); ++r) moments.front().merge(moments[r]);
         return moments.front();
@@ -149,27 +150,31 @@ private:
     /// Samples [first, last). A narrow batch passes the network under several masks at once.
     template <class Network>
     static void sample_run(const Network& network, const MaskSampler& sampler,
-                           const ConstMatrixRef<typename Network::Scalar>& x, Index first, Index last,
-                           detail::RunningMoments& moments) {
+                           const ConstMatrixRef<typename Network::Scalar>& x, Index outputs, Index first,
+                           Index last, detail::RunningMoments& moments) {
         using Scalar = typename Network::Scalar;
         const Index columns = x.cols();
         const Index at_once = std::max<Index>(1, block_columns / columns);
         SurvivalMasks masks, repeated;
+        Matrix<Scalar> many, y;
         for (Index sample = first; sample < last; sample += at_once) {
             const Index count = std::min(at_once, last - sample);
             masks.resize(sampler.depth(), count);
             sampler.sample(0, sample, masks);
-            Matrix<Scalar> y(moments.mean.rows(), count * columns);
+            y.resize(outputs, count * columns);
             if (count == 1) {
                 masked_forward(network, x, masks.mask(0), y);
             } else {
+                many.resize(x.rows(), count * columns);
+                for (Index k = 0; k < count; ++k)
+                    detail::copy_columns(x, many.middleCols(k * columns, columns));
                 repeated.resize(sampler.depth(), count * columns);
                 for (Index l = 0; l < masks.depth(); ++l)
                     for (Index j = 0; j < repeated.batch_size(); ++j)
                         if (masks(l, j / columns)) repeated.keep(l, j);
-                masked_forward(network, Matrix<Scalar>(x.replicate(1, count)), repeated, y);
+                masked_forward(network, many, repeated, y);
             }
-            for (Index k = 0; k < count; ++k) moments.add(y.middleCols(k * columns, columns));
+            for (Index k = 0; k < count; ++k) moments.add(y.data() + k * outputs * columns);
         }
     }
 

@@ -253,12 +253,11 @@ private:
         const Then& then;
 
         void operator()(const Block& x, Target<Scalar> to, Phase phase) const {
-            if (next == layers.size())
-                then(x, to, phase);
-            else if (next + 1 == layers.size())
-                tree.walk(layers[next], x, then, to, phase);
-            else
-                tree.walk(layers[next], x, RestOfStack{tree, layers, next + 1, then}, to, phase);
+            if (next == layers.size()) return then(x, to, phase);
+            // The last layer of a network is to know that it is.
+            if constexpr (std::is_same_v<Then, Output>)
+                if (next + 1 == layers.size()) return tree.walk(layers[next], x, then, to, phase);
+            tree.walk(layers[next], x, RestOfStack{tree, layers, next + 1, then}, to, phase);
         }
     };
 
@@ -360,7 +359,10 @@ private:
         } else {
             ScratchMatrix<Scalar> children(node.output_size(x.rows()), 2 * columns);
             forward_fused(node.layer(), x, children->leftCols(columns), Keep{});
-            forward_fused(node.shortcut(), x, children->rightCols(columns), Keep{});
+            if constexpr (skips_to_identity<Layer>)
+                copy_columns(x, children->rightCols(columns));
+            else
+                forward_fused(node.shortcut(), x, children->rightCols(columns), Keep{});
             then(as_block(*children), Target<Scalar>{active}, Phase::wide);
         }
         const PendingSibling<Scalar> sibling{active, p_of(node), to.siblings};

@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/expectation/expectation.hpp>
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/layers/stack.hpp>
@@ -120,7 +121,8 @@ public:
         detail::Activations<Scalar> activations(x, detail::widest(network, x.rows()));
         detail::ScaledPass<Scalar>(activations).run(network);
         Expectation<Scalar> result;
-        result.mean = activations.current();
+        result.mean.resize(outputs, x.cols());
+        detail::copy_columns(activations.current(), result.mean);
         result.variance.setConstant(outputs, x.cols(), std::numeric_limits<Scalar>::quiet_NaN());
         result.standard_error = result.variance;
         result.layer_evaluations = static_cast<double>(network.depth());

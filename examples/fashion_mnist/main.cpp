@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+//
+// What should be done with a network that was trained with stochastic depth? Its layers were
+// skipped at random, so it is an ensemble of 2^L networks, and its answer is the expectation,
+//
+//     f_SD(x) = sum_S P(S) softmax(NN(x, S)).
+//
+// Usually nobody computes that: full depth ignores the question, weight scaling replaces each
+// branch by its mean, Monte Carlo samples. This program trains such a network on Fashion-MNIST,
+// computes the exact answer for every test image, and shows how far from it the other rules are.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <iostream>
+#include <numbers>
+#include <string>
+#include <vector>
+
+#include "data.hpp"
+#include "evaluation.hpp"
+#include "network.hpp"
+#include "options.hpp"
+#include "progress.hpp"
+#include "report.hpp"
+
+namespace fashion_mnist {
+namespace {
+
+/// Linear warm-up over the first twentieth of the training, and half a cosine.
+double learning_rate(double highest, double done) {
+    const double warm_up = std::min(1.0, 20.0 * done + 0.01);
+    return highest * warm_up * 0.5 * (1.0 + std::cos(std::numbers::pi * done));
+}
+
+std::vector<sd::EpochRecord> train(Network& network, const sd::Dataset<float>& data,
+                                   const Options& options, Progress& progress) {
+    double seen = 0;
+    double loss = 0;
+    const auto report = [&](const sd::TrainingProgress& at) {
+        if (at.step == 0) seen = loss = 0;
+        seen += 1;
+        loss += (at.loss - loss) / seen;
+        const std::string epoch =
+            "epoch " + std::to_string(at.epoch + 1) + " of " + std::to_string(at.epochs);
+        if (at.step + 1 == at.steps)
+            progress.done(epoch + ": loss " + fixed(loss, 4));
+        else
+            progress.now(epoch + ", step " + std::to_string(at.step + 1) + " of " +
+                         std::to_string(at.steps) + ": loss " + fixed(loss, 4));
+    };
+    const sd::Trainer trainer{
+        {.batch_size = options.batch_size,
+         .epochs = options.epochs,
+         .seed = options.seed,
+         .mask_scope = options.mask_scope,
+         .optimizer = {.learning_rate = options.learning_rate,
+                       .momentum = 0.9,
+                       .nesterov = true,
+                       .weight_decay = 5e-4},
+         .learning_rate = [&](double done) { return learning_rate(options.learning_rate, done); },
+         .on_step = report}};
+    return trainer.fit(network, data, sd::SoftmaxCrossEntropy<float>{});
+}
+
+void run(const Options& options) {
+    const auto start = std::chrono::steady_clock::now();
+    if (!options.json.empty()) check_writable(options.json);
+    const Data data = load_data(options);
+    Network network = make_network(data.train.features(), options);
+
+    Report report{.options = options};
+    {
+        Progress progress;
+        report.epochs = train(network, data.train, options, progress);
+        report.rows = Evaluation{network, data.test, options, progress}.run();
+    }
+    report.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    print(std::cout, report);
+    if (!options.json.empty()) write_json(options.json, report);
+}
+
+}  // namespace
+}  // namespace fashion_mnist
+
+int main(int argc, char** argv) {
+    try {
+        const auto options = fashion_mnist::parse_options(argc, argv);
+        if (options) fashion_mnist::run(*options);
+        return 0;
+    } catch (const fashion_mnist::UsageError& error) {
+        std::cerr << "fashion_mnist: " << error.what() << '\n';
+        return 2;
+    } catch (const std::exception& error) {
+        std::cerr << "fashion_mnist: " << error.what() << '\n';
+        return 1;
+    }
+}

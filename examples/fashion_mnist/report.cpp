@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+#include "report.hpp"
+
+#include <array>
+#include <cerrno>
+#include <fstream>
+#include <iomanip>
+#include <nlohmann/json.hpp>
+#include <ostream>
+#include <sstream>
+#include <system_error>
+
+namespace fashion_mnist {
+namespace {
+
+[[noreturn]] void refuse_file(const std::string& path, int error) {
+    throw UsageError("--json: cannot write " + path + ": " +
+                     std::generic_category().message(error));
+}
+
+using Cells = std::array<std::string, 7>;
+
+void print_line(std::ostream& out, const Cells& cells) {
+    constexpr std::array widths{0, 13, 9, 9, 9, 12, 9};
+    out << std::left << std::setw(22) << cells[0] << std::right;
+    for (std::size_t i = 1; i < cells.size(); ++i) out << std::setw(widths[i]) << cells[i];
+    out << '\n';
+}
+
+Cells cells_of(const Row& row) {
+    if (!row.skipped.empty()) return {row.rule, "-", "-", "-", "-", "-", "-"};
+    return {row.rule,
+            fixed(row.layer_evaluations, 0),
+            fixed(100 * row.error, 2) + " %",
+            fixed(row.negative_log_likelihood, 4),
+            fixed(row.calibration_error, 4),
+            row.distance ? fixed(*row.distance, 6) : "-",
+            fixed(row.seconds, 2)};
+}
+
+nlohmann::ordered_json json_of(const Row& row) {
+    nlohmann::ordered_json json{{"rule", row.rule}};
+    if (!row.skipped.empty()) {
+        json["skipped"] = row.skipped;
+        return json;
+    }
+    json["layer_evaluations_per_image"] = row.layer_evaluations;
+    json["error"] = row.error;
+    json["negative_log_likelihood"] = row.negative_log_likelihood;
+    json["expected_calibration_error"] = row.calibration_error;
+    json["mean_l1_distance_to_exact"] =
+        row.distance ? nlohmann::ordered_json(*row.distance) : nlohmann::ordered_json(nullptr);
+    json["seconds"] = row.seconds;
+    return json;
+}
+
+nlohmann::ordered_json json_of(const Options& options) {
+    return {{"data", options.data},
+            {"train", options.train},
+            {"test", options.test},
+            {"epochs", options.epochs},
+            {"depth", options.depth},
+            {"width", options.width},
+            {"final_survival", options.final_survival},
+            {"mask_scope", to_string(options.mask_scope)},
+            {"batch_size", options.batch_size},
+            {"learning_rate", options.learning_rate},
+            {"seed", options.seed},
+            {"threads", options.threads}};
+}
+
+nlohmann::ordered_json json_of(const Report& report) {
+    auto losses = nlohmann::ordered_json::array();
+    auto seconds = nlohmann::ordered_json::array();
+    for (const auto& epoch : report.epochs) {
+        losses.push_back(epoch.loss);
+        seconds.push_back(epoch.seconds);
+    }
+    auto rules = nlohmann::ordered_json::array();
+    for (const Row& row : report.rows) rules.push_back(json_of(row));
+    return {{"options", json_of(report.options)},
+            {"training",
+             {{"seconds", report.training_seconds()},
+              {"share_of_layers_run", report.share_of_layers_run()},
+              {"epoch_losses", losses},
+              {"epoch_seconds", seconds}}},
+            {"rules", rules},
+            {"seconds", report.seconds}};
+}
+
+}  // namespace
+
+double Report::training_seconds() const {
+    double sum = 0;
+    for (const auto& epoch : epochs) sum += epoch.seconds;
+    return sum;
+}
+
+double Report::share_of_layers_run() const {
+    double run = 0;
+    double all = 0;
+    for (const auto& epoch : epochs) {
+        run += epoch.layer_evaluations;
+        all += epoch.full_depth_evaluations;
+    }
+    return all > 0 ? run / all : 1;
+}
+
+std::string fixed(double value, int decimals) {
+    std::ostringstream text;
+    text << std::fixed << std::setprecision(decimals) << value;
+    return text.str();
+}
+
+void print(std::ostream& out, const Report& report) {
+    const Options& options = report.options;
+    out << "Fashion-MNIST, " << options.train << " training images, " << options.test
+        << " test images\n"
+        << options.depth << " skippable layers x + relu(W x + b) of width " << options.width
+        << ", survival by linear decay to " << options.final_survival << '\n'
+        << "training: " << report.epochs.size() << " epochs, "
+        << fixed(report.training_seconds(), 1) << " s";
+    if (!report.epochs.empty())
+        out << ", loss " << fixed(report.epochs.front().loss, 3) << " to "
+            << fixed(report.epochs.back().loss, 3) << ", "
+            << fixed(100 * report.share_of_layers_run(), 1) << " % of the layers run";
+    out << "\n\n";
+    print_line(out, {"rule", "evaluations", "error", "NLL", "ECE", "distance", "seconds"});
+    for (const Row& row : report.rows) print_line(out, cells_of(row));
+    for (const Row& row : report.rows)
+        if (!row.skipped.empty()) out << "\n" << row.rule << " skipped: " << row.skipped << '\n';
+    out << "\nevaluations: of skippable layers, for each image. "
+           "NLL: mean negative log-likelihood.\n"
+           "ECE: expected calibration error, 15 bins. distance: mean L1 distance between the\n"
+           "rule's class probabilities and the exact ones. seconds: "
+        << options.threads << (options.threads == 1 ? " thread" : " threads")
+        << " for Monte Carlo and\nexact, one for the others; " << fixed(report.seconds, 1)
+        << " s in all.\n";
+}
+
+void check_writable(const std::string& path) {
+    errno = 0;
+    if (!std::ofstream(path, std::ios::app)) refuse_file(path, errno);
+}
+
+void write_json(const std::string& path, const Report& report) {
+    errno = 0;
+    std::ofstream file(path);
+    file << json_of(report).dump(2) << '\n' << std::flush;
+    if (!file) refuse_file(path, errno);
+}
+
+}  // namespace fashion_mnist

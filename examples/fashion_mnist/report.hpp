@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <iosfwd>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "options.hpp"
+
+namespace fashion_mnist {
+
+/// What one rule came to on the test images.
+struct Row {
+    std::string rule = {};
+    double layer_evaluations = 0;  // for each image
+    double error = 0;
+    double negative_log_likelihood = 0;
+    double calibration_error = 0;
+    /// Mean over the images of the L1 distance, in [0, 2], between the rule's class probabilities
+    /// and the exact ones; none without the exact answer.
+    std::optional<double> distance = std::nullopt;
+    double seconds = 0;
+    std::string skipped = {};  // why there are no figures; empty: there are
+};
+
+struct Report {
+    Options options;
+    std::vector<stochastic_depth::EpochRecord> epochs = {};
+    std::vector<Row> rows = {};
+    double seconds = 0;  // in all, reading the data included
+
+    [[nodiscard]] double training_seconds() const;
+    /// Share of the layer evaluations of full depth that training took.
+    [[nodiscard]] double share_of_layers_run() const;
+};
+
+/// A number with so many decimals.
+[[nodiscard]] std::string fixed(double value, int decimals);
+
+void print(std::ostream& out, const Report& report);
+
+/// All figures, as JSON; a figure that there is none of, or that is infinite, is null.
+/// \throws UsageError  if the file cannot be written.
+void write_json(const std::string& path, const Report& report);
+
+/// Leaves an existing file as it is.
+/// \throws UsageError  if the file cannot be written.
+void check_writable(const std::string& path);
+
+}  // namespace fashion_mnist

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+
+#include <stochastic_depth/types.hpp>
+
+/// Copies of columns. From and To are matrices, blocks or maps with contiguous columns; copying these by
+/// hand spares the compiler an assignment for each pair of Eigen types.
+namespace stochastic_depth::detail {
+
+/// to(:, j) = from(:, j).
+template <class From, class To>
+void copy_columns(const From& from, To&& to) {
+    for (Index j = 0; j < from.cols(); ++j)
+        std::copy_n(from.data() + j * from.outerStride(), from.rows(), to.data() + j * to.outerStride());
+}
+
+/// to(:, k) = from(:, columns[k]).
+template <class From, class To>
+void gather(const From& from, const Index* columns, To&& to) {
+    for (Index k = 0; k < to.cols(); ++k)
+        std::copy_n(from.data() + columns[k] * from.outerStride(), from.rows(),
+                    to.data() + k * to.outerStride());
+}
+
+/// to(:, columns[k]) = from(:, k).
+template <class From, class To>
+void scatter(const From& from, const Index* columns, To&& to) {
+    for (Index k = 0; k < from.cols(); ++k)
+        std::copy_n(from.data() + k * from.outerStride(), from.rows(),
+                    to.data() + columns[k] * to.outerStride());
+}
+
+}  // namespace stochastic_depth::detail

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+#include "support/layer_contract.hpp"
+
+#include <vector>
+
+#include <stochastic_depth/layers/gelu.hpp>
+#include <stochastic_depth/layers/identity.hpp>
+#include <stochastic_depth/layers/linear.hpp>
+#include <stochastic_depth/layers/relu.hpp>
+#include <stochastic_depth/layers/residual.hpp>
+#include <stochastic_depth/layers/sequential.hpp>
+#include <stochastic_depth/layers/softmax.hpp>
+#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/random/philox.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
+
+#include "support/layers.hpp"
+
+namespace {
+
+using namespace stochastic_depth;
+using namespace stochastic_depth::test;
+
+TEST_CASE("Sequential keeps the layer contract", "[composite_contract]") {
+    Philox random{2};
+    check_layer_contract("Sequential", Sequential{Tanh<double>{}}, 5);
+    check_layer_contract("Sequential", Sequential{linear<double>(random, 5, 7)}, 5);
+    check_layer_contract("Sequential",
+                         Sequential{linear<double>(random, 6, 9), Tanh<double>{}, wave<double>(),
+                                    linear<double>(random, 9, 4), GELU<double>{}, Softmax<double>{},
+                                    linear<double>(random, 4, 3), Identity<double>{}, Softmax<double>{}},
+                         6);
+    check_layer_contract("Sequential",
+                         Sequential{linear<double, 8, 8>(random, 8, 8), ReLU<double>{},
+                                    linear<double, 8, 3>(random, 8, 3), ReLU<double>{}},
+                         8, Derivative::kinked);
+    check_layer_contract("Sequential",
+                         Sequential{Sequential{linear<double>(random, 4, 5), Tanh<double>{}},
+                                    Sequential{Tanh<double>{}, Sequential{linear<double>(random, 5, 2)}}},
+                         4);
+    check_refuses_other_inputs(Sequential{Tanh<double>{}, linear<double>(random, 4, 5)}, 4, "Linear");
+}
+
+TEST_CASE("Stack keeps the layer contract, empty too", "[composite_contract]") {
+    Philox random{3};
+    check_layer_contract("Stack", Stack{std::vector<Linear<double>>{}}, 4);
+    check_layer_contract("Stack", Stack{std::vector{linear<double>(random, 4, 6)}}, 4);
+    check_layer_contract("Stack",
+                         Stack{std::vector{linear<double>(random, 4, 9), linear<double>(random, 9, 2),
+                                           linear<double>(random, 2, 5)}},
+                         4);
+    using Block = Sequential<Linear<double>, Tanh<double>>;
+    check_layer_contract("Stack",
+                         Stack{std::vector{Block{linear<double>(random, 5, 5), Tanh<double>{}},
+                                           Block{linear<double>(random, 5, 5), Tanh<double>{}}}},
+                         5);
+    check_layer_contract("Sequential",
+                         Sequential{linear<double>(random, 3, 5), Stack{std::vector<Linear<double>>{}},
+                                    Tanh<double>{}},
+                         3);
+}
+
+TEST_CASE("Residual keeps the layer contract, with any branch and shortcut",
+          "[composite_contract]") {
+    Philox random{4};
+    check_layer_contract("Residual", Residual{linear<double>(random, 5, 5)}, 5);
+    check_layer_contract("Residual", Residual{Sequential{linear<double>(random, 7, 7), ReLU<double>{}}}, 7,
+                         Derivative::kinked);
+    check_layer_contract("Residual", Residual{Sequential{linear<double>(random, 7, 7), wave<double>()}}, 7);
+    check_layer_contract("Residual", Residual{Sequential{linear<double>(random, 3, 3), GELU<double>{}}}, 3);
+    check_layer_contract("Residual", Residual{Sequential{linear<double>(random, 19, 19), GELU<double>{}}},
+                         19);
+    check_layer_contract("Residual", Residual{Softmax<double>{}}, 6);
+    check_layer_contract("Residual", Residual{Tanh<double>{}}, 6);
+    check_layer_contract("Residual", Residual{Identity<double>{}}, 6);
+    check_layer_contract("Residual", Residual{Stack{std::vector<Linear<double>>{}}}, 6);
+    check_layer_contract("Residual", Residual{linear<double>(random, 4, 9), linear<double>(random, 4, 9)},
+                         4);
+    check_layer_contract("Residual",
+                         Residual{Sequential{linear<double>(random, 4, 5), Tanh<double>{},
+                                             linear<double>(random, 5, 3)},
+                                  Sequential{linear<double>(random, 4, 3), Softmax<double>{}}},
+                         4);
+    // Spelt out: of one argument of its own kind, a class template deduces a copy.
+    using Once = Residual<Linear<double>>;
+    const Residual<Once> twice{Once{linear<double>(random, 5, 5)}};
+    check_layer_contract("Residual", twice, 5);
+    check_layer_contract("Residual", Residual<Residual<Once>>{twice}, 5);
+    check_layer_contract("Sequential", Sequential{Residual{linear<double>(random, 5, 5)}, Tanh<double>{}},
+                         5);
+    check_refuses_other_inputs(Residual{linear<double>(random, 5, 5)}, 5, "Linear");
+}
+
+TEST_CASE("StochasticDepth keeps the layer contract: without a mask, the layer runs",
+          "[composite_contract]") {
+    Philox random{5};
+    const SurvivalProbability p{0.4};
+    check_layer_contract("StochasticDepth", StochasticDepth{linear<double>(random, 5, 5), p}, 5);
+    check_layer_contract("StochasticDepth", StochasticDepth{Tanh<double>{}, p}, 5);
+    check_layer_contract(
+        "StochasticDepth",
+        StochasticDepth{Residual{Sequential{linear<double>(random, 6, 6), Tanh<double>{}}}, p}, 6);
+    check_layer_contract(
+        "StochasticDepth",
+        StochasticDepth{Residual{linear<double>(random, 4, 7), linear<double>(random, 4, 7)}, p}, 4);
+    check_layer_contract("StochasticDepth",
+                         StochasticDepth{StochasticDepth{Residual{linear<double>(random, 4, 4)}, p}, p}, 4);
+    check_refuses_other_inputs(StochasticDepth{Residual{linear<double>(random, 5, 5)}, p}, 5, "Linear");
+}
+
+TEST_CASE("Composites keep the layer contract in float", "[composite_contract]") {
+    Philox random{7};
+    const Residual block{Sequential{linear<float>(random, 19, 19), GELU<float>{}}};
+    check_layer_contract("Residual", block, 19);
+    check_layer_contract("Residual", Residual{Sequential{linear<float, 8, 8>(random, 8, 8), wave<float>()}},
+                         8);
+    check_layer_contract("Sequential",
+                         Sequential{linear<float>(random, 5, 19),
+                                    Stack{std::vector{StochasticDepth{block, SurvivalProbability{0.5}}}},
+                                    Tanh<float>{}, linear<float>(random, 19, 3), Softmax<float>{}},
+                         5);
+}
+
+TEST_CASE("Whole networks keep the layer contract", "[composite_contract]") {
+    Philox random{6};
+    using Branch = Sequential<Linear<double>, ReLU<double>, Linear<double>>;
+    using Block = StochasticDepth<Residual<Branch>>;
+    std::vector<Block> blocks;
+    for (int l = 0; l < 3; ++l)
+        blocks.emplace_back(Residual{Branch{linear<double>(random, 6, 9), ReLU<double>{},
+                                            linear<double>(random, 9, 6)}},
+                            SurvivalProbability{0.5});
+    const Stack<Block> trunk{blocks};
+    check_layer_contract("Stack", trunk, 6, Derivative::kinked);
+    const Sequential network{linear<double>(random, 4, 6), trunk, ReLU<double>{},
+                             linear<double>(random, 6, 3), Softmax<double>{}};
+    check_layer_contract("Sequential", network, 4, Derivative::kinked);
+    check_layer_contract("Residual", Residual{Sequential{trunk, Tanh<double>{}, trunk}}, 6,
+                         Derivative::kinked);
+}
+
+TEST_CASE("Residual: branch and shortcut of different sizes are refused", "[composite_contract]") {
+    Philox random{9};
+    const Residual narrowing{Linear<double>{5, 3, random}};
+    const std::string expected = "Residual: branch must have 5 outputs as the shortcut has, got 3";
+    const Matrix<double> x = Matrix<double>::Ones(5, 2);
+    Matrix<double> y = Matrix<double>::Constant(3, 2, 77);
+    CHECK(refusal([&] { (void)narrowing.output_size(5); }) == expected);
+    CHECK(refusal([&] { narrowing.forward(x, y); }) == expected);
+    CHECK((y.array() == 77).all());
+    const Sequential inside{Linear<double>{4, 5, random}, narrowing};
+    CHECK(refusal([&] { (void)inside.output_size(4); }) == expected);
+}
+
+}  // namespace

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+#include <stochastic_depth/layers/elementwise.hpp>
+
+#include <cmath>
+#include <cstddef>
+#include <type_traits>
+#include <vector>
+
+#include <stochastic_depth/layers/gelu.hpp>
+#include <stochastic_depth/layers/linear.hpp>
+#include <stochastic_depth/layers/relu.hpp>
+#include <stochastic_depth/layers/residual.hpp>
+#include <stochastic_depth/layers/sequential.hpp>
+#include <stochastic_depth/layers/softmax.hpp>
+#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/random/philox.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
+
+#include "support/catch.hpp"
+#include "support/layer_contract.hpp"
+#include "support/layers.hpp"
+
+namespace {
+
+using namespace stochastic_depth;
+using namespace stochastic_depth::test;
+
+/// A function with a packet of its own, whose last operation is a product.
+template <class Scalar_>
+struct ShiftedSquare {
+    using Scalar = Scalar_;
+    Scalar value(Scalar z) const { return (z + Scalar(1)) * z; }
+    template <class Packet>
+    Packet packet(Packet z) const {
+        return (z + Packet::broadcast(Scalar(1))) * z;
+    }
+    Scalar derivative(Scalar z) const { return 2 * z + 1; }
+};
+
+TEMPLATE_TEST_CASE("elementwise: from a lambda, from two, from a function with packets", "[elementwise]",
+                   float, double) {
+    using Scalar = TestType;
+    Philox random{1};
+    const auto cube = elementwise<Scalar>([](Scalar z) { return z * z * z; });
+    static_assert(ElementwiseLayer<std::remove_const_t<decltype(cube)>>);
+    static_assert(!DifferentiableLayer<std::remove_const_t<decltype(cube)>>);
+    for (const Index rows : {1, 2, 3, 8, 21}) {
+        const Matrix<Scalar> x = random_matrix<Scalar>(random, rows, 5);
+        const Matrix<Scalar> y = run(cube, x);
+        for (Index k = 0; k < x.size(); ++k) {
+            const Scalar z = x.data()[k];
+            CHECK(y.data()[k] == z * z * z);
+        }
+    }
+    check_layer_contract("Elementwise", Elementwise{ShiftedSquare<Scalar>{}}, 21);
+    Matrix<Scalar> in_place = random_matrix<Scalar>(random, 13, 3);
+    const Matrix<Scalar> apart = run(cube, in_place);
+    cube.forward(in_place, in_place);
+    CHECK(same_bits(in_place, apart));
+}
+
+/// A product with element-wise layers behind it, whose epilogue counts how often it was asked for.
+template <class Layer>
+void check_fusion(const char* name, const Layer& activation) {
+    using Scalar = typename Layer::Scalar;
+    Philox random{2};
+    INFO(name);
+    for (const Index outputs : {1, 2, 3, 4, 5, 8, 9, 16, 17, 21, 33, 64, 70}) {
+        const Linear<Scalar> product = linear<Scalar>(random, 7, outputs);
+        const Linear<Scalar> square = linear<Scalar>(random, outputs, outputs);
+        for (const Index batch : {1, 2, 5, 6, 7, 13}) {
+            CAPTURE(outputs, batch);
+            const Matrix<Scalar> x = random_matrix<Scalar>(random, 7, batch);
+            const Matrix<Scalar> once = run(activation, run(product, x));
+            REQUIRE(same_bits(run(Sequential{product, activation}, x), once));
+            REQUIRE(same_bits(run(Sequential{product, activation, activation}, x), run(activation, once)));
+            const Matrix<Scalar> branch = run(activation, run(square, once));
+            const Matrix<Scalar> sum = once + branch;
+            REQUIRE(same_bits(run(Residual{Sequential{square, activation}}, once), sum));
+            REQUIRE(same_bits(run(Sequential{Residual{Sequential{square, activation}}, activation}, once),
+                              run(activation, sum)));
+        }
+    }
+    // Widths known at compile time.
+    const Linear<Scalar, 7, 8> fixed = linear<Scalar, 7, 8>(random, 7, 8);
+    const Linear<Scalar, 8, 8> square = linear<Scalar, 8, 8>(random, 8, 8);
+    for (const Index batch : {1, 2, 5, 6, 7, 13}) {
+        CAPTURE(batch);
+        const Matrix<Scalar> x = random_matrix<Scalar>(random, 7, batch);
+        const Matrix<Scalar> once = run(activation, run(fixed, x));
+        REQUIRE(same_bits(run(Sequential{fixed, activation}, x), once));
+        const Matrix<Scalar> sum = once + run(activation, run(square, once));
+        REQUIRE(same_bits(run(Residual{Sequential{square, activation}}, once), sum));
+    }
+}
+
+// The bits of one pass are those of separate passes: nothing is rounded differently on the way.
+TEMPLATE_TEST_CASE("elementwise: fused into a product and a residual addition, the same bits",
+                   "[elementwise]", float, double) {
+    using Scalar = TestType;
+    check_fusion("ReLU", ReLU<Scalar>{});
+    check_fusion("Tanh", Tanh<Scalar>{});
+    check_fusion("GELU", GELU<Scalar>{});
+    check_fusion("a lambda", elementwise<Scalar>([](Scalar z) { return z * z; }));
+    check_fusion("a lambda with a sum", elementwise<Scalar>([](Scalar z) { return z * z + Scalar(0.5) * z; }));
+    check_fusion("packets", Elementwise{ShiftedSquare<Scalar>{}});
+}
+
+TEST_CASE("elementwise: a product and what follows it are one step of a Sequential", "[elementwise]") {
+    using L = Linear<double>;
+    using T = Tanh<double>;
+    using R = Residual<L>;
+    using Skippable = StochasticDepth<R>;
+    const auto wave = elementwise<double>([](double z) { return std::sin(z); });
+    using W = std::remove_const_t<decltype(wave)>;
+
+    using Plain = Sequential<L, T, W, T, L, Softmax<double>, T, T, L>;
+    static_assert(Plain::next_step<0>() == 4);  // Linear and three element-wise layers.
+    static_assert(Plain::next_step<4>() == 5);  // Linear: Softmax does not fuse.
+    static_assert(Plain::next_step<5>() == 6);  // Nothing fuses into Softmax,
+    static_assert(Plain::next_step<6>() == 7);  // nor into an element-wise layer.
+    static_assert(Plain::next_step<7>() == 8);
+    static_assert(Plain::next_step<8>() == 9);
+
+    static_assert(Sequential<R, T, L>::next_step<0>() == 2);                 // A residual layer is a product too,
+    static_assert(Sequential<Sequential<L, T>, T, L>::next_step<0>() == 2);  // and so is what holds one.
+    static_assert(Sequential<Stack<L>, T, L>::next_step<0>() == 2);
+    static_assert(Sequential<Skippable, T, L>::next_step<0>() == 1);         // A skippable layer stands alone.
+    static_assert(Sequential<Stack<Skippable>, T, L>::next_step<0>() == 1);
+    static_assert(Sequential<Residual<Sequential<Skippable>>, T>::next_step<0>() == 1);
+    SUCCEED("checked at compile time");
+}
+
+/// Counts how often its value is asked for.
+struct Asking {
+    using Scalar = double;
+    long* times;
+    Index output_size(Index input_size) const { return input_size; }
+    double value(double z) const {
+        ++*times;
+        return z + 1;
+    }
+    /// Only reached where the layer is not fused.
+    void forward(const ConstMatrixRef<double>&, MatrixRef<double>) const {
+        throw std::logic_error("the layer ran by itself");
+    }
+};
+
+TEST_CASE("elementwise: a user's layer with a value runs in the product's pass, never by itself",
+          "[elementwise]") {
+    static_assert(ElementwiseLayer<Asking>);
+    Philox random{3};
+    long times = 0;
+    const Asking asking{&times};
+    const Linear<double> product = linear<double>(random, 16, 16);
+    const SurvivalProbability half{0.5};
+    const Matrix<double> x = random_matrix<double>(random, 16, 6);
+    const Matrix<double> once = run(product, x);
+
+    CHECK(largest_difference(run(Sequential{product, asking}, x), once.array() + 1) == 0);
+    CHECK(times == 16 * 6);
+    times = 0;
+    CHECK(largest_difference(run(Sequential{product, asking, asking, product}, x),
+                             run(product, (once.array() + 2).matrix())) <= 1e-13);
+    CHECK(times == 2 * 16 * 6);
+    times = 0;
+    const Sequential network{StochasticDepth{Residual{Sequential{product, asking}}, half},
+                             StochasticDepth{Sequential{product, asking}, half}, product, asking};
+    SurvivalMasks masks{2, 6};
+    for (const Index j : {1, 2, 5}) masks.keep(0, j);
+    masks.keep(1, 4);
+    (void)network(x, masks);
+    CHECK(times == (3 + 1 + 6) * 16);
+    times = 0;
+    (void)network(x, SurvivalMask{0, 0});
+    CHECK(times == 6 * 16);
+}
+
+}  // namespace
