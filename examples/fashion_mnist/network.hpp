@@ -30,7 +30,7 @@ using Classifier = sd::Sequential<Network, sd::Softmax<float>>;
     const Eigen::VectorXd p = sd::linear_decay(options.depth, options.final_survival);
     std::vector<Block> blocks;
     for (sd::Index l = 0; l < options.depth; ++l) {
-        // The deeper the network, the less each branch adds at first: 110 layers train as 12 do.
+        // The deeper the network, the less each branch adds at first, so that 110 layers train too.
         const double gain = 1.0 / static_cast<double>(options.depth);
         const sd::Linear<float> linear{options.width, options.width, random, gain};
         blocks.emplace_back(sd::Residual{sd::Sequential{linear, sd::ReLU<float>{}}},

@@ -4,6 +4,7 @@
 #include <concepts>
 #include <utility>
 
+#include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/epilogue.hpp>
 #include <stochastic_depth/detail/structure.hpp>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/epilogue.hpp>
 #include <stochastic_depth/detail/structure.hpp>
 

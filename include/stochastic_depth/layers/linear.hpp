@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/epilogue.hpp>
 #include <stochastic_depth/detail/scratch.hpp>
 #include <stochastic_depth/detail/structure.hpp>
@@ -54,7 +55,7 @@ public:
     /// \throws std::invalid_argument  for a width below 1, or a gain that is negative or not finite.
     /// \source He et al. 2015, Delving Deep into Rectifiers, Eq. (10): gain sqrt(2) keeps the variance
     ///         of a ReLU network.
-    template <class Random>
+    template <RandomBitGenerator Random>
     Linear(Index inputs, Index outputs, Random& random, double gain = std::numbers::sqrt2) {
         check_width("inputs", Inputs, inputs);
         check_width("outputs", Outputs, outputs);
@@ -68,7 +69,7 @@ public:
     }
 
     /// The same for widths known at compile time.
-    template <class Random>
+    template <RandomBitGenerator Random>
         requires(Inputs != Eigen::Dynamic && Outputs != Eigen::Dynamic)
     explicit Linear(Random& random, double gain = std::numbers::sqrt2)
         : Linear(Inputs, Outputs, random, gain) {}
