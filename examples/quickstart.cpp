@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/all.hpp>
 
-#include <iostream>
+#include <cstdio>
 #include <vector>
 namespace sd = stochastic_depth;
 
@@ -17,13 +17,12 @@ int main() {
     }
     const sd::Sequential network{sd::Stack{layers}, sd::Linear<float>{16, 1, random}};
     const sd::Matrix<float> x = sd::Matrix<float>::Ones(16, 1);  // [features x batch]
-    std::cout.precision(4);
     const sd::SurvivalMask mask = sd::MaskSampler{p, 42}.sample(0);  // seed 42, step 0
-    std::cout << "mask " << to_string(mask) << ": " << network(x, mask) << '\n';
+    std::printf("mask %s: %.4g\n", to_string(mask).c_str(), network(x, mask)(0, 0));
 
     const auto exact = sd::ExactExpectation{}(network, x);  // over all 2^8 masks
-    std::cout << "exact: " << exact.mean << ", deviation " << exact.variance.cwiseSqrt() << '\n';
-    std::cout << "weight scaling: " << sd::WeightScaling{}(network, x).mean << '\n';
+    std::printf("exact: %.4g, variance %.4g\n", exact.mean(0, 0), exact.variance(0, 0));
+    std::printf("weight scaling: %.4g\n", sd::WeightScaling{}(network, x).mean(0, 0));
     const auto sampled = sd::MonteCarloExpectation{{.samples = 1000}}(network, x);
-    std::cout << "Monte Carlo: " << sampled.mean << " +- " << sampled.standard_error << '\n';
+    std::printf("Monte Carlo: %.4g +- %.4g\n", sampled.mean(0, 0), sampled.standard_error(0, 0));
 }

@@ -24,8 +24,8 @@ TEST_CASE("enumerate_masks: from all kept to all skipped, the last layer changin
           "[enumerate_masks]") {
     Philox random{1};
     for (const std::size_t depth : {0u, 1u, 2u, 3u, 7u}) {
-        const auto network =
-            plain::to_blocks<Branch>(plain::random_network(random, {depth, 3, 1, Activation::relu, false}));
+        const auto network = plain::to_blocks<Branch>(
+            plain::random_network(random, {depth, 3, 1, Activation::relu, false}));
         const auto rows = enumerate_masks(network, Eigen::MatrixXd(Eigen::MatrixXd::Ones(3, 2)));
         REQUIRE(rows.size() == std::size_t{1} << depth);
         CHECK(rows.front().mask == SurvivalMask::all(static_cast<Index>(depth)));
@@ -43,7 +43,8 @@ TEST_CASE("enumerate_masks: from all kept to all skipped, the last layer changin
 TEST_CASE("enumerate_masks: probabilities are P(S) and sum to 1", "[enumerate_masks]") {
     Philox random{2};
     for (const std::size_t depth : {0u, 1u, 5u, 12u}) {
-        const auto plain_network = plain::random_network(random, {depth, 1, 1, Activation::relu, false});
+        const auto plain_network =
+            plain::random_network(random, {depth, 1, 1, Activation::relu, false});
         const auto network = plain::to_blocks<Branch>(plain_network);
         const auto rows = enumerate_masks(network, Eigen::MatrixXd(Eigen::MatrixXd::Ones(1, 1)));
         long double sum = 0;
@@ -83,16 +84,18 @@ TEST_CASE("enumerate_masks: outputs are the masked forward passes, and those the
             const auto expected = plain_network(plain::column(x, j), mask);
             const long double scale = std::max(std::abs(expected[0]), std::abs(expected[1]));
             for (std::size_t i = 0; i < 2; ++i)
-                CHECK(std::abs(row.output(static_cast<Index>(i), j) - expected[i]) <= 1e-13L * scale);
+                CHECK(std::abs(row.output(static_cast<Index>(i), j) - expected[i]) <=
+                      1e-13L * scale);
         }
     }
 }
 
 TEST_CASE("enumerate_masks: a skipped layer leaks no NaN", "[enumerate_masks]") {
-    const Sequential network{StochasticDepth{probe::NotANumber{}, SurvivalProbability{0.5}},
-                             StochasticDepth{Sequential{Tanh<double>{}, StochasticDepth{probe::NotANumber{},
-                                                                                        SurvivalProbability{0.5}}},
-                                             SurvivalProbability{0.5}}};
+    const Sequential network{
+        StochasticDepth{probe::NotANumber{}, SurvivalProbability{0.5}},
+        StochasticDepth{Sequential{Tanh<double>{},
+                                   StochasticDepth{probe::NotANumber{}, SurvivalProbability{0.5}}},
+                        SurvivalProbability{0.5}}};
     for (const auto& row : enumerate_masks(network, Eigen::MatrixXd(Eigen::MatrixXd::Ones(2, 3)))) {
         const bool reached = row.mask[0] || (row.mask[1] && row.mask[2]);
         CHECK(row.output.array().isNaN().all() == reached);

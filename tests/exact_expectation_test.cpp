@@ -72,7 +72,8 @@ Worst compare(const plain::Network& network, const Library& library, const Matri
         for (Index i = 0; i < exact.mean.rows(); ++i) {
             const auto at = static_cast<std::size_t>(i);
             const long double mean_error = std::abs(exact.mean(i, j) - expected.mean[at]);
-            const long double variance_error = std::abs(exact.variance(i, j) - expected.variance[at]);
+            const long double variance_error =
+                std::abs(exact.variance(i, j) - expected.variance[at]);
             // A NaN must not pass for a small error.
             REQUIRE(mean_error >= 0);
             REQUIRE(variance_error >= 0);
@@ -181,7 +182,8 @@ TEST_CASE("ExactExpectation: no layer to skip, one, and two, by hand", "[exact_e
     }
 }
 
-TEST_CASE("ExactExpectation: brute force in long double on random networks", "[exact_expectation]") {
+TEST_CASE("ExactExpectation: brute force in long double on random networks",
+          "[exact_expectation]") {
     using plain::Activation;
     const auto check = [](const char* what, Worst worst, double tolerance) {
         INFO(what << ": mean " << worst.mean << ", variance " << worst.variance);
@@ -191,14 +193,18 @@ TEST_CASE("ExactExpectation: brute force in long double on random networks", "[e
         CHECK(worst.mean > 0);
         CHECK(worst.variance > 0);
     };
-    check("W relu", worst_of_random_networks<OneLinear<double, ReLU<double>>, true>(1, Activation::relu),
+    check("W relu",
+          worst_of_random_networks<OneLinear<double, ReLU<double>>, true>(1, Activation::relu),
           1e-13);
     check("W tanh",
-          worst_of_random_networks<OneLinear<double, Tanh<double>>, false>(2, Activation::tanh), 1e-13);
+          worst_of_random_networks<OneLinear<double, Tanh<double>>, false>(2, Activation::tanh),
+          1e-13);
     check("W relu W",
-          worst_of_random_networks<TwoLinears<double, ReLU<double>>, false>(3, Activation::relu), 1e-13);
+          worst_of_random_networks<TwoLinears<double, ReLU<double>>, false>(3, Activation::relu),
+          1e-13);
     check("W tanh W",
-          worst_of_random_networks<TwoLinears<double, Tanh<double>>, true>(4, Activation::tanh), 1e-13);
+          worst_of_random_networks<TwoLinears<double, Tanh<double>>, true>(4, Activation::tanh),
+          1e-13);
 }
 
 TEST_CASE("ExactExpectation: float networks keep the precision of float", "[exact_expectation]") {
@@ -211,9 +217,11 @@ TEST_CASE("ExactExpectation: float networks keep the precision of float", "[exac
     };
     // 2^-24 is 6e-8; a mean in which terms of both signs cancel loses a digit or two of it.
     check("W relu W",
-          worst_of_random_networks<TwoLinears<float, ReLU<float>>, true>(5, Activation::relu, 11), 1e-5);
+          worst_of_random_networks<TwoLinears<float, ReLU<float>>, true>(5, Activation::relu, 11),
+          1e-5);
     check("W tanh",
-          worst_of_random_networks<OneLinear<float, Tanh<float>>, false>(6, Activation::tanh, 11), 1e-5);
+          worst_of_random_networks<OneLinear<float, Tanh<float>>, false>(6, Activation::tanh, 11),
+          1e-5);
 }
 
 TEST_CASE("ExactExpectation: class probabilities, with the softmax inside the expectation",
@@ -290,8 +298,9 @@ TEST_CASE("ExactExpectation: linear branches give prod(I + p_l W_l) x and its co
             std::vector<Linear<double>> branches;
             Eigen::VectorXd p(depth);
             for (Index l = 0; l < depth; ++l) {
-                branches.push_back(plain::to_linear<double>(plain::random_affine(
-                    random, static_cast<std::size_t>(width), static_cast<std::size_t>(width), 0.7)));
+                branches.push_back(plain::to_linear<double>(
+                    plain::random_affine(random, static_cast<std::size_t>(width),
+                                         static_cast<std::size_t>(width), 0.7)));
                 p(l) = uniform<double>(random, 0.01, 1.0);
             }
             check_linear_branches(branches, p, layer);
@@ -301,9 +310,9 @@ TEST_CASE("ExactExpectation: linear branches give prod(I + p_l W_l) x and its co
         for (Index l = 0; l < 8; ++l) branches.emplace_back(4, 4, random, 0.7);
         check_linear_branches(branches, Eigen::VectorXd::LinSpaced(8, 0.2, 0.95),
                               [](const Linear<double>& branch, double p) {
-                                  return StochasticDepth{
-                                      Residual{Linear<double, 4, 4>{branch.weights(), branch.bias()}},
-                                      SurvivalProbability{p}};
+                                  return StochasticDepth{Residual{Linear<double, 4, 4>{
+                                                             branch.weights(), branch.bias()}},
+                                                         SurvivalProbability{p}};
                               });
     }
 }
@@ -347,7 +356,8 @@ TEST_CASE("ExactExpectation: no variance is negative, however extreme the surviv
     check_variance_is_not_negative<float>(32);
 }
 
-TEST_CASE("ExactExpectation: an unlikely NaN is a NaN, and stays in its column", "[exact_expectation]") {
+TEST_CASE("ExactExpectation: an unlikely NaN is a NaN, and stays in its column",
+          "[exact_expectation]") {
     using Layer = StochasticDepth<probe::NotANumber>;
     Philox random{41};
     const auto x = test::random_matrix<double>(random, 3, 30);
@@ -392,7 +402,8 @@ TEST_CASE("ExactExpectation: a batch of no samples gives no columns", "[exact_ex
         CHECK(exact.layer_evaluations == 15.0);
     }
     // The same thread still works afterwards.
-    CHECK(ExactExpectation{}(network, Eigen::MatrixXd(Eigen::MatrixXd::Ones(3, 2))).mean.allFinite());
+    CHECK(
+        ExactExpectation{}(network, Eigen::MatrixXd(Eigen::MatrixXd::Ones(3, 2))).mean.allFinite());
 }
 
 TEST_CASE("ExactExpectation: a column range, an expression and a mapped array are inputs",
@@ -420,17 +431,17 @@ TEST_CASE("ExactExpectation: the budget is checked before any work", "[exact_exp
     };
     const Eigen::MatrixXd x = Eigen::MatrixXd::Ones(2, 3);
     SECTION("one evaluation too few") {
-        const std::string message = thrown<std::length_error>([&] {
-            (void)ExactExpectation{{.max_layer_evaluations = 1022}}(deep(10, 0.5), x);
-        });
+        const std::string message = thrown<std::length_error>(
+            [&] { (void)ExactExpectation{{.max_layer_evaluations = 1022}}(deep(10, 0.5), x); });
         INFO(message);
-        CHECK(holds(message, "ExactExpectation", "depth 10", "1023", "max_layer_evaluations", "1022",
-                    "MonteCarloExpectation"));
+        CHECK(holds(message, "ExactExpectation", "depth 10", "1023", "max_layer_evaluations",
+                    "1022", "MonteCarloExpectation"));
         CHECK(columns == 0);
     }
     SECTION("as many as needed") {
-        CHECK(ExactExpectation{{.max_layer_evaluations = 1023}}(deep(10, 0.5), x).layer_evaluations ==
-              1023.0);
+        CHECK(
+            ExactExpectation{{.max_layer_evaluations = 1023}}(deep(10, 0.5), x).layer_evaluations ==
+            1023.0);
         CHECK(columns == 3 * 1023);
     }
     SECTION("a budget of 0 takes networks without skippable layers alone") {
@@ -453,7 +464,8 @@ TEST_CASE("ExactExpectation: the budget is checked before any work", "[exact_exp
             const std::string message =
                 thrown<std::length_error>([&] { (void)all(deep(depth, 0.5), x); });
             INFO(message);
-            CHECK(holds(message, "ExactExpectation", std::to_string(depth), "MonteCarloExpectation"));
+            CHECK(
+                holds(message, "ExactExpectation", std::to_string(depth), "MonteCarloExpectation"));
         }
         CHECK(columns == 0);
     }
@@ -466,8 +478,9 @@ TEST_CASE("ExactExpectation: the budget is checked before any work", "[exact_exp
     }
 }
 
-TEST_CASE("ExactExpectation: an exception of a user's layer arrives from any thread, and does no harm",
-          "[exact_expectation]") {
+TEST_CASE(
+    "ExactExpectation: an exception of a user's layer arrives from any thread, and does no harm",
+    "[exact_expectation]") {
     std::atomic<long> calls_left{0};
     std::vector<StochasticDepth<probe::Failing>> layers;
     for (int l = 0; l < 11; ++l)
@@ -481,8 +494,7 @@ TEST_CASE("ExactExpectation: an exception of a user's layer arrives from any thr
         const ExactExpectation exact{{.threads = threads}};
         for (const long call : {1l, 2l, 7l, 40l, calls / 2}) {
             calls_left = call;
-            const std::string message =
-                thrown<std::domain_error>([&] { (void)exact(network, x); });
+            const std::string message = thrown<std::domain_error>([&] { (void)exact(network, x); });
             INFO("threads " << threads << ", call " << call);
             CHECK(message == "the user's layer failed");
         }

@@ -31,9 +31,11 @@ auto random_network(Philox& random, std::size_t depth, std::size_t width) {
 }
 
 template <class Network, class Scalar>
-void check_against_loop(const Network& network, const Matrix<Scalar>& x, Index samples, std::uint64_t seed) {
+void check_against_loop(const Network& network, const Matrix<Scalar>& x, Index samples,
+                        std::uint64_t seed) {
     const auto estimate = MonteCarloExpectation{{.samples = samples, .seed = seed}}(network, x);
-    const SurvivalMasks masks = MaskSampler{network.survival_probabilities(), seed}.sample(0, samples);
+    const SurvivalMasks masks =
+        MaskSampler{network.survival_probabilities(), seed}.sample(0, samples);
     using LongArray = Eigen::Array<long double, Eigen::Dynamic, Eigen::Dynamic>;
     LongArray mean = LongArray::Zero(estimate.mean.rows(), x.cols()), squares = mean;
     double kept = 0;
@@ -52,8 +54,10 @@ void check_against_loop(const Network& network, const Matrix<Scalar>& x, Index s
         for (Index i = 0; i < mean.rows(); ++i) {
             const long double variance = squares(i, j) / (count - 1);
             CHECK(std::abs(estimate.mean(i, j) - mean(i, j)) <= 1e-12L * size);
-            CHECK(std::abs(estimate.variance(i, j) - variance) <= 1e-12L * (variance + size * size));
-            CHECK(std::abs(estimate.standard_error(i, j) - std::sqrt(variance / count)) <= 1e-12L * size);
+            CHECK(std::abs(estimate.variance(i, j) - variance) <=
+                  1e-12L * (variance + size * size));
+            CHECK(std::abs(estimate.standard_error(i, j) - std::sqrt(variance / count)) <=
+                  1e-12L * size);
         }
     }
 }
@@ -65,11 +69,13 @@ TEST_CASE("MonteCarloExpectation: a plain loop over the sampler's masks gives th
     // Below, at and above what passes the network at once; fewer samples than the runs they are split in.
     const struct {
         Index batch, samples;
-    } cases[] = {{1, 2}, {1, 5}, {1, 100}, {1, 3000}, {5, 37}, {48, 33}, {96, 20}, {97, 20}, {200, 17}};
+    } cases[] = {{1, 2},   {1, 5},   {1, 100}, {1, 3000}, {5, 37},
+                 {48, 33}, {96, 20}, {97, 20}, {200, 17}};
     std::uint64_t seed = 10;
     for (const auto& row : cases) {
         INFO("batch " << row.batch << ", samples " << row.samples);
-        check_against_loop(network, random_matrix<double>(random, 3, row.batch), row.samples, seed++);
+        check_against_loop(network, random_matrix<double>(random, 3, row.batch), row.samples,
+                           seed++);
     }
 }
 
@@ -92,12 +98,14 @@ TEST_CASE("MonteCarloExpectation: within five standard errors of the exact mean"
     }
 }
 
-TEST_CASE("MonteCarloExpectation: mean and variance are unbiased and the standard error is honest, over "
-          "400 seeds",
-          "[monte_carlo_expectation]") {
+TEST_CASE(
+    "MonteCarloExpectation: mean and variance are unbiased and the standard error is honest, over "
+    "400 seeds",
+    "[monte_carlo_expectation]") {
     Philox random{4};
     auto plain_network = plain::random_network(random, {6, 5, 1, Activation::relu, true});
-    for (std::size_t l = 0; l < 6; ++l) plain_network.blocks[l].p = 0.4 + 0.1 * static_cast<double>(l);
+    for (std::size_t l = 0; l < 6; ++l)
+        plain_network.blocks[l].p = 0.4 + 0.1 * static_cast<double>(l);
     const auto network = plain::to_library<plain::OneLinear<double, ReLU<double>>>(plain_network);
     const auto x = random_matrix<double>(random, 3, 1);
 
@@ -130,8 +138,9 @@ TEST_CASE("MonteCarloExpectation: mean and variance are unbiased and the standar
             sum_t2 += t * t;
             sum_variance += estimate.variance(row, 0);
         }
-        INFO("output " << i << ": mean z " << sum_z / seeds << ", z^2 " << sum_z2 / seeds << ", t^2 "
-                       << sum_t2 / seeds << ", variance " << sum_variance / seeds << " of " << variance);
+        INFO("output " << i << ": mean z " << sum_z / seeds << ", z^2 " << sum_z2 / seeds
+                       << ", t^2 " << sum_t2 / seeds << ", variance " << sum_variance / seeds
+                       << " of " << variance);
         // Each line below fails for once in 1e5 choices of seeds at most: 5 sigma, with a right tail that
         // is a little heavier than the normal one for the squares.
         CHECK(std::abs(sum_z / seeds) <= 5 / std::sqrt(seeds));
@@ -140,7 +149,8 @@ TEST_CASE("MonteCarloExpectation: mean and variance are unbiased and the standar
         // Student's t of 63 degrees of freedom has variance 63/61, and its square a sigma of 1.5.
         CHECK(std::abs(sum_t2 / seeds - 63.0 / 61.0) <= 5 * 1.5 / std::sqrt(seeds));
         const double variance_of_variance = (mu4 - variance * variance * (n - 3) / (n - 1)) / n;
-        CHECK(std::abs(sum_variance / seeds - variance) <= 5 * std::sqrt(variance_of_variance / seeds));
+        CHECK(std::abs(sum_variance / seeds - variance) <=
+              5 * std::sqrt(variance_of_variance / seeds));
     }
 }
 
@@ -151,7 +161,8 @@ TEST_CASE("MonteCarloExpectation: the standard error is sqrt(variance / samples)
         random_network(random, 5, 4), random_matrix<double>(random, 3, 6));
     CHECK((estimate.variance.array() > 0).all());
     for (Index k = 0; k < estimate.variance.size(); ++k)
-        CHECK(std::abs(estimate.standard_error.data()[k] - std::sqrt(estimate.variance.data()[k] / 25)) <=
+        CHECK(std::abs(estimate.standard_error.data()[k] -
+                       std::sqrt(estimate.variance.data()[k] / 25)) <=
               1e-15 * estimate.standard_error.data()[k]);
 }
 
@@ -160,19 +171,21 @@ TEST_CASE("MonteCarloExpectation: a single sample tells no variance", "[monte_ca
     const auto network = random_network(random, 5, 4);
     const auto x = random_matrix<double>(random, 3, 2);
     const auto estimate = MonteCarloExpectation{{.samples = 1, .seed = 9}}(network, x);
-    CHECK(same_bits(estimate.mean, network(x, MaskSampler{network.survival_probabilities(), 9}.sample(0))));
+    CHECK(same_bits(estimate.mean,
+                    network(x, MaskSampler{network.survival_probabilities(), 9}.sample(0))));
     CHECK(estimate.variance.array().isNaN().all());
     CHECK(estimate.standard_error.array().isNaN().all());
 }
 
-TEST_CASE("MonteCarloExpectation: same bits for 1, 2, 3 and 8 threads", "[monte_carlo_expectation]") {
+TEST_CASE("MonteCarloExpectation: same bits for 1, 2, 3 and 8 threads",
+          "[monte_carlo_expectation]") {
     Philox random{7};
     const auto check = [](const auto& network, const auto& x, Index samples) {
         const auto one = MonteCarloExpectation{{.samples = samples, .seed = 2}}(network, x);
         for (const unsigned threads : {2u, 3u, 8u}) {
             INFO("threads " << threads << ", batch " << x.cols() << ", samples " << samples);
-            const auto many =
-                MonteCarloExpectation{{.samples = samples, .seed = 2, .threads = threads}}(network, x);
+            const auto many = MonteCarloExpectation{
+                {.samples = samples, .seed = 2, .threads = threads}}(network, x);
             CHECK(same_bits(many.mean, one.mean));
             CHECK(same_bits(many.variance, one.variance));
             CHECK(same_bits(many.standard_error, one.standard_error));
@@ -242,8 +255,8 @@ TEST_CASE("MonteCarloExpectation: layers inside a skipped layer are not counted 
         return StochasticDepth{probe::Counted{&columns}, SurvivalProbability{p}};
     };
     // The outer layer does nothing by itself, so that every evaluation of an inner one is counted.
-    const Sequential network{
-        counted(0.5), StochasticDepth{Sequential{counted(0.7), counted(0.6)}, SurvivalProbability{0.4}}};
+    const Sequential network{counted(0.5), StochasticDepth{Sequential{counted(0.7), counted(0.6)},
+                                                           SurvivalProbability{0.4}}};
     const auto estimate =
         MonteCarloExpectation{{.samples = 200, .seed = 5}}(network, Eigen::MatrixXd::Ones(2, 1));
     const SurvivalMasks masks = MaskSampler{network.survival_probabilities(), 5}.sample(0, 200);
@@ -288,8 +301,9 @@ TEST_CASE("MonteCarloExpectation: networks without layers to skip, and batches w
     CHECK(empty.standard_error.cols() == 0);
 }
 
-TEST_CASE("MonteCarloExpectation: an exception of a user's layer arrives from any thread, and does no harm",
-          "[monte_carlo_expectation]") {
+TEST_CASE(
+    "MonteCarloExpectation: an exception of a user's layer arrives from any thread, and does no harm",
+    "[monte_carlo_expectation]") {
     std::atomic<long> calls_left{0};
     const std::vector<StochasticDepth<probe::Failing>> layers(
         6, {probe::Failing{&calls_left}, SurvivalProbability{0.7}});

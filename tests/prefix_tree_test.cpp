@@ -84,7 +84,9 @@ StochasticDepth<probe::Counted> counted(std::atomic<long>& columns, double p) {
 struct Structures {
     Philox random{71};
 
-    auto linear(Index inputs, Index outputs) { return Linear<double>{inputs, outputs, random, 1.0}; }
+    auto linear(Index inputs, Index outputs) {
+        return Linear<double>{inputs, outputs, random, 1.0};
+    }
     auto branch(Index inputs, Index outputs) {
         return Sequential{linear(inputs, outputs), ReLU<double>{}};
     }
@@ -126,8 +128,9 @@ struct Structures {
             block(6, 1.0),
             StochasticDepth{Softmax<double>{}, SurvivalProbability{0.5}},
             linear(6, 6),
-            StochasticDepth{function<double>([](const auto& x) { return x.array().cube().matrix(); }),
-                            SurvivalProbability{0.6}},
+            StochasticDepth{
+                function<double>([](const auto& x) { return x.array().cube().matrix(); }),
+                SurvivalProbability{0.6}},
             function<double>([](const auto& x) { return x.colwise().sum().replicate(2, 1); }, 2),
             StochasticDepth{Tanh<double>{}, SurvivalProbability{0.2}}};
     }
@@ -147,15 +150,19 @@ TEST_CASE("PrefixTree: every structure has the moments of its listed masks", "[p
     Philox random{72};
     for (const Index batch : {1, 3}) {
         check_against_enumeration(make.nested(), test::random_matrix<double>(random, 5, batch));
-        check_against_enumeration(make.residual_around(), test::random_matrix<double>(random, 6, batch));
-        check_against_enumeration(make.own_shortcuts(), test::random_matrix<double>(random, 4, batch));
-        check_against_enumeration(make.not_residual(), test::random_matrix<double>(random, 6, batch));
+        check_against_enumeration(make.residual_around(),
+                                  test::random_matrix<double>(random, 6, batch));
+        check_against_enumeration(make.own_shortcuts(),
+                                  test::random_matrix<double>(random, 4, batch));
+        check_against_enumeration(make.not_residual(),
+                                  test::random_matrix<double>(random, 6, batch));
         check_against_enumeration(make.fixed(), test::random_matrix<double>(random, 4, batch));
     }
 }
 
-TEST_CASE("PrefixTree: every structure has the same bits for any number of threads, and in any batch",
-          "[prefix_tree]") {
+TEST_CASE(
+    "PrefixTree: every structure has the same bits for any number of threads, and in any batch",
+    "[prefix_tree]") {
     Structures make;
     Philox random{73};
     const auto check = [&](const auto& network, Index rows) {
@@ -199,16 +206,17 @@ TEST_CASE("PrefixTree: what a mask cannot reach does not run", "[prefix_tree]") 
                                 SurvivalProbability{0.5}},
                 counted(last, 0.5)};
             CHECK(exact(network, x).layer_evaluations == 5.0);
-            CHECK(before == 5);      // the outer layer kept
-            CHECK(inner == 5);       // the outer layer kept
-            CHECK(after == 2 * 5);   // after the inner one kept, and after it skipped
-            CHECK(last == 3 * 5);    // (1,1), (1,0), (0)
+            CHECK(before == 5);     // the outer layer kept
+            CHECK(inner == 5);      // the outer layer kept
+            CHECK(after == 2 * 5);  // after the inner one kept, and after it skipped
+            CHECK(last == 3 * 5);   // (1,1), (1,0), (0)
             check_against_enumeration(network, x);
         }
         SECTION("the skipped side of layers with p = 1, threads " + std::to_string(threads)) {
             std::atomic<long> always{0}, first{0}, second{0};
-            const Sequential network{counted(always, 1.0), counted(first, 0.5), counted(always, 1.0),
-                                     counted(always, 1.0), counted(second, 0.5), counted(always, 1.0)};
+            const Sequential network{counted(always, 1.0), counted(first, 0.5),
+                                     counted(always, 1.0), counted(always, 1.0),
+                                     counted(second, 0.5), counted(always, 1.0)};
             // 1 and 1, 2 and 2 and 2, and 4.
             CHECK(exact(network, x).layer_evaluations == 12.0);
             CHECK(always == (1 + 2 + 2 + 4) * 5);
@@ -217,7 +225,8 @@ TEST_CASE("PrefixTree: what a mask cannot reach does not run", "[prefix_tree]") 
         }
         SECTION("thirty layers with p = 1 and nothing else, threads " + std::to_string(threads)) {
             std::atomic<long> always{0};
-            const Stack network{std::vector<StochasticDepth<probe::Counted>>(30, counted(always, 1.0))};
+            const Stack network{
+                std::vector<StochasticDepth<probe::Counted>>(30, counted(always, 1.0))};
             const auto sum = exact(network, x);
             CHECK(sum.layer_evaluations == 30.0);
             CHECK(always == 30 * 5);
@@ -239,10 +248,12 @@ TEST_CASE("PrefixTree: plain layers run once for each prefix that reaches them",
     CHECK(head == 4 * 3);
 }
 
-TEST_CASE("PrefixTree: a residual layer hands its input to branch and shortcut alike", "[prefix_tree]") {
+TEST_CASE("PrefixTree: a residual layer hands its input to branch and shortcut alike",
+          "[prefix_tree]") {
     // |x|/2 + 1 in the branch kept or skipped, and in the shortcut kept or skipped: by hand, exact.
     std::atomic<long> branch{0}, shortcut{0};
-    const Sequential network{Residual{Sequential{counted(branch, 0.5)}, Sequential{counted(shortcut, 0.25)}}};
+    const Sequential network{
+        Residual{Sequential{counted(branch, 0.5)}, Sequential{counted(shortcut, 0.25)}}};
     const auto exact = ExactExpectation{}(network, Eigen::MatrixXd::Constant(1, 1, 4.0));
     // Branch 3 or 4 with 1/2; shortcut 3 with 1/4, else 4; they are independent.
     CHECK(exact.mean(0, 0) == 3.5 + 3.75);
@@ -261,12 +272,14 @@ TEST_CASE("PrefixTree: same bits for 1, 2, 3 and 8 threads, whatever the batch a
             plain::random_network(random, {depth, 9, 2, plain::Activation::relu, true}));
         for (const Index batch : {1, 2, 7, 97, 500})
             // At most 100,000 columns below the tree: with 8 threads enough to be dealt out.
-            if (batch << depth <= 100'000) check_threads(network, test::random_matrix<double>(random, 3, batch));
+            if (batch << depth <= 100'000)
+                check_threads(network, test::random_matrix<double>(random, 3, batch));
     }
     SECTION("blocks of few columns, for wide layers") {
         const auto wide = plain::to_blocks<OneLinear<float, ReLU<float>>>(
             plain::random_network(random, {9, 131, 1, plain::Activation::relu, false}));
-        for (const Index batch : {1, 7, 30}) check_threads(wide, test::random_matrix<float>(random, 131, batch));
+        for (const Index batch : {1, 7, 30})
+            check_threads(wide, test::random_matrix<float>(random, 131, batch));
     }
 }
 
@@ -276,7 +289,8 @@ TEST_CASE("PrefixTree: a column has the same bits alone and in a batch", "[prefi
     for (const std::size_t depth : {1u, 4u, 8u})
         for (const std::size_t width : {1u, 2u, 5u, 8u, 17u}) {
             const auto rows = static_cast<Index>(width);
-            const auto bare = plain::random_network(random, {depth, width, 2, Activation::tanh, false});
+            const auto bare =
+                plain::random_network(random, {depth, width, 2, Activation::tanh, false});
             check_columns(plain::to_blocks<TwoLinears<double, Tanh<double>>>(bare),
                           test::random_matrix<double>(random, rows, 29));
             check_columns(plain::to_blocks<TwoLinears<float, Tanh<float>>>(bare),

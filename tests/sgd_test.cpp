@@ -27,11 +27,13 @@ using Network = Sequential<Linear<double>>;
 
 /// One weight, and a bias that stays 0.
 Network one_weight(double weight) {
-    return Network{Linear<double>{Eigen::MatrixXd::Constant(1, 1, weight), Eigen::VectorXd::Zero(1)}};
+    return Network{
+        Linear<double>{Eigen::MatrixXd::Constant(1, 1, weight), Eigen::VectorXd::Zero(1)}};
 }
 
 /// The weights after each step with these gradients.
-std::vector<double> trajectory(SgdOptions options, double weight, const std::vector<double>& slopes) {
+std::vector<double> trajectory(SgdOptions options, double weight,
+                               const std::vector<double>& slopes) {
     Network network = one_weight(weight);
     Sgd optimizer{network, options};
     auto gradient = network.zero_gradient();
@@ -62,7 +64,8 @@ TEST_CASE("Sgd: plain steps, momentum, Nesterov and weight decay, by hand", "[sg
     check(trajectory({.learning_rate = 0.1, .momentum = 0.9, .nesterov = true}, 1, slopes),
           {0.81, 0.349, 0.3041});
     // g + 0.5 w = 1.5, 2.425, -0.69625.
-    check(trajectory({.learning_rate = 0.1, .weight_decay = 0.5}, 1, slopes), {0.85, 0.6075, 0.677125});
+    check(trajectory({.learning_rate = 0.1, .weight_decay = 0.5}, 1, slopes),
+          {0.85, 0.6075, 0.677125});
     // g + 0.5 w = 1.5, 2.425, -0.73375; v = 1.5, 3.175, 0.85375.
     check(trajectory({.learning_rate = 0.1, .momentum = 0.5, .weight_decay = 0.5}, 1, slopes),
           {0.85, 0.5325, 0.447125});
@@ -71,15 +74,17 @@ TEST_CASE("Sgd: plain steps, momentum, Nesterov and weight decay, by hand", "[sg
 TEST_CASE("Sgd: follows PyTorch's published formulas over many random steps", "[sgd]") {
     // g = slope + lambda w;  buffer = mu buffer + g (at first: g);  g = nesterov ? g + mu buffer : buffer;
     // w = w - eta g.
-    const SgdOptions all[] = {{.learning_rate = 0.05},
-                              {.learning_rate = 0.05, .weight_decay = 0.1},
-                              {.learning_rate = 0.05, .momentum = 0.9},
-                              {.learning_rate = 0.05, .momentum = 0.99, .weight_decay = 0.01},
-                              {.learning_rate = 0.05, .momentum = 0.9, .nesterov = true},
-                              {.learning_rate = 0.05, .momentum = 0.7, .nesterov = true, .weight_decay = 0.2}};
+    const SgdOptions all[] = {
+        {.learning_rate = 0.05},
+        {.learning_rate = 0.05, .weight_decay = 0.1},
+        {.learning_rate = 0.05, .momentum = 0.9},
+        {.learning_rate = 0.05, .momentum = 0.99, .weight_decay = 0.01},
+        {.learning_rate = 0.05, .momentum = 0.9, .nesterov = true},
+        {.learning_rate = 0.05, .momentum = 0.7, .nesterov = true, .weight_decay = 0.2}};
     Philox random{1};
     for (const SgdOptions& options : all) {
-        Sequential network{Linear<double>{3, 4, random}, Tanh<double>{}, Linear<double>{4, 2, random}};
+        Sequential network{Linear<double>{3, 4, random}, Tanh<double>{},
+                           Linear<double>{4, 2, random}};
         Sgd optimizer{network, options};
         auto gradient = network.zero_gradient();
         Eigen::VectorXd w = parameters(network), buffer;
@@ -100,7 +105,8 @@ TEST_CASE("Sgd: follows PyTorch's published formulas over many random steps", "[
             optimizer.step(network, gradient);
             const Eigen::VectorXd g = slope + options.weight_decay * w;
             buffer = step == 0 ? g : Eigen::VectorXd(options.momentum * buffer + g);
-            w -= rate * (options.nesterov ? Eigen::VectorXd(g + options.momentum * buffer) : buffer);
+            w -=
+                rate * (options.nesterov ? Eigen::VectorXd(g + options.momentum * buffer) : buffer);
             REQUIRE(test::largest_difference(parameters(network), w) <= 1e-13);
         }
         CHECK(optimizer.options().learning_rate == options.learning_rate / 4);
@@ -126,7 +132,8 @@ TEST_CASE("Sgd: float parameters follow the same formulas in float", "[sgd]") {
 
 template <class Network>
 void step_under(Network& network, Sgd<Network>& optimizer, typename Network::Gradient& gradient,
-                detail::Record<Network>& record, const SurvivalMask& mask, const Eigen::MatrixXd& x) {
+                detail::Record<Network>& record, const SurvivalMask& mask,
+                const Eigen::MatrixXd& x) {
     Matrix<double> h = x;
     detail::record(network, h, record, detail::MaskOfBatch{mask});
     h.setOnes();  // the gradient of the sum of the outputs
@@ -145,7 +152,8 @@ Stack<Block> three_blocks(std::uint32_t seed) {
     return Stack{blocks};
 }
 
-TEST_CASE("Sgd: a skipped layer is left alone, neither momentum nor weight decay move it", "[sgd]") {
+TEST_CASE("Sgd: a skipped layer is left alone, neither momentum nor weight decay move it",
+          "[sgd]") {
     for (const bool nesterov : {false, true}) {
         const SgdOptions options{
             .learning_rate = 0.01, .momentum = 0.9, .nesterov = nesterov, .weight_decay = 0.1};
@@ -156,8 +164,8 @@ TEST_CASE("Sgd: a skipped layer is left alone, neither momentum nor weight decay
         const Eigen::MatrixXd x = Eigen::MatrixXd::Constant(2, 4, 0.5);
         // Everybody gets momentum.
         step_under(network, optimizer, gradient, record, {1, 1, 1}, x);
-        for (const SurvivalMask& mask :
-             {SurvivalMask{1, 0, 1}, SurvivalMask{0, 0, 1}, SurvivalMask{0, 0, 0}, SurvivalMask{1, 1, 0}}) {
+        for (const SurvivalMask& mask : {SurvivalMask{1, 0, 1}, SurvivalMask{0, 0, 1},
+                                         SurvivalMask{0, 0, 0}, SurvivalMask{1, 1, 0}}) {
             const Stack<Block> before = network;
             step_under(network, optimizer, gradient, record, mask, x);
             for (std::size_t l = 0; l < 3; ++l) {
@@ -180,7 +188,8 @@ TEST_CASE("Sgd: a layer's momentum waits while the layer is skipped", "[sgd]") {
         Sgd optimizer{network, options};
         auto gradient = network.zero_gradient();
         detail::Record<Stack<Block>> record;
-        for (const SurvivalMask& mask : masks) step_under(network, optimizer, gradient, record, mask, x);
+        for (const SurvivalMask& mask : masks)
+            step_under(network, optimizer, gradient, record, mask, x);
         return parameters(network.layers()[2]);
     };
     const SurvivalMask only_last{0, 0, 1}, others{1, 1, 0}, nobody{0, 0, 0};
@@ -228,7 +237,8 @@ TEST_CASE("Sgd: inside a kept layer, a skipped one is left alone", "[sgd]") {
     const struct {
         SurvivalMask mask;
         bool linear_moves, inner_moves;
-    } steps[] = {{{1, 1}, true, true}, {{1, 0}, true, false}, {{0, 1}, false, false}, {{1, 1}, true, true}};
+    } steps[] = {
+        {{1, 1}, true, true}, {{1, 0}, true, false}, {{0, 1}, false, false}, {{1, 1}, true, true}};
     for (const auto& step : steps) {
         const Eigen::VectorXd linear_before = linear(), inner_before = inner();
         step_under(network, optimizer, gradient, record, step.mask, x);
@@ -238,19 +248,24 @@ TEST_CASE("Sgd: inside a kept layer, a skipped one is left alone", "[sgd]") {
     }
 }
 
-TEST_CASE("Sgd: of a skipped layer with a shortcut of its own, the shortcut moves and the branch does not",
-          "[sgd]") {
+TEST_CASE(
+    "Sgd: of a skipped layer with a shortcut of its own, the shortcut moves and the branch does not",
+    "[sgd]") {
     Philox random{7};
     using Layer = StochasticDepth<Residual<Linear<double>, Linear<double>>>;
-    Sequential<Layer> network{Layer{Residual{Linear<double>{2, 3, random}, Linear<double>{2, 3, random}},
-                                    SurvivalProbability{0.5}}};
+    Sequential<Layer> network{
+        Layer{Residual{Linear<double>{2, 3, random}, Linear<double>{2, 3, random}},
+              SurvivalProbability{0.5}}};
     Sgd optimizer{network, {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 0.1}};
     auto gradient = network.zero_gradient();
     detail::Record<Sequential<Layer>> record;
     const Eigen::MatrixXd x = Eigen::MatrixXd::Constant(2, 4, 0.5);
     const auto branch = [&] { return parameters(std::get<0>(network.layers()).layer().branch()); };
-    const auto shortcut = [&] { return parameters(std::get<0>(network.layers()).layer().shortcut()); };
-    for (const SurvivalMask& mask : {SurvivalMask{1}, SurvivalMask{0}, SurvivalMask{0}, SurvivalMask{1}}) {
+    const auto shortcut = [&] {
+        return parameters(std::get<0>(network.layers()).layer().shortcut());
+    };
+    for (const SurvivalMask& mask :
+         {SurvivalMask{1}, SurvivalMask{0}, SurvivalMask{0}, SurvivalMask{1}}) {
         const Eigen::VectorXd branch_before = branch(), shortcut_before = shortcut();
         step_under(network, optimizer, gradient, record, mask, x);
         INFO("mask " << to_string(mask));

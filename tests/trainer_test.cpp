@@ -63,10 +63,12 @@ struct RecordingLoss {
     using Targets = Matrix<double>;
     std::vector<std::vector<Index>>* batches;
 
-    double value_and_gradient(const ConstMatrixRef<double>& output, const ConstMatrixRef<double>& targets,
+    double value_and_gradient(const ConstMatrixRef<double>& output,
+                              const ConstMatrixRef<double>& targets,
                               MatrixRef<double> gradient) const {
         auto& batch = batches->emplace_back();
-        for (Index j = 0; j < targets.cols(); ++j) batch.push_back(static_cast<Index>(targets(0, j)));
+        for (Index j = 0; j < targets.cols(); ++j)
+            batch.push_back(static_cast<Index>(targets(0, j)));
         return MeanSquaredError<double>{}.value_and_gradient(output, targets, gradient);
     }
 };
@@ -100,20 +102,24 @@ TEST_CASE("Trainer: linear regression ends at the least-squares solution", "[tra
     const Eigen::MatrixXd best = least_squares(x, t);
     CHECK(largest_difference(weights_and_bias(std::get<0>(network.layers())), best) <= 1e-10);
     // The last epoch's loss is that of the solution; noise keeps it away from 0.
-    const double residual = (best.leftCols(3) * x + best.rightCols(1).replicate(1, 40) - t).squaredNorm() / 80;
+    const double residual =
+        (best.leftCols(3) * x + best.rightCols(1).replicate(1, 40) - t).squaredNorm() / 80;
     CHECK(residual > 1e-3);
     CHECK(std::abs(history.back().loss - residual) <= 1e-12);
 }
 
-TEST_CASE("Trainer: a skippable linear layer learns the same as one that is always kept", "[trainer]") {
+TEST_CASE("Trainer: a skippable linear layer learns the same as one that is always kept",
+          "[trainer]") {
     // The expected loss of x + s (W x + b) is p |x + W x + b - t|^2 + (1 - p) |x - t|^2: its minimum is the
     // least-squares fit of t - x, for any p.
     Philox random{2};
     const auto x = random_matrix<double>(random, 3, 30);
     const Eigen::MatrixXd exact_targets = random_matrix<double>(random, 3, 3) * x;
-    const Eigen::MatrixXd noisy_targets = exact_targets + 0.3 * random_matrix<double>(random, 3, 30);
+    const Eigen::MatrixXd noisy_targets =
+        exact_targets + 0.3 * random_matrix<double>(random, 3, 30);
     const auto fitted = [&](const Eigen::MatrixXd& t, MaskScope scope) {
-        Sequential network{LinearBlock{Residual{Linear<double>{3, 3, random}}, SurvivalProbability{0.6}}};
+        Sequential network{
+            LinearBlock{Residual{Linear<double>{3, 3, random}}, SurvivalProbability{0.6}}};
         const Trainer trainer{{.batch_size = 30,
                                .epochs = 2000,
                                .seed = 3,
@@ -122,11 +128,11 @@ TEST_CASE("Trainer: a skippable linear layer learns the same as one that is alwa
         (void)trainer.fit(network, Curve{x, t}, MeanSquaredError<double>{});
         return weights_and_bias(std::get<0>(network.layers()).layer().branch());
     };
-    CHECK(largest_difference(fitted(noisy_targets, MaskScope::batch), least_squares(x, noisy_targets - x)) <=
-          1e-9);
+    CHECK(largest_difference(fitted(noisy_targets, MaskScope::batch),
+                             least_squares(x, noisy_targets - x)) <= 1e-9);
     // With masks for each sample the steps are noisy, but for targets that can be met.
-    CHECK(largest_difference(fitted(exact_targets, MaskScope::sample), least_squares(x, exact_targets - x)) <=
-          1e-9);
+    CHECK(largest_difference(fitted(exact_targets, MaskScope::sample),
+                             least_squares(x, exact_targets - x)) <= 1e-9);
 }
 
 /// A ring around a disc.
@@ -148,9 +154,11 @@ auto classifier(Philox& random, Index depth, double final_survival) {
     const Eigen::VectorXd p = linear_decay(depth, final_survival);
     std::vector<Block> blocks;
     for (Index l = 0; l < depth; ++l)
-        blocks.emplace_back(Residual{Sequential{Linear<double>{12, 12, random, 0.5}, ReLU<double>{}}},
-                            SurvivalProbability{p(l)});
-    return Sequential{Linear<double>{2, 12, random}, Stack<Block>{blocks}, Linear<double>{12, 2, random}};
+        blocks.emplace_back(
+            Residual{Sequential{Linear<double>{12, 12, random, 0.5}, ReLU<double>{}}},
+            SurvivalProbability{p(l)});
+    return Sequential{Linear<double>{2, 12, random}, Stack<Block>{blocks},
+                      Linear<double>{12, 2, random}};
 }
 
 TEST_CASE("Trainer: two classes that no line separates are learned to zero error", "[trainer]") {
@@ -171,7 +179,8 @@ TEST_CASE("Trainer: two classes that no line separates are learned to zero error
         CHECK(error_rate(ExactExpectation{}(network, data.inputs()).mean, data.labels()) == 0.0);
         // And samples that it has not seen; the gap between disc and ring is wide.
         const auto unseen = rings(random, 400);
-        CHECK(error_rate(ExactExpectation{}(network, unseen.inputs()).mean, unseen.labels()) < 0.05);
+        CHECK(error_rate(ExactExpectation{}(network, unseen.inputs()).mean, unseen.labels()) <
+              0.05);
     }
 }
 
@@ -185,7 +194,8 @@ TEST_CASE("Trainer: the same options give the same bits, another seed does not",
         const auto history = trainer.fit(network, data, SoftmaxCrossEntropy<double>{});
         Eigen::VectorXd all = parameters(network);
         all.conservativeResize(all.size() + 3);
-        for (Index e = 0; e < 3; ++e) all(all.size() - 3 + e) = history[static_cast<std::size_t>(e)].loss;
+        for (Index e = 0; e < 3; ++e)
+            all(all.size() - 3 + e) = history[static_cast<std::size_t>(e)].loss;
         return all;
     };
     for (const MaskScope scope : {MaskScope::sample, MaskScope::batch}) {
@@ -201,8 +211,8 @@ TEST_CASE("Trainer: each epoch takes every sample once, in an order of its own",
     const auto orders = [&](std::uint64_t seed, Index batch_size) {
         std::vector<std::vector<Index>> batches;
         auto network = narrow_network(9, 2);
-        (void)Trainer{{.batch_size = batch_size, .epochs = 4, .seed = seed}}.fit(network, data,
-                                                                               RecordingLoss{&batches});
+        (void)Trainer{{.batch_size = batch_size, .epochs = 4, .seed = seed}}.fit(
+            network, data, RecordingLoss{&batches});
         std::vector<std::vector<Index>> epochs(4);
         const auto steps = static_cast<std::size_t>((23 + batch_size - 1) / batch_size);
         REQUIRE(batches.size() == 4 * steps);
@@ -237,32 +247,35 @@ TEST_CASE("Trainer: every order of the samples is as likely as any other", "[tra
     constexpr Index samples = 8, epochs = 4000;
     std::vector<std::vector<Index>> batches;
     auto network = narrow_network(11, 0);
-    (void)Trainer{{.batch_size = samples, .epochs = epochs, .seed = 12}}.fit(network, numbered(random, samples),
-                                                                            RecordingLoss{&batches});
+    (void)Trainer{{.batch_size = samples, .epochs = epochs, .seed = 12}}.fit(
+        network, numbered(random, samples), RecordingLoss{&batches});
     Eigen::MatrixXd count = Eigen::MatrixXd::Zero(samples, samples);
     for (const auto& order : batches)
-        for (Index place = 0; place < samples; ++place) ++count(place, order[static_cast<std::size_t>(place)]);
+        for (Index place = 0; place < samples; ++place)
+            ++count(place, order[static_cast<std::size_t>(place)]);
     // Rows and columns sum to the epochs, which leaves 7 * 7 degrees of freedom; a chi-square of 49 exceeds
     // 110 once in 1e6 choices of seeds.
     const double expected = static_cast<double>(epochs) / samples;
     CHECK((count.array() - expected).square().sum() / expected < 110 * 8.0 / 7.0);
 }
 
-TEST_CASE("Trainer: the callbacks see every step, and the schedule the share that is done", "[trainer]") {
+TEST_CASE("Trainer: the callbacks see every step, and the schedule the share that is done",
+          "[trainer]") {
     Philox random{13};
     const Curve data = numbered(random, 11);
     std::vector<TrainingProgress> seen;
     std::vector<double> shares;
     auto network = narrow_network(14, 2);
-    const Trainer trainer{{.batch_size = 4,
-                           .epochs = 3,
-                           .learning_rate =
-                               [&](double share) {
-                                   CHECK(shares.size() == seen.size());
-                                   shares.push_back(share);
-                                   return 0.001 / (1 + share);
-                               },
-                           .on_step = [&](const TrainingProgress& progress) { seen.push_back(progress); }}};
+    const Trainer trainer{
+        {.batch_size = 4,
+         .epochs = 3,
+         .learning_rate =
+             [&](double share) {
+                 CHECK(shares.size() == seen.size());
+                 shares.push_back(share);
+                 return 0.001 / (1 + share);
+             },
+         .on_step = [&](const TrainingProgress& progress) { seen.push_back(progress); }}};
     const auto history = trainer.fit(network, data, MeanSquaredError<double>{});
     REQUIRE(seen.size() == 9);
     REQUIRE(shares.size() == 9);
@@ -277,7 +290,8 @@ TEST_CASE("Trainer: the callbacks see every step, and the schedule the share tha
     }
     for (std::size_t e = 0; e < 3; ++e) {
         // Batches of 4, 4 and 3: a mean over samples, not over batches.
-        const double mean = (4 * seen[3 * e].loss + 4 * seen[3 * e + 1].loss + 3 * seen[3 * e + 2].loss) / 11;
+        const double mean =
+            (4 * seen[3 * e].loss + 4 * seen[3 * e + 1].loss + 3 * seen[3 * e + 2].loss) / 11;
         CHECK(std::abs(history[e].loss - mean) <= 1e-13 * mean);
         CHECK(history[e].seconds >= 0);
         CHECK(history[e].full_depth_evaluations == 2 * 11.0);
@@ -288,7 +302,9 @@ TEST_CASE("Trainer: no epochs leave the network as it was", "[trainer]") {
     Philox random{15};
     auto network = narrow_network(16, 3);
     const Eigen::VectorXd before = parameters(network);
-    CHECK(Trainer{{.epochs = 0}}.fit(network, numbered(random, 5), MeanSquaredError<double>{}).empty());
+    CHECK(Trainer{{.epochs = 0}}
+              .fit(network, numbered(random, 5), MeanSquaredError<double>{})
+              .empty());
     CHECK(same_bits(parameters(network), before));
 }
 
@@ -334,8 +350,9 @@ struct PlainTraining {
     }
 };
 
-TEST_CASE("Trainer: a training agrees with one in plain numbers, step s under the sampler's masks of step s",
-          "[trainer]") {
+TEST_CASE(
+    "Trainer: a training agrees with one in plain numbers, step s under the sampler's masks of step s",
+    "[trainer]") {
     constexpr Index depth = 3, samples = 7, batch_size = 3, epochs = 5;
     for (const MaskScope scope : {MaskScope::sample, MaskScope::batch}) {
         for (const bool nesterov : {false, true}) {
@@ -352,12 +369,13 @@ TEST_CASE("Trainer: a training agrees with one in plain numbers, step s under th
             const MaskSampler sampler{network.survival_probabilities(), 19};
             std::vector<std::vector<Index>> batches;
             double evaluations = 0;
-            const Trainer trainer{{.batch_size = batch_size,
-                                   .epochs = epochs,
-                                   .seed = 19,
-                                   .mask_scope = scope,
-                                   .optimizer = optimizer,
-                                   .learning_rate = [](double share) { return 0.01 * (1.5 - share); }}};
+            const Trainer trainer{
+                {.batch_size = batch_size,
+                 .epochs = epochs,
+                 .seed = 19,
+                 .mask_scope = scope,
+                 .optimizer = optimizer,
+                 .learning_rate = [](double share) { return 0.01 * (1.5 - share); }}};
             const auto history = trainer.fit(network, data, RecordingLoss{&batches});
             REQUIRE(batches.size() == 3 * epochs);
             for (std::size_t s = 0; s < batches.size(); ++s) {
@@ -399,17 +417,20 @@ struct CountedIdentity {
         *forward_columns += x.cols();
         y = x;
     }
-    void forward(const ConstMatrixRef<double>& x, MatrixRef<double> y, Cache&) const { forward(x, y); }
+    void forward(const ConstMatrixRef<double>& x, MatrixRef<double> y, Cache&) const {
+        forward(x, y);
+    }
     Gradient zero_gradient() const { return {}; }
-    void backward(const ConstMatrixRef<double>& x, const ConstMatrixRef<double>& dy, const Cache&, Gradient&,
-                  MatrixRef<double> dx) const {
+    void backward(const ConstMatrixRef<double>& x, const ConstMatrixRef<double>& dy, const Cache&,
+                  Gradient&, MatrixRef<double> dx) const {
         *backward_columns += x.cols();
         dx = dy;
     }
 };
 
-TEST_CASE("Trainer: layers run forward and backward for the samples that keep them, and history says so",
-          "[trainer]") {
+TEST_CASE(
+    "Trainer: layers run forward and backward for the samples that keep them, and history says so",
+    "[trainer]") {
     long forward = 0, backward = 0;
     const auto counted = [&](double p) {
         return StochasticDepth{CountedIdentity{&forward, &backward}, SurvivalProbability{p}};
@@ -421,7 +442,8 @@ TEST_CASE("Trainer: layers run forward and backward for the samples that keep th
         const auto check = [&](auto network) {
             forward = backward = 0;
             double evaluations = 0;
-            for (const EpochRecord& record : trainer.fit(network, data, MeanSquaredError<double>{})) {
+            for (const EpochRecord& record :
+                 trainer.fit(network, data, MeanSquaredError<double>{})) {
                 CHECK(record.full_depth_evaluations == 50.0 * static_cast<double>(network.depth()));
                 CHECK(record.layer_evaluations > 0);
                 CHECK(record.layer_evaluations < record.full_depth_evaluations);
@@ -434,7 +456,8 @@ TEST_CASE("Trainer: layers run forward and backward for the samples that keep th
             check(Sequential{counted(0.9), counted(0.5), counted(0.2)});
         }
         SECTION("one in another, scope " + std::to_string(static_cast<int>(scope))) {
-            using Layer = StochasticDepth<Sequential<CountedIdentity, StochasticDepth<CountedIdentity>>>;
+            using Layer =
+                StochasticDepth<Sequential<CountedIdentity, StochasticDepth<CountedIdentity>>>;
             check(Sequential{counted(0.5),
                              Layer{Sequential{CountedIdentity{&forward, &backward}, counted(0.6)},
                                    SurvivalProbability{0.4}}});
@@ -442,20 +465,23 @@ TEST_CASE("Trainer: layers run forward and backward for the samples that keep th
     }
 }
 
-TEST_CASE("Trainer: the mean stochastic gradient over all masks is the gradient of the expected loss",
-          "[trainer]") {
+TEST_CASE(
+    "Trainer: the mean stochastic gradient over all masks is the gradient of the expected loss",
+    "[trainer]") {
     Philox random{22};
     // Smooth branches, one of them around a layer that may be skipped itself, and a shortcut of its own.
     const auto block = [&](Index width, double p) {
-        return StochasticDepth{Residual{Sequential{Linear<double>{width, width, random}, Tanh<double>{}}},
-                               SurvivalProbability{p}};
+        return StochasticDepth{
+            Residual{Sequential{Linear<double>{width, width, random}, Tanh<double>{}}},
+            SurvivalProbability{p}};
     };
-    Sequential network{block(3, 0.8),
-                       StochasticDepth{Residual{Sequential{Linear<double>{3, 3, random}, block(3, 0.3)}},
-                                       SurvivalProbability{0.6}},
-                       StochasticDepth{Residual{Sequential{Linear<double>{3, 2, random}, Tanh<double>{}},
-                                                Linear<double>{3, 2, random}},
-                                       SurvivalProbability{0.45}}};
+    Sequential network{
+        block(3, 0.8),
+        StochasticDepth{Residual{Sequential{Linear<double>{3, 3, random}, block(3, 0.3)}},
+                        SurvivalProbability{0.6}},
+        StochasticDepth{Residual{Sequential{Linear<double>{3, 2, random}, Tanh<double>{}},
+                                 Linear<double>{3, 2, random}},
+                        SurvivalProbability{0.45}}};
     using Network = decltype(network);
     constexpr Index depth = 4, batch = 3;
     REQUIRE(network.depth() == depth);
@@ -481,7 +507,8 @@ TEST_CASE("Trainer: the mean stochastic gradient over all masks is the gradient 
     // from rounding.
     const auto expected_loss = [&] {
         double sum = 0;
-        for (const auto& row : enumerate_masks(network, x)) sum += row.probability * loss.value(row.output, t);
+        for (const auto& row : enumerate_masks(network, x))
+            sum += row.probability * loss.value(row.output, t);
         return sum;
     };
     Index at = 0;
@@ -523,15 +550,18 @@ struct FailingLoss {
     int last;
     double bad;
 
-    double value_and_gradient(const ConstMatrixRef<double>& output, const ConstMatrixRef<double>& targets,
+    double value_and_gradient(const ConstMatrixRef<double>& output,
+                              const ConstMatrixRef<double>& targets,
                               MatrixRef<double> gradient) const {
-        const double value = MeanSquaredError<double>{}.value_and_gradient(output, targets, gradient);
+        const double value =
+            MeanSquaredError<double>{}.value_and_gradient(output, targets, gradient);
         return ++*calls < last ? value : bad;
     }
 };
 
-TEST_CASE("Trainer: a loss that is not finite ends the training, and the network is as the last step left it",
-          "[trainer]") {
+TEST_CASE(
+    "Trainer: a loss that is not finite ends the training, and the network is as the last step left it",
+    "[trainer]") {
     Philox random{23};
     const Curve data = numbered(random, 10);
     const struct {
@@ -544,13 +574,15 @@ TEST_CASE("Trainer: a loss that is not finite ends the training, and the network
         int calls = 0;
         auto network = narrow_network(24, 3);
         Eigen::VectorXd last_step;
-        const Trainer trainer{{.batch_size = 2,
-                               .epochs = 3,
-                               .optimizer = {.learning_rate = 0.001},
-                               .on_step = [&](const TrainingProgress&) { last_step = parameters(network); }}};
+        const Trainer trainer{
+            {.batch_size = 2,
+             .epochs = 3,
+             .optimizer = {.learning_rate = 0.001},
+             .on_step = [&](const TrainingProgress&) { last_step = parameters(network); }}};
         // 5 steps in an epoch: call 8 is step 2 of epoch 1.
-        const std::string message = thrown<std::runtime_error>(
-            [&] { (void)trainer.fit(network, data, FailingLoss{&calls, 8, row.bad}); });
+        const std::string message = thrown<std::runtime_error>([&] {
+            (void)trainer.fit(network, data, FailingLoss{&calls, 8, row.bad});
+        });
         INFO(message);
         CHECK(holds(message, "Trainer", "loss", row.text, "step 2", "epoch 1"));
         CHECK(calls == 8);
@@ -573,11 +605,13 @@ TEST_CASE("Trainer: float networks train, and batches of one sample are batches"
     const auto x = random_matrix<float>(random, 2, 30);
     const Eigen::MatrixXf weights = random_matrix<float>(random, 2, 2);
     const Dataset<float, Matrix<float>> data{x, Matrix<float>(weights * x)};
-    Sequential network{StochasticDepth{Residual{Linear<float>{2, 2, random}}, SurvivalProbability{0.5}}};
+    Sequential network{
+        StochasticDepth{Residual{Linear<float>{2, 2, random}}, SurvivalProbability{0.5}}};
     const Trainer trainer{{.batch_size = 1, .epochs = 80, .optimizer = {.learning_rate = 0.2}}};
     const auto history = trainer.fit(network, data, MeanSquaredError<float>{});
     const Eigen::MatrixXf branch = std::get<0>(network.layers()).layer().branch().weights();
-    CHECK(largest_difference(branch, Eigen::MatrixXf(weights - Eigen::MatrixXf::Identity(2, 2))) <= 1e-5);
+    CHECK(largest_difference(branch, Eigen::MatrixXf(weights - Eigen::MatrixXf::Identity(2, 2))) <=
+          1e-5);
     CHECK(history.back().loss < history.front().loss);
 }
 

@@ -41,7 +41,8 @@ TEST_CASE("weight_scaling_gap: is the rule minus the truth", "[weight_scaling_ga
     CHECK(test::same_bits(gap, weight_scaling_gap(network, x, ExactExpectation{{.threads = 3}})));
 }
 
-TEST_CASE("weight_scaling_gap: 0 where p = 1, and for one residual layer at the end", "[weight_scaling_gap]") {
+TEST_CASE("weight_scaling_gap: 0 where p = 1, and for one residual layer at the end",
+          "[weight_scaling_gap]") {
     Philox random{2};
     auto sure = plain::random_network(random, {5, 8, 1, plain::Activation::relu, true});
     for (plain::Block& block : sure.blocks) block.p = 1;

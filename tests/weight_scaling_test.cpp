@@ -58,28 +58,32 @@ TEST_CASE("WeightScaling: is x + p F(x) in plain loops on random networks", "[we
             const auto network =
                 plain::random_network(random, {depth, width, 2, plain::Activation::tanh, true});
             const auto x = random_matrix<double>(random, 3, 5);
-            const auto answer =
-                WeightScaling{}(plain::to_library<plain::TwoLinears<double, Tanh<double>>>(network), x);
+            const auto answer = WeightScaling{}(
+                plain::to_library<plain::TwoLinears<double, Tanh<double>>>(network), x);
             for (Index j = 0; j < x.cols(); ++j) {
                 const auto expected = scaled(network, plain::column(x, j));
                 const long double scale = std::max(std::abs(expected[0]), std::abs(expected[1]));
                 for (std::size_t i = 0; i < 2; ++i)
-                    CHECK(std::abs(answer.mean(static_cast<Index>(i), j) - expected[i]) <= 1e-13L * scale);
+                    CHECK(std::abs(answer.mean(static_cast<Index>(i), j) - expected[i]) <=
+                          1e-13L * scale);
             }
             CHECK(answer.layer_evaluations == static_cast<double>(depth));
         }
 }
 
-TEST_CASE("WeightScaling: of a layer without a shortcut it is p layer(x) + (1 - p) x", "[weight_scaling]") {
+TEST_CASE("WeightScaling: of a layer without a shortcut it is p layer(x) + (1 - p) x",
+          "[weight_scaling]") {
     const auto squaring = elementwise<double>([](double z) { return z * z; });
     const Sequential network{StochasticDepth{squaring, SurvivalProbability{0.25}}};
-    CHECK(WeightScaling{}(network, Eigen::MatrixXd::Constant(1, 1, 3.0)).mean(0, 0) == 0.25 * 9 + 0.75 * 3);
+    CHECK(WeightScaling{}(network, Eigen::MatrixXd::Constant(1, 1, 3.0)).mean(0, 0) ==
+          0.25 * 9 + 0.75 * 3);
 }
 
 TEST_CASE("WeightScaling: of nested layers each is replaced by its mean, and own shortcuts count",
           "[weight_scaling]") {
     const auto affine = [](double slope, double shift) {
-        return Linear<double>{Eigen::MatrixXd::Constant(1, 1, slope), Eigen::VectorXd::Constant(1, shift)};
+        return Linear<double>{Eigen::MatrixXd::Constant(1, 1, slope),
+                              Eigen::VectorXd::Constant(1, shift)};
     };
     const Eigen::MatrixXd x = Eigen::MatrixXd::Constant(1, 1, 2.0);
     SECTION("an own shortcut: shortcut(x) + p branch(x)") {
@@ -90,15 +94,16 @@ TEST_CASE("WeightScaling: of nested layers each is replaced by its mean, and own
     SECTION("a skippable layer in a skippable layer") {
         // Inner: 2 + 0.25 (4 * 2) = 4; outer: 0.5 (4 + 1) + 0.5 * 2.
         const Sequential network{StochasticDepth{
-            Sequential{StochasticDepth{Residual{affine(4, 0)}, SurvivalProbability{0.25}}, affine(1, 1)},
+            Sequential{StochasticDepth{Residual{affine(4, 0)}, SurvivalProbability{0.25}},
+                       affine(1, 1)},
             SurvivalProbability{0.5}}};
         CHECK(WeightScaling{}(network, x).mean(0, 0) == 0.5 * 5 + 0.5 * 2);
     }
     SECTION("skippable layers in branch and shortcut of a plain residual layer") {
         // Branch 2 + 0.5 * 4 = 4, shortcut 2 + 0.25 * 8 = 4.
-        const Sequential network{
-            Residual{Sequential{StochasticDepth{Residual{affine(2, 0)}, SurvivalProbability{0.5}}},
-                     Sequential{StochasticDepth{Residual{affine(4, 0)}, SurvivalProbability{0.25}}}}};
+        const Sequential network{Residual{
+            Sequential{StochasticDepth{Residual{affine(2, 0)}, SurvivalProbability{0.5}}},
+            Sequential{StochasticDepth{Residual{affine(4, 0)}, SurvivalProbability{0.25}}}}};
         CHECK(WeightScaling{}(network, x).mean(0, 0) == 8);
     }
 }
@@ -117,8 +122,10 @@ TEST_CASE("WeightScaling: equals the exact mean where every layer is affine", "[
     using Block = StochasticDepth<Residual<Linear<double>>>;
     std::vector<Block> blocks;
     for (int l = 0; l < 9; ++l)
-        blocks.emplace_back(Residual{Linear<double>{7, 7, random, 0.8}}, SurvivalProbability{0.1 * (l + 1)});
-    const Sequential network{Linear<double>{3, 7, random}, Stack<Block>{blocks}, Linear<double>{7, 2, random}};
+        blocks.emplace_back(Residual{Linear<double>{7, 7, random, 0.8}},
+                            SurvivalProbability{0.1 * (l + 1)});
+    const Sequential network{Linear<double>{3, 7, random}, Stack<Block>{blocks},
+                             Linear<double>{7, 2, random}};
     const auto x = random_matrix<double>(random, 3, 6);
     const auto exact = ExactExpectation{}(network, x);
     CHECK(largest_difference(WeightScaling{}(network, x).mean, exact.mean) <=
@@ -145,11 +152,11 @@ TEST_CASE("WeightScaling: a column has the same bits alone and in a batch", "[we
             StochasticDepth{Residual{Sequential{Linear<double>{5, 9, random}, Tanh<double>{}},
                                      Linear<double>{5, 9, random}},
                             SurvivalProbability{0.3}},
-            StochasticDepth{
-                Sequential{Linear<double>{9, 9, random},
-                           StochasticDepth{Residual{Linear<double>{9, 9, random}}, SurvivalProbability{0.7}},
-                           Tanh<double>{}},
-                SurvivalProbability{0.6}}};
+            StochasticDepth{Sequential{Linear<double>{9, 9, random},
+                                       StochasticDepth{Residual{Linear<double>{9, 9, random}},
+                                                       SurvivalProbability{0.7}},
+                                       Tanh<double>{}},
+                            SurvivalProbability{0.6}}};
         check(network, 5);
     }
 }

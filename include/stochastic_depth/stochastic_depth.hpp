@@ -143,6 +143,12 @@ public:
         detail::write_survival_probabilities(layer_, first);
     }
 
+    void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
+        *first++ = enclosing;
+        const Index here = next++;
+        detail::write_enclosing_layers(layer_, first, next, here);
+    }
+
     /// What a recorded pass leaves: which columns kept the layer, and the record of each way.
     struct Cache {
         Index batch = 0;
@@ -152,13 +158,15 @@ public:
         detail::Record<Shortcut> shortcut;
     };
 
-    /// Gradient of the layer; `reached` tells whether a sample has added to it since set_zero.
+    /// Gradient of the layer; the flags tell whether a sample has gone through the layer, or through the
+    /// shortcut of a skipped one, since set_zero.
     struct Gradient {
         typename Layer::Gradient layer;
         bool reached = false;
+        bool shortcut_reached = false;
         void set_zero() {
-            if (reached) layer.set_zero();
-            reached = false;
+            if (reached || shortcut_reached) layer.set_zero();
+            reached = shortcut_reached = false;
         }
     };
 
@@ -200,7 +208,8 @@ public:
 
     void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
         using Parts = detail::ShortcutOf<Layer>;
-        gradient.reached = gradient.reached || !cache.kept.empty() || !identity_shortcut;
+        gradient.reached = gradient.reached || !cache.kept.empty();
+        gradient.shortcut_reached = gradient.shortcut_reached || (!identity_shortcut && !cache.skipped.empty());
         if (cache.skipped.empty())
             return detail::backpropagate(layer_, d, cache.layer, gradient.layer);
         if (cache.kept.empty()) {
@@ -226,7 +235,11 @@ public:
     }
     template <class Self, class Visit, class... More>
     static void visit_parameters(Self& self, Visit&& visit, Gradient& gradient, More&... more) {
-        if (gradient.reached) detail::visit_parameters(self.layer_, visit, gradient.layer, more.layer...);
+        if (gradient.reached)
+            detail::visit_parameters(self.layer_, visit, gradient.layer, more.layer...);
+        else if constexpr (!identity_shortcut)
+            if (gradient.shortcut_reached)
+                Layer::visit_shortcut_parameters(self.layer_, visit, gradient.layer, more.layer...);
     }
 
 private:

@@ -116,14 +116,15 @@ struct Shape {
     bool ends = false;
 };
 
-inline Affine random_affine(stochastic_depth::Philox& random, std::size_t outputs, std::size_t inputs,
-                            double gain) {
+inline Affine random_affine(stochastic_depth::Philox& random, std::size_t outputs,
+                            std::size_t inputs, double gain) {
     using stochastic_depth::uniform;
     const double limit = gain * std::sqrt(3.0 / static_cast<double>(inputs));
     Affine affine{outputs, inputs, {}, {}};
     for (std::size_t i = 0; i < outputs * inputs; ++i)
         affine.weights.push_back(uniform<double>(random, -limit, limit));
-    for (std::size_t i = 0; i < outputs; ++i) affine.bias.push_back(uniform<double>(random, -0.3, 0.3));
+    for (std::size_t i = 0; i < outputs; ++i)
+        affine.bias.push_back(uniform<double>(random, -0.3, 0.3));
     return affine;
 }
 
@@ -149,7 +150,8 @@ std::vector<long double> column(const stochastic_depth::Matrix<Scalar>& x, Index
 template <class Scalar>
 stochastic_depth::Linear<Scalar> to_linear(const Affine& affine) {
     using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    const auto outputs = static_cast<Index>(affine.outputs), inputs = static_cast<Index>(affine.inputs);
+    const auto outputs = static_cast<Index>(affine.outputs),
+               inputs = static_cast<Index>(affine.inputs);
     const Eigen::MatrixXd weights =
         Eigen::Map<const RowMajor>(affine.weights.data(), outputs, inputs);
     const Eigen::VectorXd bias = Eigen::Map<const Eigen::VectorXd>(affine.bias.data(), outputs);
@@ -178,9 +180,10 @@ Blocks<Branch> to_blocks(const Network& network) {
             blocks.emplace_back(Residual{Branch{to_linear<Scalar>(block.first), {}}},
                                 SurvivalProbability{block.p});
         else
-            blocks.emplace_back(Residual{Branch{to_linear<Scalar>(block.first), {},
-                                                to_linear<Scalar>(*block.second)}},
-                                SurvivalProbability{block.p});
+            blocks.emplace_back(
+                Residual{
+                    Branch{to_linear<Scalar>(block.first), {}, to_linear<Scalar>(*block.second)}},
+                SurvivalProbability{block.p});
     }
     return Blocks<Branch>{std::move(blocks)};
 }
@@ -188,7 +191,8 @@ Blocks<Branch> to_blocks(const Network& network) {
 template <class Branch>
 auto to_library(const Network& network) {
     using Scalar = typename Branch::Scalar;
-    return stochastic_depth::Sequential{to_linear<Scalar>(*network.stem), to_blocks<Branch>(network),
+    return stochastic_depth::Sequential{to_linear<Scalar>(*network.stem),
+                                        to_blocks<Branch>(network),
                                         to_linear<Scalar>(*network.head)};
 }
 

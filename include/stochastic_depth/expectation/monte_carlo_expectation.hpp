@@ -94,7 +94,7 @@ public:
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.resize(outputs, x.cols());
-        result.layer_evaluations = count_kept(sampler);
+        result.layer_evaluations = count_evaluations(network, sampler);
 
         const Index blocks = (x.cols() + block_columns - 1) / block_columns;
         const bool blocks_for_all = blocks >= 4 * static_cast<Index>(options_.threads);
@@ -123,13 +123,15 @@ private:
     /// them, and the result does not depend on how.
     static constexpr Index runs = 16;
 
-    [[nodiscard]] double count_kept(const MaskSampler& sampler) const {
+    template <class Network>
+    [[nodiscard]] double count_evaluations(const Network& network, const MaskSampler& sampler) const {
+        detail::EvaluationsUnderMasks evaluations(network);
         SurvivalMasks masks;
         double kept = 0;
         for (Index first = 0; first < options_.samples; first += 4096) {
             masks.resize(sampler.depth(), std::min<Index>(4096, options_.samples - first));
             sampler.sample(0, first, masks);
-            for (Index l = 0; l < masks.depth(); ++l) kept += static_cast<double>(masks.count(l));
+            kept += evaluations(masks);
         }
         return kept;
     }

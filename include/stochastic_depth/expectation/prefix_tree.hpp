@@ -167,7 +167,7 @@ private:
 
     /// Columns to reach in the wide phase: enough blocks for the threads to share evenly.
     [[nodiscard]] Index wide_columns() const {
-        return threads_ > 1 ? 16 * static_cast<Index>(threads_) * block_columns_ : 2 * block_columns_;
+        return threads_ > 1 ? 16 * std::min<Index>(threads_, 64) * block_columns_ : 2 * block_columns_;
     }
 
     /// Runs blocks of columns on the threads.

@@ -59,9 +59,9 @@ public:
     Linear(Index inputs, Index outputs, Random& random, double gain = std::numbers::sqrt2) {
         check_width("inputs", Inputs, inputs);
         check_width("outputs", Outputs, outputs);
-        if (!(gain >= 0 && std::isfinite(gain)))
-            detail::refuse("Linear: gain must be finite and at least 0, got ", gain);
         const auto limit = static_cast<Scalar>(gain * std::sqrt(3.0 / static_cast<double>(inputs)));
+        if (!(gain >= 0 && std::isfinite(2 * limit)))
+            detail::refuse("Linear: gain must be finite and at least 0, got ", gain);
         weights_.setZero(outputs, inputs);
         for (Index i = 0; i < weights_.size() && limit > 0; ++i)
             weights_.data()[i] = uniform<Scalar>(random, -limit, limit);
@@ -121,6 +121,9 @@ public:
     void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
                   Gradient& gradient, MatrixRef<Scalar> dx) const {
         detail::check_backward("Linear", *this, x, dy, dx);
+        if (gradient.weights.rows() != outputs() || gradient.weights.cols() != inputs())
+            detail::refuse("Linear: gradient must be [", outputs(), " x ", inputs(), "], got [",
+                           gradient.weights.rows(), " x ", gradient.weights.cols(), "]");
         detail::ScratchMatrix<Scalar> by_weights(outputs(), inputs());
         detail::product<Scalar, Outputs>(outputs(), x.cols(), inputs(), {dy.data(), dy.outerStride()},
                                          nullptr, {x.data(), x.outerStride(), 1},

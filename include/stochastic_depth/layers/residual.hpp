@@ -103,6 +103,11 @@ public:
         detail::write_survival_probabilities(shortcut_, first);
     }
 
+    void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
+        detail::write_enclosing_layers(branch_, first, next, enclosing);
+        detail::write_enclosing_layers(shortcut_, first, next, enclosing);
+    }
+
     struct Cache {
         detail::Record<Branch> branch;
         detail::Record<Shortcut> shortcut;
@@ -153,6 +158,10 @@ public:
     template <class Self, class Visit, class... Gradients>
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         detail::visit_parameters(self.branch_, visit, gradients.branch...);
+        visit_shortcut_parameters(self, visit, gradients...);
+    }
+    template <class Self, class Visit, class... Gradients>
+    static void visit_shortcut_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         detail::visit_parameters(self.shortcut_, visit, gradients.shortcut...);
     }
 

@@ -136,6 +136,14 @@ public:
                    layers_);
     }
 
+    void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
+        std::apply(
+            [&](const auto&... layer) {
+                (detail::write_enclosing_layers(layer, first, next, enclosing), ...);
+            },
+            layers_);
+    }
+
     using Cache = std::tuple<detail::Record<Layers>...>;
 
     struct Gradient {

@@ -88,6 +88,10 @@ public:
         for (const Layer& layer : layers_) detail::write_survival_probabilities(layer, first);
     }
 
+    void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
+        for (const Layer& layer : layers_) detail::write_enclosing_layers(layer, first, next, enclosing);
+    }
+
     using Cache = std::vector<detail::Record<Layer>>;
 
     struct Gradient {
@@ -113,6 +117,8 @@ public:
     /// \param dx  [features x batch], gradient by the input, overwritten.
     void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache& cache,
                   Gradient& gradient, MatrixRef<Scalar> dx) const {
+        check_layers("cache", cache.size());
+        check_layers("gradient", gradient.layers.size());
         detail::backward_recorded("Stack", *this, x, dy, cache, gradient, dx);
     }
 
@@ -133,11 +139,17 @@ public:
 
     template <class Self, class Visit, class... Gradients>
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+        (self.check_layers("gradient", gradients.layers.size()), ...);
         for (std::size_t i = 0; i < self.layers_.size(); ++i)
             detail::visit_parameters(self.layers_[i], visit, gradients.layers[i]...);
     }
 
 private:
+    void check_layers(const char* what, std::size_t count) const {
+        if (count != layers_.size())
+            detail::refuse("Stack: ", what, " must have ", layers_.size(), " layers, got ", count);
+    }
+
     std::vector<Layer> layers_;
 };
 

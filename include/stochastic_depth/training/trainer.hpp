@@ -134,6 +134,7 @@ private:
         typename Loss::Targets targets;
         SurvivalMask mask;
         SurvivalMasks masks;
+        detail::EvaluationsUnderMasks evaluations;
 
         Run(Network& network_, const Data& data_, const Loss& loss_, const Trainer& trainer, Index outputs_)
             : network(network_),
@@ -144,7 +145,8 @@ private:
               optimizer(network, options.optimizer),
               sampler(network.survival_probabilities(), options.seed),
               gradient(network.zero_gradient()),
-              mask(SurvivalMask::none(network.depth())) {}
+              mask(SurvivalMask::none(network.depth())),
+              evaluations(network) {}
 
         EpochRecord epoch(Index epoch) {
             const auto start = std::chrono::steady_clock::now();
@@ -194,12 +196,14 @@ private:
             double kept = 0;
             if (options.mask_scope == MaskScope::batch) {
                 sampler.sample(step, mask);
-                kept = static_cast<double>(mask.count() * batch);
+                masks.resize(network.depth(), 1);
+                masks.set_mask(0, mask);
+                kept = evaluations(masks) * static_cast<double>(batch);
                 detail::record(network, activations, record, detail::MaskOfBatch{mask});
             } else {
                 masks.resize(network.depth(), batch);
                 sampler.sample(step, masks);
-                for (Index l = 0; l < masks.depth(); ++l) kept += static_cast<double>(masks.count(l));
+                kept = evaluations(masks);
                 detail::record(network, activations, record, detail::MaskOfSample{masks});
             }
             return kept;
