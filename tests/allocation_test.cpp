@@ -237,7 +237,7 @@ TEST_CASE("masked forward: a pass needs no memory that its masks don't", "[alloc
     CHECK(allocations_when_warm([&] { y = network(x, mask); }) <= 1);
 }
 
-TEST_CASE("MaskSampler: draws into the caller's masks without allocating", "[allocation]") {
+TEST_CASE("allocation: MaskSampler draws into the caller's masks without allocating", "[allocation]") {
     const MaskSampler sampler{Eigen::VectorXd::LinSpaced(54, 1.0, 0.5), 3};
     SurvivalMask mask = SurvivalMask::none(54);
     SurvivalMasks masks{54, 1024}, part{54, 100};
