@@ -50,10 +50,12 @@ void count_allocation() {
 
 #if defined(STOCHASTIC_DEPTH_TESTS_SANITIZED)
 
-// A sanitizer has an allocator of its own, and offers to report each call.
-#include <sanitizer/allocator_interface.h>
+// A sanitizer has an allocator of its own, and offers to report each call. (g++ comes without the header,
+// sanitizer/allocator_interface.h.)
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*, std::size_t),
+                                                         void (*)(const volatile void*));
 namespace {
-const int installed = __sanitizer_install_malloc_and_free_hooks(
+[[maybe_unused]] const int installed = __sanitizer_install_malloc_and_free_hooks(
     [](const volatile void*, std::size_t) { count_allocation(); }, [](const volatile void*) {});
 constexpr bool counts = true;
 }  // namespace
