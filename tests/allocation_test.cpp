@@ -43,7 +43,8 @@ std::atomic<bool> counting{false};
 std::atomic<long> allocations{0};
 
 void count_allocation() {
-    if (counting.load(std::memory_order_relaxed)) allocations.fetch_add(1, std::memory_order_relaxed);
+    if (counting.load(std::memory_order_relaxed))
+        allocations.fetch_add(1, std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -52,7 +53,8 @@ void count_allocation() {
 
 // A sanitizer has an allocator of its own, and offers to report each call. (g++ comes without the header,
 // sanitizer/allocator_interface.h.)
-extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*, std::size_t),
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*,
+                                                                  std::size_t),
                                                          void (*)(const volatile void*));
 namespace {
 [[maybe_unused]] const int installed = __sanitizer_install_malloc_and_free_hooks(
@@ -129,7 +131,8 @@ long allocations_when_warm(const Call& call) {
 constexpr long none = counts ? 0 : -1;
 
 TEST_CASE("allocation: the counter sees every kind of allocation", "[allocation]") {
-    if (!counts) WARN("allocations cannot be counted with this C library: these tests check nothing");
+    if (!counts)
+        WARN("allocations cannot be counted with this C library: these tests check nothing");
     const auto expect = [](long least, long got) { CHECK((counts ? got >= least : got == -1)); };
     struct alignas(128) Wide {
         char bytes[128];
@@ -172,7 +175,8 @@ auto blocks(Philox& random, Index width, Index depth, double p = 0.5) {
     std::vector<Block> list;
     for (Index l = 0; l < depth; ++l)
         list.emplace_back(
-            Residual{Sequential{Linear<Scalar, Width, Width>{width, width, random, 0.5}, ReLU<Scalar>{}}},
+            Residual{Sequential{Linear<Scalar, Width, Width>{width, width, random, 0.5},
+                                ReLU<Scalar>{}}},
             SurvivalProbability{p});
     return Stack{list};
 }
@@ -206,16 +210,17 @@ void check_no_allocation(const std::string& name, const Network& network, Index 
     }
 }
 
-TEMPLATE_TEST_CASE("masked forward: a warmed pass allocates nothing", "[allocation]", float, double) {
+TEMPLATE_TEST_CASE("masked forward: a warmed pass allocates nothing", "[allocation]", float,
+                   double) {
     using Scalar = TestType;
     Philox random{1};
     check_no_allocation("stack", blocks<Scalar>(random, 19, 5), 19);
     check_no_allocation("fixed widths", blocks<Scalar, 8>(random, 8, 5), 8);
-    check_no_allocation("stem, stack, head",
-                        Sequential{Linear<Scalar>{50, 64, random}, GELU<Scalar>{},
-                                   blocks<Scalar>(random, 64, 6), Linear<Scalar>{64, 10, random},
-                                   Softmax<Scalar>{}},
-                        50);
+    check_no_allocation(
+        "stem, stack, head",
+        Sequential{Linear<Scalar>{50, 64, random}, GELU<Scalar>{}, blocks<Scalar>(random, 64, 6),
+                   Linear<Scalar>{64, 10, random}, Softmax<Scalar>{}},
+        50);
     const SurvivalProbability half{0.5};
     check_no_allocation(
         "nested, with own shortcuts",
@@ -239,7 +244,8 @@ TEST_CASE("masked forward: a pass needs no memory that its masks don't", "[alloc
     CHECK(allocations_when_warm([&] { y = network(x, mask); }) <= 1);
 }
 
-TEST_CASE("allocation: MaskSampler draws into the caller's masks without allocating", "[allocation]") {
+TEST_CASE("allocation: MaskSampler draws into the caller's masks without allocating",
+          "[allocation]") {
     const MaskSampler sampler{Eigen::VectorXd::LinSpaced(54, 1.0, 0.5), 3};
     SurvivalMask mask = SurvivalMask::none(54);
     SurvivalMasks masks{54, 1024}, part{54, 100};
@@ -250,8 +256,8 @@ TEST_CASE("allocation: MaskSampler draws into the caller's masks without allocat
     CHECK(part.mask(0) == masks.mask(37));
 }
 
-TEMPLATE_TEST_CASE("layers: warmed forward and backward calls allocate nothing", "[allocation]", float,
-                   double) {
+TEMPLATE_TEST_CASE("layers: warmed forward and backward calls allocate nothing", "[allocation]",
+                   float, double) {
     using Scalar = TestType;
     Philox random{4};
     const auto check = [&](const std::string& name, const auto& layer, Index inputs) {
@@ -275,8 +281,9 @@ TEMPLATE_TEST_CASE("layers: warmed forward and backward calls allocate nothing",
     check("Softmax", Softmax<Scalar>{}, 33);
 }
 
-TEMPLATE_TEST_CASE("ExactExpectation: one thread allocates its answer, and nothing that grows with depth",
-                   "[allocation]", float, double) {
+TEMPLATE_TEST_CASE(
+    "ExactExpectation: one thread allocates its answer, and nothing that grows with depth",
+    "[allocation]", float, double) {
     using Scalar = TestType;
     Philox random{5};
     long expected = 0;

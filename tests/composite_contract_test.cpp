@@ -26,38 +26,42 @@ TEST_CASE("Sequential keeps the layer contract", "[composite_contract]") {
     Philox random{2};
     check_layer_contract("Sequential", Sequential{Tanh<double>{}}, 5);
     check_layer_contract("Sequential", Sequential{linear<double>(random, 5, 7)}, 5);
-    check_layer_contract("Sequential",
-                         Sequential{linear<double>(random, 6, 9), Tanh<double>{}, wave<double>(),
-                                    linear<double>(random, 9, 4), GELU<double>{}, Softmax<double>{},
-                                    linear<double>(random, 4, 3), Identity<double>{}, Softmax<double>{}},
-                         6);
+    check_layer_contract(
+        "Sequential",
+        Sequential{linear<double>(random, 6, 9), Tanh<double>{}, wave<double>(),
+                   linear<double>(random, 9, 4), GELU<double>{}, Softmax<double>{},
+                   linear<double>(random, 4, 3), Identity<double>{}, Softmax<double>{}},
+        6);
     check_layer_contract("Sequential",
                          Sequential{linear<double, 8, 8>(random, 8, 8), ReLU<double>{},
                                     linear<double, 8, 3>(random, 8, 3), ReLU<double>{}},
                          8, Derivative::kinked);
-    check_layer_contract("Sequential",
-                         Sequential{Sequential{linear<double>(random, 4, 5), Tanh<double>{}},
-                                    Sequential{Tanh<double>{}, Sequential{linear<double>(random, 5, 2)}}},
-                         4);
-    check_refuses_other_inputs(Sequential{Tanh<double>{}, linear<double>(random, 4, 5)}, 4, "Linear");
+    check_layer_contract(
+        "Sequential",
+        Sequential{Sequential{linear<double>(random, 4, 5), Tanh<double>{}},
+                   Sequential{Tanh<double>{}, Sequential{linear<double>(random, 5, 2)}}},
+        4);
+    check_refuses_other_inputs(Sequential{Tanh<double>{}, linear<double>(random, 4, 5)}, 4,
+                               "Linear");
 }
 
 TEST_CASE("Stack keeps the layer contract, empty too", "[composite_contract]") {
     Philox random{3};
     check_layer_contract("Stack", Stack{std::vector<Linear<double>>{}}, 4);
     check_layer_contract("Stack", Stack{std::vector{linear<double>(random, 4, 6)}}, 4);
-    check_layer_contract("Stack",
-                         Stack{std::vector{linear<double>(random, 4, 9), linear<double>(random, 9, 2),
-                                           linear<double>(random, 2, 5)}},
-                         4);
+    check_layer_contract(
+        "Stack",
+        Stack{std::vector{linear<double>(random, 4, 9), linear<double>(random, 9, 2),
+                          linear<double>(random, 2, 5)}},
+        4);
     using Block = Sequential<Linear<double>, Tanh<double>>;
     check_layer_contract("Stack",
                          Stack{std::vector{Block{linear<double>(random, 5, 5), Tanh<double>{}},
                                            Block{linear<double>(random, 5, 5), Tanh<double>{}}}},
                          5);
     check_layer_contract("Sequential",
-                         Sequential{linear<double>(random, 3, 5), Stack{std::vector<Linear<double>>{}},
-                                    Tanh<double>{}},
+                         Sequential{linear<double>(random, 3, 5),
+                                    Stack{std::vector<Linear<double>>{}}, Tanh<double>{}},
                          3);
 }
 
@@ -65,18 +69,21 @@ TEST_CASE("Residual keeps the layer contract, with any branch and shortcut",
           "[composite_contract]") {
     Philox random{4};
     check_layer_contract("Residual", Residual{linear<double>(random, 5, 5)}, 5);
-    check_layer_contract("Residual", Residual{Sequential{linear<double>(random, 7, 7), ReLU<double>{}}}, 7,
+    check_layer_contract("Residual",
+                         Residual{Sequential{linear<double>(random, 7, 7), ReLU<double>{}}}, 7,
                          Derivative::kinked);
-    check_layer_contract("Residual", Residual{Sequential{linear<double>(random, 7, 7), wave<double>()}}, 7);
-    check_layer_contract("Residual", Residual{Sequential{linear<double>(random, 3, 3), GELU<double>{}}}, 3);
-    check_layer_contract("Residual", Residual{Sequential{linear<double>(random, 19, 19), GELU<double>{}}},
-                         19);
+    check_layer_contract("Residual",
+                         Residual{Sequential{linear<double>(random, 7, 7), wave<double>()}}, 7);
+    check_layer_contract("Residual",
+                         Residual{Sequential{linear<double>(random, 3, 3), GELU<double>{}}}, 3);
+    check_layer_contract("Residual",
+                         Residual{Sequential{linear<double>(random, 19, 19), GELU<double>{}}}, 19);
     check_layer_contract("Residual", Residual{Softmax<double>{}}, 6);
     check_layer_contract("Residual", Residual{Tanh<double>{}}, 6);
     check_layer_contract("Residual", Residual{Identity<double>{}}, 6);
     check_layer_contract("Residual", Residual{Stack{std::vector<Linear<double>>{}}}, 6);
-    check_layer_contract("Residual", Residual{linear<double>(random, 4, 9), linear<double>(random, 4, 9)},
-                         4);
+    check_layer_contract("Residual",
+                         Residual{linear<double>(random, 4, 9), linear<double>(random, 4, 9)}, 4);
     check_layer_contract("Residual",
                          Residual{Sequential{linear<double>(random, 4, 5), Tanh<double>{},
                                              linear<double>(random, 5, 3)},
@@ -87,8 +94,8 @@ TEST_CASE("Residual keeps the layer contract, with any branch and shortcut",
     const Residual<Once> twice{Once{linear<double>(random, 5, 5)}};
     check_layer_contract("Residual", twice, 5);
     check_layer_contract("Residual", Residual<Residual<Once>>{twice}, 5);
-    check_layer_contract("Sequential", Sequential{Residual{linear<double>(random, 5, 5)}, Tanh<double>{}},
-                         5);
+    check_layer_contract("Sequential",
+                         Sequential{Residual{linear<double>(random, 5, 5)}, Tanh<double>{}}, 5);
     check_refuses_other_inputs(Residual{linear<double>(random, 5, 5)}, 5, "Linear");
 }
 
@@ -103,23 +110,27 @@ TEST_CASE("StochasticDepth keeps the layer contract: without a mask, the layer r
         StochasticDepth{Residual{Sequential{linear<double>(random, 6, 6), Tanh<double>{}}}, p}, 6);
     check_layer_contract(
         "StochasticDepth",
-        StochasticDepth{Residual{linear<double>(random, 4, 7), linear<double>(random, 4, 7)}, p}, 4);
-    check_layer_contract("StochasticDepth",
-                         StochasticDepth{StochasticDepth{Residual{linear<double>(random, 4, 4)}, p}, p}, 4);
-    check_refuses_other_inputs(StochasticDepth{Residual{linear<double>(random, 5, 5)}, p}, 5, "Linear");
+        StochasticDepth{Residual{linear<double>(random, 4, 7), linear<double>(random, 4, 7)}, p},
+        4);
+    check_layer_contract(
+        "StochasticDepth",
+        StochasticDepth{StochasticDepth{Residual{linear<double>(random, 4, 4)}, p}, p}, 4);
+    check_refuses_other_inputs(StochasticDepth{Residual{linear<double>(random, 5, 5)}, p}, 5,
+                               "Linear");
 }
 
 TEST_CASE("Composites keep the layer contract in float", "[composite_contract]") {
     Philox random{7};
     const Residual block{Sequential{linear<float>(random, 19, 19), GELU<float>{}}};
     check_layer_contract("Residual", block, 19);
-    check_layer_contract("Residual", Residual{Sequential{linear<float, 8, 8>(random, 8, 8), wave<float>()}},
-                         8);
-    check_layer_contract("Sequential",
-                         Sequential{linear<float>(random, 5, 19),
-                                    Stack{std::vector{StochasticDepth{block, SurvivalProbability{0.5}}}},
-                                    Tanh<float>{}, linear<float>(random, 19, 3), Softmax<float>{}},
-                         5);
+    check_layer_contract("Residual",
+                         Residual{Sequential{linear<float, 8, 8>(random, 8, 8), wave<float>()}}, 8);
+    check_layer_contract(
+        "Sequential",
+        Sequential{linear<float>(random, 5, 19),
+                   Stack{std::vector{StochasticDepth{block, SurvivalProbability{0.5}}}},
+                   Tanh<float>{}, linear<float>(random, 19, 3), Softmax<float>{}},
+        5);
 }
 
 TEST_CASE("Whole networks keep the layer contract", "[composite_contract]") {

@@ -38,8 +38,8 @@ struct ShiftedSquare {
     Scalar derivative(Scalar z) const { return 2 * z + 1; }
 };
 
-TEMPLATE_TEST_CASE("elementwise: from a lambda, from two, from a function with packets", "[elementwise]",
-                   float, double) {
+TEMPLATE_TEST_CASE("elementwise: from a lambda, from two, from a function with packets",
+                   "[elementwise]", float, double) {
     using Scalar = TestType;
     Philox random{1};
     const auto cube = elementwise<Scalar>([](Scalar z) { return z * z * z; });
@@ -134,7 +134,8 @@ TEMPLATE_TEST_CASE("elementwise: several in a row and around a residual layer, t
     });
 }
 
-TEST_CASE("elementwise: a product and what follows it are one step of a Sequential", "[elementwise]") {
+TEST_CASE("elementwise: a product and what follows it are one step of a Sequential",
+          "[elementwise]") {
     using L = Linear<double>;
     using T = Tanh<double>;
     using R = Residual<L>;
@@ -150,10 +151,12 @@ TEST_CASE("elementwise: a product and what follows it are one step of a Sequenti
     static_assert(Plain::next_step<7>() == 8);
     static_assert(Plain::next_step<8>() == 9);
 
-    static_assert(Sequential<R, T, L>::next_step<0>() == 2);                 // A residual layer is a product too,
-    static_assert(Sequential<Sequential<L, T>, T, L>::next_step<0>() == 2);  // and so is what holds one.
+    static_assert(Sequential<R, T, L>::next_step<0>() == 2);  // A residual layer is a product too,
+    static_assert(Sequential<Sequential<L, T>, T, L>::next_step<0>() ==
+                  2);  // and so is what holds one.
     static_assert(Sequential<Stack<L>, T, L>::next_step<0>() == 2);
-    static_assert(Sequential<Skippable, T, L>::next_step<0>() == 1);         // A skippable layer stands alone.
+    static_assert(Sequential<Skippable, T, L>::next_step<0>() ==
+                  1);  // A skippable layer stands alone.
     static_assert(Sequential<Stack<Skippable>, T, L>::next_step<0>() == 1);
     static_assert(Sequential<Residual<Sequential<Skippable>>, T>::next_step<0>() == 1);
     SUCCEED("checked at compile time");

@@ -28,7 +28,8 @@ TEST_CASE("Function: a lambda is a layer", "[function]") {
     const Matrix<double> y = run(centre, x);
     for (Index j = 0; j < 4; ++j) {
         CHECK(std::abs(y.col(j).sum()) <= 1e-15);
-        for (Index i = 0; i < 5; ++i) CHECK(std::abs(y(i, j) - (x(i, j) - x.col(j).sum() / 5)) <= 1e-15);
+        for (Index i = 0; i < 5; ++i)
+            CHECK(std::abs(y(i, j) - (x(i, j) - x.col(j).sum() / 5)) <= 1e-15);
     }
 }
 
@@ -57,10 +58,10 @@ TEST_CASE("Function: stands anywhere in a network", "[function]") {
     Philox random{2};
     const auto twice = function<double>([](const auto& x) { return 2.0 * x; });
     const Linear<double> linear{4, 4, random};
-    const Sequential network{twice, StochasticDepth{Residual{twice}, SurvivalProbability{0.5}},
-                             StochasticDepth{Residual{Sequential{linear, twice}, twice},
-                                             SurvivalProbability{0.5}},
-                             ReLU<double>{}};
+    const Sequential network{
+        twice, StochasticDepth{Residual{twice}, SurvivalProbability{0.5}},
+        StochasticDepth{Residual{Sequential{linear, twice}, twice}, SurvivalProbability{0.5}},
+        ReLU<double>{}};
     const Matrix<double> x = random_matrix<double>(random, 4, 3);
     CHECK(network(x, SurvivalMask{0, 0}) == (4 * x).cwiseMax(0));
     CHECK(network(x, SurvivalMask{1, 0}) == (12 * x).cwiseMax(0));
@@ -71,7 +72,8 @@ TEST_CASE("Function: stands anywhere in a network", "[function]") {
 
 TEST_CASE("Function: bad sizes are refused by name, the output untouched", "[function]") {
     const auto same = [](const auto& x) { return Matrix<double>(x); };
-    CHECK(refusal([&] { (void)function<double>(same, 0); }) == "Function: outputs must be at least 1, got 0");
+    CHECK(refusal([&] { (void)function<double>(same, 0); }) ==
+          "Function: outputs must be at least 1, got 0");
     CHECK(refusal([&] { (void)function<double>(same, -7); }) ==
           "Function: outputs must be at least 1, got -7");
     CHECK(refusal([&] { (void)function<double>(same, Eigen::Dynamic); }) == "accepted");

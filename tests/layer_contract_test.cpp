@@ -26,8 +26,9 @@ namespace {
 using namespace stochastic_depth;
 using namespace stochastic_depth::test;
 
-TEMPLATE_TEST_CASE("Linear keeps the layer contract, with widths known at run time and at compile time",
-                   "[layer_contract]", float, double) {
+TEMPLATE_TEST_CASE(
+    "Linear keeps the layer contract, with widths known at run time and at compile time",
+    "[layer_contract]", float, double) {
     using Scalar = TestType;
     Philox random{1};
     constexpr int any = Eigen::Dynamic;
@@ -43,7 +44,8 @@ TEMPLATE_TEST_CASE("Linear keeps the layer contract, with widths known at run ti
     check_refuses_other_inputs(linear<Scalar, 8, 8>(random, 8, 8), 8, "Linear");
 }
 
-TEMPLATE_TEST_CASE("Activations and Identity keep the layer contract", "[layer_contract]", float, double) {
+TEMPLATE_TEST_CASE("Activations and Identity keep the layer contract", "[layer_contract]", float,
+                   double) {
     using Scalar = TestType;
     for (const Index size : {1, 3, 19}) {
         check_layer_contract("Elementwise", ReLU<Scalar>{}, size, Derivative::kinked);
@@ -55,12 +57,14 @@ TEMPLATE_TEST_CASE("Activations and Identity keep the layer contract", "[layer_c
     }
 }
 
-TEMPLATE_TEST_CASE("Function keeps the forward part of the layer contract", "[layer_contract]", float,
-                   double) {
+TEMPLATE_TEST_CASE("Function keeps the forward part of the layer contract", "[layer_contract]",
+                   float, double) {
     using Scalar = TestType;
-    const auto centre = function<Scalar>([](const auto& x) { return x.rowwise() - x.colwise().minCoeff(); });
+    const auto centre =
+        function<Scalar>([](const auto& x) { return x.rowwise() - x.colwise().minCoeff(); });
     check_layer_contract("Function", centre, 6);
-    const auto halves = function<Scalar>([](const auto& x) { return x.topRows(3) - x.bottomRows(3); }, 3);
+    const auto halves =
+        function<Scalar>([](const auto& x) { return x.topRows(3) - x.bottomRows(3); }, 3);
     check_layer_contract("Function", halves, 6);
 }
 
@@ -68,7 +72,8 @@ TEMPLATE_TEST_CASE("Function keeps the forward part of the layer contract", "[la
 TEST_CASE("Activations: derivatives are those of the formula", "[layer_contract]") {
     const auto derivative = [](const auto& layer, double z) {
         using Layer = std::remove_cvref_t<decltype(layer)>;
-        Matrix<double> x = Matrix<double>::Constant(1, 1, z), one = Matrix<double>::Ones(1, 1), dx(1, 1);
+        Matrix<double> x = Matrix<double>::Constant(1, 1, z), one = Matrix<double>::Ones(1, 1),
+                       dx(1, 1);
         typename Layer::Gradient gradient = layer.zero_gradient();
         layer.backward(x, one, typename Layer::Cache{}, gradient, dx);
         return dx(0, 0);
@@ -96,12 +101,13 @@ TEST_CASE("Activations: values are those of the formula", "[layer_contract]") {
         CHECK(std::abs(run(Tanh<double>{}, x)(0, 0) - std::tanh(exact)) <= 1e-15);
         // Relative, deep into the tail, where a rounding of z is one of z^2 in the exponent.
         const long double gelu = exact * std::erfc(-exact / std::numbers::sqrt2_v<long double>) / 2;
-        CHECK(std::abs(run(GELU<double>{}, x)(0, 0) - gelu) <= 4e-16 * (1 + z * z) * std::abs(gelu));
+        CHECK(std::abs(run(GELU<double>{}, x)(0, 0) - gelu) <=
+              4e-16 * (1 + z * z) * std::abs(gelu));
     }
 }
 
-TEMPLATE_TEST_CASE("Softmax: probabilities that sum to 1, for logits of any size", "[layer_contract]", float,
-                   double) {
+TEMPLATE_TEST_CASE("Softmax: probabilities that sum to 1, for logits of any size",
+                   "[layer_contract]", float, double) {
     using Scalar = TestType;
     Philox random{7};
     const double epsilon = std::numeric_limits<Scalar>::epsilon();
@@ -129,12 +135,14 @@ TEMPLATE_TEST_CASE("Softmax: probabilities that sum to 1, for logits of any size
 }
 
 // A NaN must reach the output: in its column, and in no other.
-TEMPLATE_TEST_CASE("NaN passes through every layer, in its own column", "[layer_contract]", float, double) {
+TEMPLATE_TEST_CASE("NaN passes through every layer, in its own column", "[layer_contract]", float,
+                   double) {
     using Scalar = TestType;
     Philox random{8};
     const Scalar nan = std::numeric_limits<Scalar>::quiet_NaN();
     enum class Reaches { entry, column };
-    const auto check = [&](const std::string& name, const auto& layer, Index size, Reaches reaches) {
+    const auto check = [&](const std::string& name, const auto& layer, Index size,
+                           Reaches reaches) {
         INFO(name);
         const Matrix<Scalar> x = random_matrix<Scalar>(random, size, 8);
         const Matrix<Scalar> healthy = run(layer, x);
@@ -162,8 +170,8 @@ TEMPLATE_TEST_CASE("NaN passes through every layer, in its own column", "[layer_
         check("Linear", linear<Scalar>(random, size, size), size, Reaches::column);
         check("Linear and ReLU", Sequential{linear<Scalar>(random, size, 21), ReLU<Scalar>{}}, size,
               Reaches::column);
-        check("Residual", Residual{Sequential{linear<Scalar>(random, size, size), ReLU<Scalar>{}}}, size,
-              Reaches::column);
+        check("Residual", Residual{Sequential{linear<Scalar>(random, size, size), ReLU<Scalar>{}}},
+              size, Reaches::column);
     }
     check("Linear 8, ReLU", Sequential{linear<Scalar, 8, 8>(random, 8, 8), ReLU<Scalar>{}}, 8,
           Reaches::column);
@@ -184,31 +192,40 @@ TEST_CASE("Linear: bad parameters are refused by name", "[layer_contract]") {
     CHECK(made(0, 2, 0) == "Linear: outputs must be at least 1, got 0");
     using Fixed = Linear<double, 2, 3>;
     const Vector<double> bias = Vector<double>::Ones(4);
-    CHECK(refusal([&] { (void)Fixed{Matrix<double>::Ones(4, 2), bias}; }) ==
-          "Linear: outputs must be 3, got 4");
-    CHECK(refusal([&] { (void)Fixed{Matrix<double>::Ones(3, 4), bias}; }) ==
-          "Linear: inputs must be 2, got 4");
-    CHECK(refusal([&] { (void)Fixed{weights, bias}; }) == "Linear: bias must have 3 entries, got 4");
+    CHECK(refusal([&] {
+              (void)Fixed{Matrix<double>::Ones(4, 2), bias};
+          }) == "Linear: outputs must be 3, got 4");
+    CHECK(refusal([&] {
+              (void)Fixed{Matrix<double>::Ones(3, 4), bias};
+          }) == "Linear: inputs must be 2, got 4");
+    CHECK(refusal([&] {
+              (void)Fixed{weights, bias};
+          }) == "Linear: bias must have 3 entries, got 4");
     const double nan = std::nan("");
     const double infinity = std::numeric_limits<double>::infinity();
-    CHECK(refusal([&] { (void)Linear<double>{0, 3, random}; }) ==
-          "Linear: inputs must be at least 1, got 0");
-    CHECK(refusal([&] { (void)Linear<double>{2, -3, random}; }) ==
-          "Linear: outputs must be at least 1, got -3");
+    CHECK(refusal([&] {
+              (void)Linear<double>{0, 3, random};
+          }) == "Linear: inputs must be at least 1, got 0");
+    CHECK(refusal([&] {
+              (void)Linear<double>{2, -3, random};
+          }) == "Linear: outputs must be at least 1, got -3");
     CHECK(refusal([&] { (void)Fixed{2, 4, random}; }) == "Linear: outputs must be 3, got 4");
-    CHECK(refusal([&] { (void)Linear<double>{2, 3, random, -0.5}; }) ==
-          "Linear: gain must be finite and at least 0, got -0.5");
-    CHECK(refusal([&] { (void)Linear<double>{2, 3, random, nan}; }) ==
-          "Linear: gain must be finite and at least 0, got nan");
-    CHECK(refusal([&] { (void)Fixed{random, infinity}; }) ==
-          "Linear: gain must be finite and at least 0, got inf");
+    CHECK(refusal([&] {
+              (void)Linear<double>{2, 3, random, -0.5};
+          }) == "Linear: gain must be finite and at least 0, got -0.5");
+    CHECK(refusal([&] {
+              (void)Linear<double>{2, 3, random, nan};
+          }) == "Linear: gain must be finite and at least 0, got nan");
+    CHECK(refusal([&] {
+              (void)Fixed{random, infinity};
+          }) == "Linear: gain must be finite and at least 0, got inf");
     CHECK(random == untouched);
 }
 
 // Uniform on +-gain sqrt(3 / n) has the variance gain^2 / n. With N = 1e6 weights the sample variance has
 // the relative standard deviation sqrt(0.8 / N) = 9e-4: bounds of 6 of these, false alarms of 2e-9.
-TEMPLATE_TEST_CASE("Linear: random weights have the variance that He et al. ask for", "[layer_contract]",
-                   float, double) {
+TEMPLATE_TEST_CASE("Linear: random weights have the variance that He et al. ask for",
+                   "[layer_contract]", float, double) {
     Philox random{11};
     for (const double gain : {std::numbers::sqrt2, 1.0, 0.3}) {
         const Linear<TestType> layer{1000, 1000, random, gain};

@@ -70,7 +70,8 @@ struct Product {
         return left[static_cast<std::size_t>(i + k * left_stride)];
     }
     Scalar right_at(Index k, Index j) const {
-        const Index at = right_is == RightFactorIs::plain ? k + j * right_stride : j + k * right_stride;
+        const Index at =
+            right_is == RightFactorIs::plain ? k + j * right_stride : j + k * right_stride;
         return right[static_cast<std::size_t>(at)];
     }
     Scalar start_at(Index i) const {
@@ -97,13 +98,14 @@ struct Product {
             for (Index i = 0; i < rows; ++i) {
                 long double sum = start_at(i), size = std::abs(start_at(i));
                 for (Index k = 0; k < inner; ++k) {
-                    const long double term =
-                        static_cast<long double>(left_at(i, k)) * static_cast<long double>(right_at(k, j));
+                    const long double term = static_cast<long double>(left_at(i, k)) *
+                                             static_cast<long double>(right_at(k, j));
                     sum += term;
                     size += std::abs(term);
                 }
-                const long double bound = static_cast<long double>(inner + 1) * size *
-                                          static_cast<long double>(std::numeric_limits<Scalar>::epsilon());
+                const long double bound =
+                    static_cast<long double>(inner + 1) * size *
+                    static_cast<long double>(std::numeric_limits<Scalar>::epsilon());
                 const auto error = static_cast<double>(std::abs(result(i, j) - sum) / bound);
                 if (!(error <= largest)) largest = error;
             }
@@ -122,8 +124,8 @@ struct Product {
         const Index column_stride = right_is == RightFactorIs::plain ? right_stride : 1;
         detail::product<Scalar, Rows, Inner, Lanes>(
             rows, inner, used, {left.data(), left_stride},
-            start_is == Start::zero ? nullptr : start.data(), {right.data(), inner_stride, column_stride},
-            {first, stride}, epilogue);
+            start_is == Start::zero ? nullptr : start.data(),
+            {right.data(), inner_stride, column_stride}, {first, stride}, epilogue);
         Matrix<Scalar> result(rows, used);
         for (Index j = 0; j < used; ++j)
             for (Index i = 0; i < rows; ++i) {
@@ -132,7 +134,8 @@ struct Product {
                 entry = canary;
             }
         for (const Scalar entry : out)
-            if (!(entry == canary)) throw std::logic_error("the kernel wrote outside its destination");
+            if (!(entry == canary))
+                throw std::logic_error("the kernel wrote outside its destination");
         return result;
     }
     template <int Rows = Eigen::Dynamic, int Inner = Eigen::Dynamic>
@@ -174,9 +177,10 @@ std::vector<Index> range(Index first, Index last) {
 
 // One fma chain in ascending k for every entry, whatever the number of columns: so a column's bits don't
 // depend on the batch that it stands in, and rows don't depend on the packet they fall into.
-TEMPLATE_TEST_CASE("matrix kernel: every entry is one chain of multiply-adds in ascending order, for all "
-                   "shapes",
-                   "[matrix_kernel]", float, double) {
+TEMPLATE_TEST_CASE(
+    "matrix kernel: every entry is one chain of multiply-adds in ascending order, for all "
+    "shapes",
+    "[matrix_kernel]", float, double) {
     check_shapes<TestType>(range(1, 70), range(1, 20), range(0, 20));
 }
 
@@ -190,7 +194,8 @@ TEMPLATE_TEST_CASE("matrix kernel: the same for long sums", "[matrix_kernel]", f
                            {1, 6, 23, 24, 25, 40});
 }
 
-TEMPLATE_TEST_CASE("matrix kernel: no rows, no columns, no terms", "[matrix_kernel]", float, double) {
+TEMPLATE_TEST_CASE("matrix kernel: no rows, no columns, no terms", "[matrix_kernel]", float,
+                   double) {
     Philox random{12};
     for (const Index rows : {0, 1, 5, 33})
         for (const Index inner : {0, 1, 5})
@@ -254,8 +259,9 @@ TEMPLATE_TEST_CASE("matrix kernel: narrower packets give the same bits", "[matri
         const Matrix<TestType> expected = factors.in_ascending_order();
         for_each_width<TestType>([&](auto lanes) {
             CAPTURE(rows, lanes());
-            CHECK(same_bits(factors.template run<Eigen::Dynamic, Eigen::Dynamic, lanes>(13, detail::Keep{}),
-                            expected));
+            CHECK(same_bits(
+                factors.template run<Eigen::Dynamic, Eigen::Dynamic, lanes>(13, detail::Keep{}),
+                expected));
         });
     }
 }
@@ -267,7 +273,8 @@ TEMPLATE_TEST_CASE("matrix kernel: an epilogue is told its row and column, for e
     const ReLU<TestType> relu;
     for (Index rows = 1; rows <= 70; ++rows)
         for (const Index columns : {1, 5, 6, 7, 20}) {
-            const Product<TestType> factors(random, rows, 5, columns, RightFactorIs::plain, Start::vector);
+            const Product<TestType> factors(random, rows, 5, columns, RightFactorIs::plain,
+                                            Start::vector);
             const Matrix<TestType> sum = factors.in_ascending_order();
             const Matrix<TestType> padded = random_matrix<TestType>(random, rows + 4, columns);
             const AddMatrix<TestType> add{padded.data(), rows + 4};
@@ -281,13 +288,15 @@ TEMPLATE_TEST_CASE("matrix kernel: an epilogue is told its row and column, for e
             constexpr int widest = detail::widest_lanes<TestType>;
             constexpr int any = Eigen::Dynamic;
             CAPTURE(rows, columns);
-            REQUIRE(same_bits(factors.template run<any, any, widest>(columns, Then{rectify, add}), after));
-            REQUIRE(same_bits(factors.template run<any, any, widest>(columns, Then{add, rectify}), before));
+            REQUIRE(same_bits(factors.template run<any, any, widest>(columns, Then{rectify, add}),
+                              after));
+            REQUIRE(same_bits(factors.template run<any, any, widest>(columns, Then{add, rectify}),
+                              before));
         }
 }
 
-TEMPLATE_TEST_CASE("matrix kernel: NaN and infinity stay in their own row and column", "[matrix_kernel]",
-                   float, double) {
+TEMPLATE_TEST_CASE("matrix kernel: NaN and infinity stay in their own row and column",
+                   "[matrix_kernel]", float, double) {
     Philox random{15};
     Product<TestType> factors(random, 37, 6, 11, RightFactorIs::plain, Start::vector);
     const Matrix<TestType> healthy = factors.run(11);
@@ -346,10 +355,11 @@ TEMPLATE_TEST_CASE("transform: each entry once, in place and out of place, and n
 template <class Scalar>
 std::vector<Scalar> telling_numbers() {
     using Limits = std::numeric_limits<Scalar>;
-    std::vector<Scalar> numbers{Scalar(0),     Scalar(-0.0),      Scalar(1),          Scalar(-1),
-                                Scalar(0.1),   Scalar(-0.3),      Scalar(1e-6),       Scalar(-4e-4),
-                                Scalar(9.5),   Scalar(-40),       Limits::max(),      Limits::lowest(),
-                                Limits::min(), Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN()};
+    std::vector<Scalar> numbers{
+        Scalar(0),     Scalar(-0.0),       Scalar(1),           Scalar(-1),
+        Scalar(0.1),   Scalar(-0.3),       Scalar(1e-6),        Scalar(-4e-4),
+        Scalar(9.5),   Scalar(-40),        Limits::max(),       Limits::lowest(),
+        Limits::min(), Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN()};
     Philox random{17};
     while (numbers.size() < 512) numbers.push_back(uniform<Scalar>(random, -8, 8));
     return numbers;
@@ -410,12 +420,14 @@ TEMPLATE_TEST_CASE("Packet: an activation gives the same bits in every width, an
     const auto size = static_cast<Index>(numbers.size());
     const auto check = [&](const auto& layer) {
         Vector<TestType> expected(size);
-        for (Index i = 0; i < size; ++i) expected(i) = layer.value(numbers[static_cast<std::size_t>(i)]);
+        for (Index i = 0; i < size; ++i)
+            expected(i) = layer.value(numbers[static_cast<std::size_t>(i)]);
         const detail::ApplyElementwise<std::remove_cvref_t<decltype(layer)>> apply{layer};
         for_each_width<TestType>([&](auto lanes) {
             CAPTURE(lanes());
             CHECK(same_numbers(
-                lane_by_lane<lanes>(numbers, [&](auto a, auto) { return apply(a, 0, 0); }), expected));
+                lane_by_lane<lanes>(numbers, [&](auto a, auto) { return apply(a, 0, 0); }),
+                expected));
         });
         return expected;
     };
@@ -424,13 +436,15 @@ TEMPLATE_TEST_CASE("Packet: an activation gives the same bits in every width, an
     // Within 4 units in the last place of tanh itself: the polynomial is no loose approximation.
     const Vector<TestType> tanh = check(Tanh<TestType>{});
     for (Index i = 0; i < size; ++i) {
-        const auto exact = std::tanh(static_cast<long double>(numbers[static_cast<std::size_t>(i)]));
+        const auto exact =
+            std::tanh(static_cast<long double>(numbers[static_cast<std::size_t>(i)]));
         CAPTURE(numbers[static_cast<std::size_t>(i)], tanh(i));
         if (std::isnan(exact))
             CHECK(std::isnan(tanh(i)));
         else
             CHECK(std::abs(tanh(i) - exact) <=
-                  4 * std::abs(exact) * static_cast<long double>(std::numeric_limits<TestType>::epsilon()));
+                  4 * std::abs(exact) *
+                      static_cast<long double>(std::numeric_limits<TestType>::epsilon()));
     }
 }
 

@@ -93,7 +93,8 @@ struct AnyNetwork {
     std::function<Matrix<Scalar>(const ConstMatrixRef<Scalar>&)> without_mask;
     std::function<Matrix<Scalar>(const ConstMatrixRef<Scalar>&, const SurvivalMask&)> one_mask;
     std::function<Matrix<Scalar>(const ConstMatrixRef<Scalar>&, const SurvivalMasks&)> many_masks;
-    std::function<void(const ConstMatrixRef<Scalar>&, const SurvivalMasks&, MatrixRef<Scalar>)> into;
+    std::function<void(const ConstMatrixRef<Scalar>&, const SurvivalMasks&, MatrixRef<Scalar>)>
+        into;
     std::function<Matrix<Scalar>(const Matrix<Scalar>&, const SurvivalMask&)> naive;
 };
 
@@ -156,14 +157,17 @@ void check_masked_forward(const char* name, const Network& network, Index inputs
         [&](const X& x, const SurvivalMasks& masks, MatrixRef<Scalar> y) {
             masked_forward(network, x, masks, y);
         },
-        [&](const Matrix<Scalar>& x, const SurvivalMask& mask) { return Naive<Scalar>{mask}(network, x); }};
+        [&](const Matrix<Scalar>& x, const SurvivalMask& mask) {
+            return Naive<Scalar>{mask}(network, x);
+        }};
     check_masked_forward(any, inputs, depth);
 }
 
 template <class Scalar>
 auto block(Philox& random, Index width, double p) {
-    return StochasticDepth{Residual{Sequential{linear<Scalar>(random, width, width), ReLU<Scalar>{}}},
-                           SurvivalProbability{p}};
+    return StochasticDepth{
+        Residual{Sequential{linear<Scalar>(random, width, width), ReLU<Scalar>{}}},
+        SurvivalProbability{p}};
 }
 
 TEMPLATE_TEST_CASE("masked forward: equal to running every layer and selecting, column j by mask j",
@@ -173,10 +177,11 @@ TEMPLATE_TEST_CASE("masked forward: equal to running every layer and selecting, 
     const SurvivalProbability p{0.5};
     for (const Index width : {1, 3, 8, 19}) {
         check_masked_forward("one block", block<Scalar>(random, width, 0.5), width, 1);
-        check_masked_forward("three blocks",
-                             Sequential{block<Scalar>(random, width, 0.9), block<Scalar>(random, width, 1.0),
-                                        block<Scalar>(random, width, 0.1)},
-                             width, 3);
+        check_masked_forward(
+            "three blocks",
+            Sequential{block<Scalar>(random, width, 0.9), block<Scalar>(random, width, 1.0),
+                       block<Scalar>(random, width, 0.1)},
+            width, 3);
     }
     std::vector<decltype(block<Scalar>(random, 5, 0.5))> blocks;
     for (int l = 0; l < 6; ++l) blocks.push_back(block<Scalar>(random, 5, 0.5));
@@ -186,21 +191,22 @@ TEMPLATE_TEST_CASE("masked forward: equal to running every layer and selecting, 
                          Sequential{linear<Scalar>(random, 9, 5), trunk, Tanh<Scalar>{},
                                     linear<Scalar>(random, 5, 3), Softmax<Scalar>{}},
                          9, 6);
-    check_masked_forward("no residual",
-                         Sequential{StochasticDepth{Tanh<Scalar>{}, p},
-                                    StochasticDepth{linear<Scalar>(random, 4, 4), p},
-                                    StochasticDepth{Softmax<Scalar>{}, p},
-                                    StochasticDepth{Sequential{linear<Scalar>(random, 4, 9), GELU<Scalar>{},
-                                                               linear<Scalar>(random, 9, 4)},
-                                                    p}},
-                         4, 4);
-    check_masked_forward("fixed widths",
-                         Sequential{StochasticDepth{Residual{Sequential{linear<Scalar, 8, 8>(random, 8, 8),
-                                                                        Tanh<Scalar>{}}},
-                                                    p},
-                                    ReLU<Scalar>{}, StochasticDepth{linear<Scalar, 8, 8>(random, 8, 8), p},
-                                    linear<Scalar, 8, 2>(random, 8, 2)},
-                         8, 2);
+    check_masked_forward(
+        "no residual",
+        Sequential{StochasticDepth{Tanh<Scalar>{}, p},
+                   StochasticDepth{linear<Scalar>(random, 4, 4), p},
+                   StochasticDepth{Softmax<Scalar>{}, p},
+                   StochasticDepth{Sequential{linear<Scalar>(random, 4, 9), GELU<Scalar>{},
+                                              linear<Scalar>(random, 9, 4)},
+                                   p}},
+        4, 4);
+    check_masked_forward(
+        "fixed widths",
+        Sequential{StochasticDepth{
+                       Residual{Sequential{linear<Scalar, 8, 8>(random, 8, 8), Tanh<Scalar>{}}}, p},
+                   ReLU<Scalar>{}, StochasticDepth{linear<Scalar, 8, 8>(random, 8, 8), p},
+                   linear<Scalar, 8, 2>(random, 8, 2)},
+        8, 2);
 }
 
 TEST_CASE("masked forward: a shortcut of its own, also one that changes the width",
@@ -216,13 +222,13 @@ TEST_CASE("masked forward: a shortcut of its own, also one that changes the widt
     check_masked_forward("widening", change(3, 20), 3, 1);
     check_masked_forward("narrowing", change(20, 3), 20, 1);
     check_masked_forward("back and forth",
-                         Sequential{change(3, 9), block<double>(random, 9, 0.5), change(9, 2), change(2, 30),
-                                    ReLU<double>{}, change(30, 1)},
+                         Sequential{change(3, 9), block<double>(random, 9, 0.5), change(9, 2),
+                                    change(2, 30), ReLU<double>{}, change(30, 1)},
                          3, 5);
     check_masked_forward(
         "a shortcut with an activation",
-        StochasticDepth{Residual{linear<double>(random, 4, 4), Sequential{linear<double>(random, 4, 4),
-                                                                          Tanh<double>{}}},
+        StochasticDepth{Residual{linear<double>(random, 4, 4),
+                                 Sequential{linear<double>(random, 4, 4), Tanh<double>{}}},
                         p},
         4, 1);
 }
@@ -236,17 +242,18 @@ TEST_CASE("masked forward: skippable layers inside skippable layers, branches an
     check_masked_forward("in a skippable branch", StochasticDepth{Residual{both}, p}, 5, 3);
     check_masked_forward("in a skippable layer", StochasticDepth{both, p}, 5, 3);
     check_masked_forward("twice skippable", StochasticDepth{StochasticDepth{inner(), p}, p}, 5, 3);
-    check_masked_forward("three levels",
-                         Sequential{StochasticDepth{Residual{Sequential{
-                                                        inner(), StochasticDepth{Residual{both}, p}}},
-                                                    p},
-                                    inner()},
-                         5, 6);
+    check_masked_forward(
+        "three levels",
+        Sequential{
+            StochasticDepth{Residual{Sequential{inner(), StochasticDepth{Residual{both}, p}}}, p},
+            inner()},
+        5, 6);
     check_masked_forward("in a branch that is always there", Residual{both}, 5, 2);
-    check_masked_forward("in branch and shortcut",
-                         Residual{Sequential{inner(), linear<double>(random, 5, 7)},
-                                  Sequential{linear<double>(random, 5, 7), block<double>(random, 7, 0.5)}},
-                         5, 2);
+    check_masked_forward(
+        "in branch and shortcut",
+        Residual{Sequential{inner(), linear<double>(random, 5, 7)},
+                 Sequential{linear<double>(random, 5, 7), block<double>(random, 7, 0.5)}},
+        5, 2);
     check_masked_forward("in a shortcut only", Residual{linear<double>(random, 5, 5), both}, 5, 2);
     check_masked_forward(
         "own shortcut around skippable layers",
@@ -255,10 +262,10 @@ TEST_CASE("masked forward: skippable layers inside skippable layers, branches an
                                    p},
                    block<double>(random, 8, 0.5)},
         5, 4);
-    check_masked_forward("stack of nested layers",
-                         Stack{std::vector{StochasticDepth{Residual{both}, p},
-                                           StochasticDepth{Residual{both}, p}}},
-                         5, 6);
+    check_masked_forward(
+        "stack of nested layers",
+        Stack{std::vector{StochasticDepth{Residual{both}, p}, StochasticDepth{Residual{both}, p}}},
+        5, 6);
 }
 
 TEST_CASE("masked forward: order of depth is the layer, then those inside, then those after",
@@ -291,7 +298,8 @@ struct Counting {
     }
 };
 
-TEST_CASE("masked forward: a branch runs for its survivors and for nobody else", "[stochastic_depth]") {
+TEST_CASE("masked forward: a branch runs for its survivors and for nobody else",
+          "[stochastic_depth]") {
     Philox random{5};
     const SurvivalProbability p{0.5};
     const Matrix<double> x = random_matrix<double>(random, 3, 70);
@@ -307,7 +315,8 @@ TEST_CASE("masked forward: a branch runs for its survivors and for nobody else",
                 for (Index j = 1; j < batch; ++j) masks.set_mask(j, SurvivalMask::none(3));
             long expected[3] = {};
             for (Index j = 0; j < batch; ++j)
-                for (int n = 0; n < 3; ++n) expected[n] += expected_columns(masks.mask(j), n) ? 1 : 0;
+                for (int n = 0; n < 3; ++n)
+                    expected[n] += expected_columns(masks.mask(j), n) ? 1 : 0;
             std::fill(calls, calls + 3, 0);
             std::fill(columns, columns + 3, 0);
             (void)network(x.leftCols(batch), masks);
@@ -335,7 +344,9 @@ TEST_CASE("masked forward: a branch runs for its survivors and for nobody else",
                      StochasticDepth{Sequential{counting(2), ReLU<double>{}}, p}},
           flat);
     // The inner layers run only where the outer one does.
-    const auto nested = [](const SurvivalMask& mask, int n) { return mask[0] && (n == 0 || mask[n]); };
+    const auto nested = [](const SurvivalMask& mask, int n) {
+        return mask[0] && (n == 0 || mask[n]);
+    };
     check(StochasticDepth{Residual{Sequential{counting(0), StochasticDepth{counting(1), p},
                                               StochasticDepth{Residual{counting(2)}, p}}},
                           p},
@@ -345,20 +356,22 @@ TEST_CASE("masked forward: a branch runs for its survivors and for nobody else",
             if (!mask[l]) return false;
         return true;
     };
-    check(StochasticDepth{
-              Sequential{counting(0), StochasticDepth{Residual{Sequential{
-                                                          counting(1), StochasticDepth{counting(2), p}}},
-                                                      p}},
-              p},
-          chain);
+    check(
+        StochasticDepth{
+            Sequential{counting(0),
+                       StochasticDepth{
+                           Residual{Sequential{counting(1), StochasticDepth{counting(2), p}}}, p}},
+            p},
+        chain);
     // Inside the branch and the shortcut of a residual layer that is always there.
     check(Residual{Sequential{StochasticDepth{counting(0), p}, StochasticDepth{counting(1), p}},
                    StochasticDepth{counting(2), p}},
           flat);
 }
 
-TEST_CASE("masked forward: a shortcut of its own runs for those who skip, not for those who don't need it",
-          "[stochastic_depth]") {
+TEST_CASE(
+    "masked forward: a shortcut of its own runs for those who skip, not for those who don't need it",
+    "[stochastic_depth]") {
     long calls[2] = {}, columns[2] = {};
     const StochasticDepth layer{
         Residual{Counting{&calls[0], &columns[0]}, Counting{&calls[1], &columns[1]}},
@@ -372,8 +385,8 @@ TEST_CASE("masked forward: a shortcut of its own runs for those who skip, not fo
     CHECK(columns[1] == 70);
 }
 
-TEMPLATE_TEST_CASE("masked forward: what a skipped branch would give leaks nowhere", "[stochastic_depth]",
-                   float, double) {
+TEMPLATE_TEST_CASE("masked forward: what a skipped branch would give leaks nowhere",
+                   "[stochastic_depth]", float, double) {
     using Scalar = TestType;
     Philox random{6};
     const SurvivalProbability p{0.5};
@@ -382,8 +395,9 @@ TEMPLATE_TEST_CASE("masked forward: what a skipped branch would give leaks nowhe
          {std::numeric_limits<Scalar>::quiet_NaN(), std::numeric_limits<Scalar>::infinity()}) {
         const Linear<Scalar> poison{Matrix<Scalar>::Constant(width, width, bad),
                                     Vector<Scalar>::Constant(width, bad)};
-        const Sequential network{StochasticDepth{Residual{Sequential{poison, Tanh<Scalar>{}, poison}}, p},
-                                 block<Scalar>(random, width, 0.5), StochasticDepth{poison, p}};
+        const Sequential network{
+            StochasticDepth{Residual{Sequential{poison, Tanh<Scalar>{}, poison}}, p},
+            block<Scalar>(random, width, 0.5), StochasticDepth{poison, p}};
         const Sequential alone{std::get<1>(network.layers())};
         const Matrix<Scalar> x = random_matrix<Scalar>(random, width, 70);
         const SurvivalMasks masks = random_masks(3, 70);
@@ -403,8 +417,8 @@ TEMPLATE_TEST_CASE("masked forward: what a skipped branch would give leaks nowhe
     }
 }
 
-TEMPLATE_TEST_CASE("masked forward: all skipped is the input, bit for bit", "[stochastic_depth]", float,
-                   double) {
+TEMPLATE_TEST_CASE("masked forward: all skipped is the input, bit for bit", "[stochastic_depth]",
+                   float, double) {
     using Scalar = TestType;
     Philox random{7};
     Matrix<Scalar> x = random_matrix<Scalar>(random, 6, 9);
@@ -413,29 +427,30 @@ TEMPLATE_TEST_CASE("masked forward: all skipped is the input, bit for bit", "[st
     x(2, 2) = -std::numeric_limits<Scalar>::infinity();
     x(3, 3) = std::numeric_limits<Scalar>::denorm_min();
     const auto inner = block<Scalar>(random, 6, 0.5);
-    const Sequential network{inner,
-                             StochasticDepth{Residual{Sequential{inner, inner}}, SurvivalProbability{0.5}},
-                             Stack{std::vector{inner, inner}}};
+    const Sequential network{
+        inner, StochasticDepth{Residual{Sequential{inner, inner}}, SurvivalProbability{0.5}},
+        Stack{std::vector{inner, inner}}};
     CHECK(same_bits(network(x, SurvivalMask::none(6)), x));
     CHECK(same_bits(network(x, SurvivalMasks::none(6, 9)), x));
 }
 
-TEST_CASE("masked forward: no skippable layers at all",
-          "[stochastic_depth]") {
+TEST_CASE("masked forward: no skippable layers at all", "[stochastic_depth]") {
     Philox random{8};
     check_masked_forward("plain", Sequential{linear<double>(random, 4, 9), Tanh<double>{}}, 4, 0);
-    check_masked_forward("empty stack", Stack{std::vector<StochasticDepth<Linear<double>>>{}}, 4, 0);
+    check_masked_forward("empty stack", Stack{std::vector<StochasticDepth<Linear<double>>>{}}, 4,
+                         0);
     check_masked_forward("residual", Residual{linear<double>(random, 4, 4)}, 4, 0);
     const Stack<StochasticDepth<Linear<double>>> empty{{}};
     const Matrix<double> x = random_matrix<double>(random, 4, 3);
     CHECK(same_bits(empty(x, SurvivalMask{}), x));
     CHECK(same_bits(empty(x, SurvivalMasks{0, 3}), x));
-    check_masked_forward("around an empty stack",
-                         Sequential{linear<double>(random, 5, 4), empty, block<double>(random, 4, 0.5)}, 5,
-                         1);
+    check_masked_forward(
+        "around an empty stack",
+        Sequential{linear<double>(random, 5, 4), empty, block<double>(random, 4, 0.5)}, 5, 1);
 }
 
-TEST_CASE("masked forward: a layer with p = 1 follows the mask like any other", "[stochastic_depth]") {
+TEST_CASE("masked forward: a layer with p = 1 follows the mask like any other",
+          "[stochastic_depth]") {
     Philox random{9};
     const Sequential network{block<double>(random, 4, 1.0)};
     const Matrix<double> x = random_matrix<double>(random, 4, 3);
@@ -449,7 +464,8 @@ TEST_CASE("masked forward: masks and matrices that don't fit are refused, the ou
     Philox random{10};
     const Sequential network{linear<double>(random, 4, 5), block<double>(random, 5, 0.5),
                              block<double>(random, 5, 0.5), linear<double>(random, 5, 3)};
-    const auto refused = [&](Index rows, Index columns, const auto& mask, Index y_rows, Index y_columns) {
+    const auto refused = [&](Index rows, Index columns, const auto& mask, Index y_rows,
+                             Index y_columns) {
         const Matrix<double> x = Matrix<double>::Ones(rows, columns);
         Matrix<double> y = Matrix<double>::Constant(y_rows, y_columns, 77);
         const std::string message = refusal([&] { masked_forward(network, x, mask, y); });
@@ -463,19 +479,27 @@ TEST_CASE("masked forward: masks and matrices that don't fit are refused, the ou
         std::string got, expected;
     } cases[] = {
         {refused(4, 6, SurvivalMask{1}, 3, 6), "masked_forward: mask must have 2 layers, got 1"},
-        {refused(4, 6, SurvivalMask{1, 0, 1}, 3, 6), "masked_forward: mask must have 2 layers, got 3"},
+        {refused(4, 6, SurvivalMask{1, 0, 1}, 3, 6),
+         "masked_forward: mask must have 2 layers, got 3"},
         {refused(4, 6, SurvivalMask{}, 3, 6), "masked_forward: mask must have 2 layers, got 0"},
-        {refused(4, 6, SurvivalMasks{3, 6}, 3, 6), "masked_forward: masks must have 2 layers, got 3"},
-        {refused(4, 6, SurvivalMasks{6, 2}, 3, 6), "masked_forward: masks must have 2 layers, got 6"},
-        {refused(4, 6, SurvivalMasks{2, 5}, 3, 6), "masked_forward: masks must be for 6 samples, got 5"},
-        {refused(4, 6, SurvivalMasks{2, 0}, 3, 6), "masked_forward: masks must be for 6 samples, got 0"},
-        {refused(4, 0, SurvivalMasks{2, 1}, 3, 0), "masked_forward: masks must be for 0 samples, got 1"},
+        {refused(4, 6, SurvivalMasks{3, 6}, 3, 6),
+         "masked_forward: masks must have 2 layers, got 3"},
+        {refused(4, 6, SurvivalMasks{6, 2}, 3, 6),
+         "masked_forward: masks must have 2 layers, got 6"},
+        {refused(4, 6, SurvivalMasks{2, 5}, 3, 6),
+         "masked_forward: masks must be for 6 samples, got 5"},
+        {refused(4, 6, SurvivalMasks{2, 0}, 3, 6),
+         "masked_forward: masks must be for 6 samples, got 0"},
+        {refused(4, 0, SurvivalMasks{2, 1}, 3, 0),
+         "masked_forward: masks must be for 0 samples, got 1"},
         {refused(7, 6, one, 3, 6), "Linear: input must have 4 rows, got 7"},
         {refused(7, 6, SurvivalMasks{2, 6}, 3, 6), "Linear: input must have 4 rows, got 7"},
         {refused(4, 6, one, 4, 6), "masked_forward: output must have 3 rows, got 4"},
         {refused(4, 6, one, 3, 7), "masked_forward: output must have 6 columns, got 7"},
-        {refused(4, 6, SurvivalMasks{2, 6}, 2, 6), "masked_forward: output must have 3 rows, got 2"},
-        {refused(4, 6, SurvivalMasks{2, 6}, 3, 0), "masked_forward: output must have 6 columns, got 0"},
+        {refused(4, 6, SurvivalMasks{2, 6}, 2, 6),
+         "masked_forward: output must have 3 rows, got 2"},
+        {refused(4, 6, SurvivalMasks{2, 6}, 3, 0),
+         "masked_forward: output must have 6 columns, got 0"},
     };
     for (const auto& bad : cases) CHECK(bad.got == bad.expected);
     const Matrix<double> x = Matrix<double>::Ones(4, 6);
@@ -489,10 +513,13 @@ TEST_CASE("StochasticDepth: a layer without a shortcut must keep the width", "[s
     Philox random{11};
     const SurvivalProbability p{0.5};
     const StochasticDepth narrowing{Linear<double>{5, 3, random}, p};
-    const std::string expected = "StochasticDepth: layer must have 5 outputs as its shortcut has, got 3";
+    const std::string expected =
+        "StochasticDepth: layer must have 5 outputs as its shortcut has, got 3";
     CHECK(refusal([&] { (void)narrowing.output_size(5); }) == expected);
-    CHECK(refusal([&] { (void)narrowing(Matrix<double>::Ones(5, 2), SurvivalMask{1}); }) == expected);
-    CHECK(refusal([&] { (void)narrowing(Matrix<double>::Ones(5, 2), SurvivalMask{0}); }) == expected);
+    CHECK(refusal([&] { (void)narrowing(Matrix<double>::Ones(5, 2), SurvivalMask{1}); }) ==
+          expected);
+    CHECK(refusal([&] { (void)narrowing(Matrix<double>::Ones(5, 2), SurvivalMask{0}); }) ==
+          expected);
     const Sequential network{Linear<double>{4, 5, random}, Stack{std::vector{narrowing}}};
     CHECK(refusal([&] { (void)network(Matrix<double>::Ones(4, 2), SurvivalMask{0}); }) == expected);
 }
@@ -533,9 +560,11 @@ struct RecordedPass {
 
 /// d sum(weight * NN(x, S)) by all parameters and by x, against central differences of the masked pass.
 template <class Network, class Mask, class View>
-void check_masked_gradient(const Network& network, Matrix<double> x, const Mask& mask, const View& view) {
+void check_masked_gradient(const Network& network, Matrix<double> x, const Mask& mask,
+                           const View& view) {
     Philox random{51};
-    const Matrix<double> weight = random_matrix<double>(random, network.output_size(x.rows()), x.cols());
+    const Matrix<double> weight =
+        random_matrix<double>(random, network.output_size(x.rows()), x.cols());
     typename Network::Cache cache;
     typename Network::Gradient gradient = network.zero_gradient();
     // The cache has seen another batch before, under other masks.
@@ -549,7 +578,8 @@ void check_masked_gradient(const Network& network, Matrix<double> x, const Mask&
     detail::backpropagate(network, d, cache, gradient);
     REQUIRE(d.rows() == x.rows());
     REQUIRE(d.cols() == x.cols());
-    CHECK(relative_error(d, differences(x, weight, 5e-4, [&] { return network(x, mask); })) <= 1e-8);
+    CHECK(relative_error(d, differences(x, weight, 5e-4, [&] { return network(x, mask); })) <=
+          1e-8);
 
     Network copy = network;
     typename Network::Gradient numeric = network.zero_gradient();
@@ -570,7 +600,8 @@ void check_masked_gradient(const Network& network, Matrix<double> x, const Mask&
 }
 
 template <class Network>
-void check_masked_gradients(const std::string& name, const Network& network, Index inputs, Index depth) {
+void check_masked_gradients(const std::string& name, const Network& network, Index inputs,
+                            Index depth) {
     INFO(name);
     REQUIRE(network.depth() == depth);
     Philox random{52};
@@ -589,11 +620,13 @@ void check_masked_gradients(const std::string& name, const Network& network, Ind
 }
 
 auto smooth_block(Philox& random, Index width) {
-    return StochasticDepth{Residual{Sequential{linear<double>(random, width, width), Tanh<double>{}}},
-                           SurvivalProbability{0.5}};
+    return StochasticDepth{
+        Residual{Sequential{linear<double>(random, width, width), Tanh<double>{}}},
+        SurvivalProbability{0.5}};
 }
 
-TEST_CASE("backward under masks: equal to finite differences of the masked pass", "[stochastic_depth]") {
+TEST_CASE("backward under masks: equal to finite differences of the masked pass",
+          "[stochastic_depth]") {
     Philox random{12};
     const SurvivalProbability p{0.5};
     const auto inner = [&] { return smooth_block(random, 3); };
@@ -604,29 +637,32 @@ TEST_CASE("backward under masks: equal to finite differences of the masked pass"
             p};
     };
     check_masked_gradients("one block", inner(), 3, 1);
-    check_masked_gradients("stem, stack, head",
-                           Sequential{linear<double>(random, 4, 3), Stack{std::vector{inner(), inner()}},
-                                      GELU<double>{}, linear<double>(random, 3, 2), Softmax<double>{}},
-                           4, 2);
+    check_masked_gradients(
+        "stem, stack, head",
+        Sequential{linear<double>(random, 4, 3), Stack{std::vector{inner(), inner()}},
+                   GELU<double>{}, linear<double>(random, 3, 2), Softmax<double>{}},
+        4, 2);
     check_masked_gradients("no residual",
                            Sequential{StochasticDepth{linear<double>(random, 3, 3), p},
                                       StochasticDepth{Softmax<double>{}, p}},
                            3, 2);
-    check_masked_gradients("own shortcuts", Sequential{change(2, 5), smooth_block(random, 5), change(5, 1)}, 2, 3);
-    check_masked_gradients("nested",
-                           StochasticDepth{Residual{Sequential{inner(), linear<double>(random, 3, 3),
-                                                               inner()}},
-                                           p},
-                           3, 3);
-    check_masked_gradients("nested with its own shortcut",
-                           StochasticDepth{Residual{Sequential{inner(), linear<double>(random, 3, 5)},
-                                                    linear<double>(random, 3, 5)},
-                                           p},
-                           3, 2);
-    check_masked_gradients("in branch and shortcut",
-                           Residual{Sequential{inner(), linear<double>(random, 3, 2)},
-                                    Sequential{linear<double>(random, 3, 2), smooth_block(random, 2)}},
-                           3, 2);
+    check_masked_gradients("own shortcuts",
+                           Sequential{change(2, 5), smooth_block(random, 5), change(5, 1)}, 2, 3);
+    check_masked_gradients(
+        "nested",
+        StochasticDepth{Residual{Sequential{inner(), linear<double>(random, 3, 3), inner()}}, p}, 3,
+        3);
+    check_masked_gradients(
+        "nested with its own shortcut",
+        StochasticDepth{Residual{Sequential{inner(), linear<double>(random, 3, 5)},
+                                 linear<double>(random, 3, 5)},
+                        p},
+        3, 2);
+    check_masked_gradients(
+        "in branch and shortcut",
+        Residual{Sequential{inner(), linear<double>(random, 3, 2)},
+                 Sequential{linear<double>(random, 3, 2), smooth_block(random, 2)}},
+        3, 2);
 }
 
 TEST_CASE("backward under masks: what no sample reached stays zero, and is not visited",
@@ -645,11 +681,12 @@ TEST_CASE("backward under masks: what no sample reached stays zero, and is not v
         std::vector<const void*> reached;
         auto copy = network;
         detail::visit_parameters(
-            copy, [&](const char*, const auto& parameter, const auto&) { reached.push_back(&parameter); },
+            copy,
+            [&](const char*, const auto& parameter, const auto&) { reached.push_back(&parameter); },
             pass.gradient);
         std::vector<const void*> all;
-        detail::visit_parameters(copy,
-                                 [&](const char*, const auto& parameter) { all.push_back(&parameter); });
+        detail::visit_parameters(
+            copy, [&](const char*, const auto& parameter) { all.push_back(&parameter); });
         REQUIRE(all.size() == 12);
         std::string pattern;
         for (std::size_t n = 0, next = 0; n < all.size(); n += 2) {
@@ -666,7 +703,8 @@ TEST_CASE("backward under masks: what no sample reached stays zero, and is not v
         detail::visit_parameters(
             copy,
             [&](const char* name, const auto&, const auto& slope) {
-                if (std::string(name) == "weights") nonzero += (slope.array() == 0).all() ? '0' : '1';
+                if (std::string(name) == "weights")
+                    nonzero += (slope.array() == 0).all() ? '0' : '1';
             },
             pass.gradient);
         CHECK(nonzero == pattern);
@@ -680,10 +718,11 @@ TEST_CASE("backward under masks: what no sample reached stays zero, and is not v
     CHECK(visited(for_all({0, 0, 0, 0, 0}, 4)) == "100000");
     CHECK(visited(for_all({0, 0, 1, 0, 1}, 4)) == "100001");
     CHECK(visited(for_all({1, 1, 0, 1, 0}, 4)) == "111010");
-    CHECK(visited(SurvivalMasks::from_masks({SurvivalMask{0, 1, 0, 0, 0}, SurvivalMask{0, 0, 1, 0, 0},
-                                             SurvivalMask{1, 0, 1, 0, 0}})) == "111000");
-    CHECK(visited(SurvivalMasks::from_masks({SurvivalMask{0, 0, 0, 0, 1}, SurvivalMask{0, 1, 1, 0, 0}})) ==
-          "101101");
+    CHECK(
+        visited(SurvivalMasks::from_masks({SurvivalMask{0, 1, 0, 0, 0}, SurvivalMask{0, 0, 1, 0, 0},
+                                           SurvivalMask{1, 0, 1, 0, 0}})) == "111000");
+    CHECK(visited(SurvivalMasks::from_masks(
+              {SurvivalMask{0, 0, 0, 0, 1}, SurvivalMask{0, 1, 1, 0, 0}})) == "101101");
 }
 
 }  // namespace

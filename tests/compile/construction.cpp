@@ -32,14 +32,17 @@ using Branch = Sequential<L, ReLU<double>>;
 // Layers are deduced from their parts.
 static_assert(std::same_as<decltype(Sequential{std::declval<L>(), ReLU<double>{}}), Branch>);
 static_assert(std::same_as<decltype(Residual{std::declval<Branch>()}), Residual<Branch>>);
-static_assert(std::same_as<decltype(Residual{std::declval<Branch>()}), Residual<Branch, Identity<double>>>);
-static_assert(std::same_as<decltype(Residual{std::declval<Branch>(), std::declval<L>()}), Residual<Branch, L>>);
+static_assert(
+    std::same_as<decltype(Residual{std::declval<Branch>()}), Residual<Branch, Identity<double>>>);
+static_assert(std::same_as<decltype(Residual{std::declval<Branch>(), std::declval<L>()}),
+                           Residual<Branch, L>>);
 static_assert(std::same_as<decltype(Stack{std::declval<std::vector<L>>()}), Stack<L>>);
 static_assert(std::same_as<decltype(StochasticDepth{std::declval<Residual<Branch>>(),
                                                     std::declval<SurvivalProbability>()}),
                            StochasticDepth<Residual<Branch>>>);
-static_assert(std::same_as<decltype(Sequential{std::declval<StochasticDepth<L>>(), std::declval<L>()}),
-                           Sequential<StochasticDepth<L>, L>>);
+static_assert(
+    std::same_as<decltype(Sequential{std::declval<StochasticDepth<L>>(), std::declval<L>()}),
+                 Sequential<StochasticDepth<L>, L>>);
 static_assert(std::same_as<decltype(Sequential{std::declval<Stack<StochasticDepth<L>>>()}),
                            Sequential<Stack<StochasticDepth<L>>>>);
 
@@ -74,8 +77,10 @@ static_assert(!std::is_default_constructible_v<L>);
 
 // Networks are called with one mask or with many, and with nothing else in their place.
 template <class Network, class Mask>
-constexpr bool writes_under = requires(const Network& network, const Eigen::MatrixXd& x, const Mask& mask,
-                                       Eigen::MatrixXd& y) { masked_forward(network, x, mask, y); };
+constexpr bool writes_under = requires(const Network& network, const Eigen::MatrixXd& x,
+                                       const Mask& mask, Eigen::MatrixXd& y) {
+    masked_forward(network, x, mask, y);
+};
 using Network = Sequential<StochasticDepth<Residual<L>>>;
 static_assert(writes_under<Network, SurvivalMask> && writes_under<Network, SurvivalMasks>);
 static_assert(!writes_under<Network, int> && !writes_under<Network, Eigen::VectorXd>);

@@ -26,7 +26,7 @@ namespace {
 
 /// A layer is a value: copied, moved, assigned; nothing else owns it.
 template <class Layer>
-constexpr bool is_value = std::copyable<Layer> && std::is_nothrow_move_constructible_v<Layer> &&
+constexpr bool is_value = std::copyable<Layer>&& std::is_nothrow_move_constructible_v<Layer> &&
                           !std::is_polymorphic_v<Layer>;
 
 enum class Kind { plain, elementwise, network };
@@ -57,8 +57,10 @@ constexpr bool all_layers() {
     static_assert(is_differentiable<Residual<L, L>>(Kind::network));
     static_assert(is_differentiable<Skippable>(Kind::network));
     static_assert(is_differentiable<StochasticDepth<Skippable>>(Kind::network));
-    static_assert(is_differentiable<Sequential<L, Stack<Skippable>, ReLU<Scalar>, L>>(Kind::network));
-    static_assert(is_differentiable<Residual<Sequential<Skippable, Stack<Skippable>>>>(Kind::network));
+    static_assert(
+        is_differentiable<Sequential<L, Stack<Skippable>, ReLU<Scalar>, L>>(Kind::network));
+    static_assert(
+        is_differentiable<Residual<Sequential<Skippable, Stack<Skippable>>>>(Kind::network));
 
     static_assert(!detail::has_skippable_layers<L>);
     static_assert(!detail::has_skippable_layers<Residual<Branch>>);
@@ -79,7 +81,8 @@ static_assert(MaskedNetwork<Sequential<Linear<double>, StochasticDepth<Residual<
 const auto square = elementwise<float>([](float z) { return z * z; });
 using Square = std::remove_const_t<decltype(square)>;
 static_assert(ElementwiseLayer<Square> && !DifferentiableLayer<Square>);
-const auto cube = elementwise<float>([](float z) { return z * z * z; }, [](float z) { return 3 * z * z; });
+const auto cube =
+    elementwise<float>([](float z) { return z * z * z; }, [](float z) { return 3 * z * z; });
 using Cube = std::remove_const_t<decltype(cube)>;
 static_assert(ElementwiseLayer<Cube> && DifferentiableLayer<Cube>);
 
@@ -89,7 +92,8 @@ struct Doubling {
     Index output_size(Index input_size) const { return input_size; }
     void forward(const ConstMatrixRef<double>& x, MatrixRef<double> y) const { y = 2.0 * x; }
 };
-static_assert(ForwardLayer<Doubling> && !ElementwiseLayer<Doubling> && !DifferentiableLayer<Doubling>);
+static_assert(ForwardLayer<Doubling> && !ElementwiseLayer<Doubling> &&
+              !DifferentiableLayer<Doubling>);
 static_assert(!MaskedNetwork<Doubling> && MaskedNetwork<StochasticDepth<Doubling>>);
 
 struct NoScalar {
@@ -113,15 +117,24 @@ static_assert(!ForwardLayer<ForwardIsNotConst> && !ForwardLayer<CannotBeCopied>)
 
 // Composition refuses what is no layer.
 template <class... Layers>
-constexpr bool in_sequence = requires { typename Sequential<Layers...>; };
+constexpr bool in_sequence = requires {
+    typename Sequential<Layers...>;
+};
 template <class Layer>
-constexpr bool in_stack = requires { typename Stack<Layer>; };
+constexpr bool in_stack = requires {
+    typename Stack<Layer>;
+};
 template <class Branch, class... Shortcut>
-constexpr bool as_residual = requires { typename Residual<Branch, Shortcut...>; };
+constexpr bool as_residual = requires {
+    typename Residual<Branch, Shortcut...>;
+};
 template <class Layer>
-constexpr bool skippable = requires { typename StochasticDepth<Layer>; };
+constexpr bool skippable = requires {
+    typename StochasticDepth<Layer>;
+};
 
-static_assert(in_sequence<Doubling> && in_stack<Doubling> && as_residual<Doubling> && skippable<Doubling>);
+static_assert(in_sequence<Doubling> && in_stack<Doubling> && as_residual<Doubling> &&
+              skippable<Doubling>);
 static_assert(as_residual<Doubling, Linear<double>>);
 static_assert(!in_sequence<> && !in_sequence<NoSize> && !in_sequence<Doubling, NoSize>);
 static_assert(!in_stack<NoSize> && !as_residual<NoSize> && !as_residual<Doubling, NoSize>);

@@ -37,7 +37,8 @@ template <class Layer>
 
 /// The largest |actual - expected| in units of the entry's own size; entries below a thousandth of the
 /// largest count as that large.
-[[nodiscard]] inline double relative_error(const Matrix<double>& actual, const Matrix<double>& expected) {
+[[nodiscard]] inline double relative_error(const Matrix<double>& actual,
+                                           const Matrix<double>& expected) {
     const double floor = 1e-3 * (expected.size() == 0 ? 0 : expected.cwiseAbs().maxCoeff());
     double largest = 0;
     for (Index k = 0; k < expected.size(); ++k) {
@@ -80,16 +81,19 @@ void visit_with_gradient(Layer& layer, typename Layer::Gradient& gradient, const
     detail::visit_parameters(
         layer,
         [&](const char* name, auto& parameter, auto& slope) {
-            visit(name, Ref(Eigen::Map<Matrix<typename Layer::Scalar>>(parameter.data(), parameter.rows(),
-                                                                       parameter.cols())),
-                  Ref(Eigen::Map<Matrix<typename Layer::Scalar>>(slope.data(), slope.rows(), slope.cols())));
+            visit(name,
+                  Ref(Eigen::Map<Matrix<typename Layer::Scalar>>(parameter.data(), parameter.rows(),
+                                                                 parameter.cols())),
+                  Ref(Eigen::Map<Matrix<typename Layer::Scalar>>(slope.data(), slope.rows(),
+                                                                 slope.cols())));
         },
         gradient);
 }
 
 /// The gradient's matrices, one after another in one column.
 template <class Layer>
-[[nodiscard]] Vector<typename Layer::Scalar> flattened(Layer layer, typename Layer::Gradient gradient) {
+[[nodiscard]] Vector<typename Layer::Scalar> flattened(Layer layer,
+                                                       typename Layer::Gradient gradient) {
     std::vector<typename Layer::Scalar> numbers;
     visit_with_gradient(layer, gradient, [&](const char*, const auto&, const auto& slope) {
         numbers.insert(numbers.end(), slope.data(), slope.data() + slope.size());
@@ -109,8 +113,9 @@ struct AnyPass {
     std::function<Vector<Scalar>()> gradient;
     std::function<void()> set_zero;
     /// Calls visit(layer, name, parameter, slope) with a copy of the layer that holds the parameter.
-    using Visit = std::function<void(const std::function<Matrix<Scalar>(const ConstMatrixRef<Scalar>&)>& layer,
-                                     const char* name, MatrixRef<Scalar> parameter, MatrixRef<Scalar> slope)>;
+    using Visit = std::function<void(
+        const std::function<Matrix<Scalar>(const ConstMatrixRef<Scalar>&)>& layer, const char* name,
+        MatrixRef<Scalar> parameter, MatrixRef<Scalar> slope)>;
     std::function<void(const Visit&)> visit;
 };
 
@@ -195,18 +200,18 @@ template <ForwardLayer Layer>
 
 /// Blocks, maps, expressions and transposes bind to what the layer's own `forward` takes.
 template <class Layer, class Scalar = typename Layer::Scalar>
-concept TakesWhatEigenRefTakes =
-    requires(const Layer& layer, const Matrix<Scalar>& x, Matrix<Scalar>& y,
-             const Eigen::Map<const Matrix<Scalar>>& map, Eigen::Map<Matrix<Scalar>> y_map,
-             const Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>& row_major) {
-        layer.forward(x, y);
-        layer.forward(x.block(0, 0, 1, 1), y.block(0, 0, 1, 1));
-        layer.forward(map, y_map);
-        layer.forward(x.col(0), y.col(0));
-        layer.forward(x + x, y.leftCols(1));
-        layer.forward(x.transpose(), y);
-        layer.forward(row_major, y);
-    };
+concept TakesWhatEigenRefTakes = requires(
+    const Layer& layer, const Matrix<Scalar>& x, Matrix<Scalar>& y,
+    const Eigen::Map<const Matrix<Scalar>>& map, Eigen::Map<Matrix<Scalar>> y_map,
+    const Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>& row_major) {
+    layer.forward(x, y);
+    layer.forward(x.block(0, 0, 1, 1), y.block(0, 0, 1, 1));
+    layer.forward(map, y_map);
+    layer.forward(x.col(0), y.col(0));
+    layer.forward(x + x, y.leftCols(1));
+    layer.forward(x.transpose(), y);
+    layer.forward(row_major, y);
+};
 
 /// Shapes, places in memory and company: nothing of these changes what a layer computes.
 template <class Scalar>
@@ -271,7 +276,8 @@ void check_forward(const std::string& name, const AnyLayer<Scalar>& layer, Index
 
 /// A layer with one input size refuses any other one, in every call, and says which layer refuses it.
 template <class Scalar>
-void check_refusal_of_other_inputs(const AnyLayer<Scalar>& layer, Index inputs, const std::string& who) {
+void check_refusal_of_other_inputs(const AnyLayer<Scalar>& layer, Index inputs,
+                                   const std::string& who) {
     const Index outputs = layer.output_size(inputs);
     for (const Index wrong : {Index{0}, inputs - 1, inputs + 1}) {
         const std::string expected =
@@ -362,8 +368,8 @@ void check_backward(const std::string& name, const AnyLayer<Scalar>& layer, Inde
     CHECK(refused(outputs, batch - 1, inputs, batch) ==
           detail::message(name, ": output must have ", batch, " columns, got ", batch - 1));
     const auto dx_message = [&](Index rows, Index columns) {
-        return detail::message(name, ": dx must be [", inputs, " x ", batch, "], got [", rows, " x ",
-                               columns, "]");
+        return detail::message(name, ": dx must be [", inputs, " x ", batch, "], got [", rows,
+                               " x ", columns, "]");
     };
     CHECK(refused(outputs, batch, inputs + 1, batch) == dx_message(inputs + 1, batch));
     CHECK(refused(outputs, batch, inputs, batch + 1) == dx_message(inputs, batch + 1));
@@ -409,11 +415,13 @@ inline void check_derivatives(const AnyLayer<double>& layer, Index inputs, Deriv
     pass.forward(x, y);
     pass.backward(x, dy, dx);
     CHECK(relative_error(dx, differences(x, dy, h, [&] { return layer.run(x); })) <= tolerance);
-    pass.visit([&](const auto& copy, const char* name, MatrixRef<double> parameter, MatrixRef<double> slope) {
+    pass.visit([&](const auto& copy, const char* name, MatrixRef<double> parameter,
+                   MatrixRef<double> slope) {
         INFO(name);
         REQUIRE(slope.rows() == parameter.rows());
         REQUIRE(slope.cols() == parameter.cols());
-        CHECK(relative_error(slope, differences(parameter, dy, h, [&] { return copy(x); })) <= tolerance);
+        CHECK(relative_error(slope, differences(parameter, dy, h, [&] { return copy(x); })) <=
+              tolerance);
     });
 }
 

@@ -16,7 +16,8 @@ namespace stochastic_depth::test {
 template <class Scalar, int Inputs = Eigen::Dynamic, int Outputs = Eigen::Dynamic>
 [[nodiscard]] Linear<Scalar, Inputs, Outputs> linear(Philox& random, Index inputs, Index outputs) {
     const double size = 1.5 / std::sqrt(static_cast<double>(inputs));
-    const Matrix<Scalar> weights = static_cast<Scalar>(size) * random_matrix<Scalar>(random, outputs, inputs);
+    const Matrix<Scalar> weights =
+        static_cast<Scalar>(size) * random_matrix<Scalar>(random, outputs, inputs);
     const Vector<Scalar> bias = random_matrix<Scalar>(random, outputs, 1);
     return {weights, bias};
 }

@@ -29,8 +29,9 @@ template <class A, class B>
     using Scalar = typename A::Scalar;
     const Matrix<Scalar> left = a, right = b;
     return left.rows() == right.rows() && left.cols() == right.cols() &&
-           (left.size() == 0 || std::memcmp(left.data(), right.data(),
-                                            static_cast<std::size_t>(left.size()) * sizeof(Scalar)) == 0);
+           (left.size() == 0 ||
+            std::memcmp(left.data(), right.data(),
+                        static_cast<std::size_t>(left.size()) * sizeof(Scalar)) == 0);
 }
 
 /// The largest entry of |a - b|; 0 for no entries, NaN where either has one.
@@ -39,7 +40,8 @@ template <class A, class B>
     double largest = 0;
     for (Index j = 0; j < a.cols(); ++j)
         for (Index i = 0; i < a.rows(); ++i) {
-            const double difference = std::abs(static_cast<double>(a(i, j)) - static_cast<double>(b(i, j)));
+            const double difference =
+                std::abs(static_cast<double>(a(i, j)) - static_cast<double>(b(i, j)));
             if (!(difference <= largest)) largest = difference;
         }
     return largest;
