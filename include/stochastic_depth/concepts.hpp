@@ -42,6 +42,19 @@ concept ElementwiseLayer =
         { layer.value(z) } -> std::convertible_to<typename Layer::Scalar>;
     };
 
+namespace detail {
+
+/// Whether the parts of a layer made of layers are differentiable; a layer without parts has none in the way.
+template <class Layer>
+inline constexpr bool parts_are_differentiable = [] {
+    if constexpr (requires { Layer::parts_are_differentiable; })
+        return Layer::parts_are_differentiable;
+    else
+        return true;
+}();
+
+}  // namespace detail
+
 /// A layer that gradients pass through.
 ///
 /// Beyond the syntax: `forward(x, y, cache)` computes what `forward(x, y)` computes and leaves in the
@@ -51,7 +64,7 @@ concept ElementwiseLayer =
 ///
 /// Models: every layer of the library.
 template <class Layer>
-concept DifferentiableLayer = ForwardLayer<Layer> &&
+concept DifferentiableLayer = ForwardLayer<Layer> && detail::parts_are_differentiable<Layer> &&
     requires(const Layer& layer, const ConstMatrixRef<typename Layer::Scalar>& x,
              MatrixRef<typename Layer::Scalar> y, typename Layer::Cache& cache,
              typename Layer::Gradient& gradient) {

@@ -57,6 +57,7 @@ public:
     using Scalar = typename Layer::Scalar;
     using Shortcut = typename detail::ShortcutOf<Layer>::type;
     static constexpr bool has_skippable_layers = true;
+    static constexpr bool parts_are_differentiable = DifferentiableLayer<Layer>;
     static_assert(!detail::has_skippable_layers<Shortcut>,
                   "what stands in for a skipped layer cannot be skipped itself");
 

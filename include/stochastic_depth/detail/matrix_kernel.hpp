@@ -177,12 +177,14 @@ template <int Lanes, int Packets, class Scalar>
 void run_packed_steps(Index row, Index last, Index columns, Index& inner, LeftFactor<Scalar>& left,
                       Start<Scalar>& start, RightFactor<Scalar>& right, Destination<Scalar> out,
                       Scalar* packed) {
-    const Index height = last + Lanes;
+    // A band of one packet begins above its row where it overlaps the band before.
+    const Index top = std::min<Index>(last, 0);
+    const Index height = last + Lanes - top;
     for (;;) {
         const Index steps = std::min(packed_inner, inner);
         for (Index k = 0; k < steps; ++k)
-            std::copy_n(left.data + row + k * left.stride, height, packed + k * height);
-        const LeftFactor<Scalar> weights{packed - row, height};
+            std::copy_n(left.data + row + top + k * left.stride, height, packed + k * height);
+        const LeftFactor<Scalar> weights{packed - row - top, height};
         if (steps == inner) {
             left = weights;
             return;

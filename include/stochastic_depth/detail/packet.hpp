@@ -69,7 +69,12 @@ public:
         return Packet{Eigen::internal::psub(a.register_, b.register_)};
     }
     friend EIGEN_ALWAYS_INLINE Packet operator*(Packet a, Packet b) {
-        return Packet{Eigen::internal::pmul(a.register_, b.register_)};
+        Packet product{Eigen::internal::pmul(a.register_, b.register_)};
+        // g++ would contract this product and a sum that uses it, in some instantiations and not in others.
+#if defined(__GNUC__) && !defined(__clang__)
+        EIGEN_OPTIMIZATION_BARRIER(product.register_);
+#endif
+        return product;
     }
     /// The larger of each pair; a where a is NaN.
     friend EIGEN_ALWAYS_INLINE Packet max(Packet a, Packet b) {
@@ -93,11 +98,18 @@ public:
     EIGEN_ALWAYS_INLINE Packet on_each_lane(const Function& function) const {
         alignas(64) Array<Scalar, Lanes> values;
         store(values);
-        for (Scalar& value : values) value = function(value);
+        apply(function, values);
         return load(values);
     }
 
 private:
+    /// Not inlined: how g++ contracts the function's products and sums, with each other and with what follows,
+    /// would depend on the place that it is inlined into.
+    template <class Function>
+    [[gnu::noinline]] static void apply(const Function& function, Scalar* values) {
+        for (int lane = 0; lane < Lanes; ++lane) values[lane] = function(values[lane]);
+    }
+
     Register register_;
 };
 

@@ -12,6 +12,10 @@
 /// How composites treat their parts alike, whether these are composites themselves or plain layers.
 namespace stochastic_depth::detail {
 
+/// Whether layers compute in one Scalar.
+template <class First, class... Others>
+inline constexpr bool one_scalar = (std::is_same_v<typename First::Scalar, typename Others::Scalar> && ...);
+
 /// Whether a layer is skippable or contains skippable layers. Composites say so; any other layer has none.
 template <class Layer>
 inline constexpr bool has_skippable_layers = [] {

@@ -16,13 +16,14 @@ namespace stochastic_depth {
 /// With the identity as shortcut, the addition happens in the branch's last matrix product.
 /// \source He et al. 2016, Deep Residual Learning, Eq. (1) and (2).
 template <ForwardLayer Branch, ForwardLayer Shortcut = Identity<typename Branch::Scalar>>
+    requires(detail::one_scalar<Branch, Shortcut>)
 class Residual {
 public:
     using Scalar = typename Branch::Scalar;
-    static_assert(std::is_same_v<Scalar, typename Shortcut::Scalar>,
-                  "branch and shortcut compute in one Scalar");
     static constexpr bool has_skippable_layers =
         detail::has_skippable_layers<Branch> || detail::has_skippable_layers<Shortcut>;
+    static constexpr bool parts_are_differentiable = 
+        DifferentiableLayer<Branch> && DifferentiableLayer<Shortcut>;
 
     explicit Residual(Branch branch, Shortcut shortcut = Shortcut())
         : branch_(std::move(branch)), shortcut_(std::move(shortcut)) {}

@@ -44,13 +44,12 @@ private:
 ///
 /// A Linear and the element-wise layers after it run as one pass, found at compile time.
 template <ForwardLayer... Layers>
-    requires(sizeof...(Layers) > 0)
+    requires(sizeof...(Layers) > 0) && (detail::one_scalar<Layers...>)
 class Sequential {
 public:
     using Scalar = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
-    static_assert((std::is_same_v<Scalar, typename Layers::Scalar> && ...),
-                  "the layers of a Sequential compute in one Scalar");
     static constexpr bool has_skippable_layers = (detail::has_skippable_layers<Layers> || ...);
+    static constexpr bool parts_are_differentiable = (DifferentiableLayer<Layers> && ...);
     static constexpr std::size_t size = sizeof...(Layers);
 
     explicit Sequential(Layers... layers) : layers_(std::move(layers)...) {}
