@@ -18,9 +18,9 @@ namespace fashion_mnist {
 /// Every layer runs, as if none had been skipped in training.
 struct FullDepth {
     template <sd::MaskedNetwork Network>
-    [[nodiscard]] sd::Expectation<float> operator()(const Network& network,
+    [[nodiscard]] sd::ExpectationResult<float> operator()(const Network& network,
                                                     const sd::ConstMatrixRef<float>& x) const {
-        sd::Expectation<float> result;
+        sd::ExpectationResult<float> result;
         result.mean = network(x, sd::SurvivalMask::all(network.depth()));
         result.layer_evaluations = static_cast<double>(network.depth());
         return result;

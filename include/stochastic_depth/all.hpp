@@ -5,7 +5,7 @@
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/expectation/enumerate_masks.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
-#include <stochastic_depth/expectation/expectation.hpp>
+#include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <stdexcept>
 
-#include <stochastic_depth/expectation/expectation.hpp>
+#include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/prefix_tree.hpp>
 
 namespace stochastic_depth {
@@ -44,7 +44,7 @@ public:
     /// \complexity     2^L - 1 layer evaluations for each column, and one of the layers after the last
     ///                 skippable one for each mask; O(L) blocks of memory for each thread.
     template <MaskedNetwork Network>
-    [[nodiscard]] Expectation<typename Network::Scalar> operator()(
+    [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         using Scalar = typename Network::Scalar;
         const Index outputs = network.output_size(x.rows());
@@ -54,7 +54,7 @@ public:
                 "ExactExpectation: depth ", network.depth(), " takes ", evaluations,
                 " layer evaluations for each column, and max_layer_evaluations is ",
                 options_.max_layer_evaluations, "; raise it, or sample with MonteCarloExpectation"));
-        Expectation<Scalar> result;
+        ExpectationResult<Scalar> result;
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.setConstant(outputs, x.cols(), Scalar(0));

@@ -9,7 +9,7 @@
 
 #include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/detail/parallel.hpp>
-#include <stochastic_depth/expectation/expectation.hpp>
+#include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 
@@ -85,12 +85,12 @@ public:
     /// \throws std::invalid_argument  if the network cannot take x.
     /// \complexity     `samples` masked forward passes for each column.
     template <MaskedNetwork Network>
-    [[nodiscard]] Expectation<typename Network::Scalar> operator()(
+    [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         using Scalar = typename Network::Scalar;
         const Index outputs = network.output_size(x.rows());
         const MaskSampler sampler{network.survival_probabilities(), options_.seed};
-        Expectation<Scalar> result;
+        ExpectationResult<Scalar> result;
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.resize(outputs, x.cols());

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include <stochastic_depth/detail/columns.hpp>
-#include <stochastic_depth/expectation/expectation.hpp>
+#include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/layers/stack.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
@@ -114,13 +114,13 @@ public:
     /// \throws std::invalid_argument  if the network cannot take x.
     /// \complexity     L layer evaluations for each column.
     template <MaskedNetwork Network>
-    [[nodiscard]] Expectation<typename Network::Scalar> operator()(
+    [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         using Scalar = typename Network::Scalar;
         const Index outputs = network.output_size(x.rows());
         detail::Activations<Scalar> activations(x, detail::widest(network, x.rows()));
         detail::ScaledPass<Scalar>(activations).run(network);
-        Expectation<Scalar> result;
+        ExpectationResult<Scalar> result;
         result.mean.resize(outputs, x.cols());
         detail::copy_columns(activations.current(), result.mean);
         result.variance.setConstant(outputs, x.cols(), std::numeric_limits<Scalar>::quiet_NaN());

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cstdint>
-
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
@@ -11,7 +9,7 @@ namespace stochastic_depth {
 /// ExactExpectation, MonteCarloExpectation and WeightScaling all answer with one; a quantity that a method
 /// cannot tell is NaN.
 template <class Scalar>
-struct Expectation {
+struct ExpectationResult {
     /// E[NN(x, S)] or its estimate, [outputs x batch].
     Matrix<Scalar> mean;
     /// Var[NN(x, S)] or its estimate, [outputs x batch].
