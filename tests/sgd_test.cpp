@@ -135,7 +135,7 @@ void step_under(Network& network, Sgd<Network>& optimizer, typename Network::Gra
                 detail::Record<Network>& record, const SurvivalMask& mask,
                 const Eigen::MatrixXd& x) {
     Matrix<double> h = x;
-    detail::record(network, h, record, detail::MaskOfBatch{mask});
+    detail::record(network, h, record, detail::MaskView{mask});
     h.setOnes();  // the gradient of the sum of the outputs
     detail::backpropagate(network, h, record, gradient);
     optimizer.step(network, gradient);
@@ -205,7 +205,7 @@ TEST_CASE("Sgd: with one mask for each sample, one survivor suffices to move a l
     detail::Record<Stack<Block>> record;
     const auto masks = SurvivalMasks::from_masks({{1, 0, 0}, {1, 0, 0}, {0, 0, 1}});
     Matrix<double> h = Eigen::MatrixXd::Constant(2, 3, 0.5);
-    detail::record(network, h, record, detail::MaskOfSample{masks});
+    detail::record(network, h, record, detail::MaskView{masks});
     h.setOnes();
     detail::backpropagate(network, h, record, gradient);
     optimizer.step(network, gradient);

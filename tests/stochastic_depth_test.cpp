@@ -549,7 +549,7 @@ struct RecordedPass {
 
     /// Adds the gradient of sum(NN(x, S)).
     void run(const Network& network, Matrix<double> h, const SurvivalMasks& masks) {
-        detail::record(network, h, cache, detail::MaskOfSample{masks});
+        detail::record(network, h, cache, detail::MaskView{masks});
         h.setOnes();
         detail::backpropagate(network, h, cache, gradient);
     }
@@ -609,13 +609,13 @@ void check_masked_gradients(const std::string& name, const Network& network, Ind
     for (std::uint64_t bits = 0; bits < std::uint64_t{1} << depth; ++bits) {
         const SurvivalMask mask = mask_of(depth, bits);
         INFO(to_string(mask));
-        check_masked_gradient(network, x, mask, detail::MaskOfBatch{mask});
+        check_masked_gradient(network, x, mask, detail::MaskView{mask});
     }
     for (std::uint32_t seed = 0; seed < 3; ++seed) {
         SurvivalMasks masks{depth, 6};
         std::mt19937_64 bits{seed};
         for (Index l = 0; l < depth; ++l) masks.set_word(l, 0, bits());
-        check_masked_gradient(network, x, masks, detail::MaskOfSample{masks});
+        check_masked_gradient(network, x, masks, detail::MaskView{masks});
     }
 }
 

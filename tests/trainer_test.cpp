@@ -495,7 +495,7 @@ TEST_CASE(
     for (const auto& row : rows) {
         auto gradient = network.zero_gradient();
         Matrix<double> h = x;
-        detail::record(network, h, record, detail::MaskOfBatch{row.mask});
+        detail::record(network, h, record, detail::MaskView{row.mask});
         CHECK(largest_difference(h, row.output) <= 1e-14);
         Matrix<double> d(2, batch);
         (void)loss.value_and_gradient(h, t, d);
@@ -532,7 +532,7 @@ TEST_CASE(
         const auto all = SurvivalMasks::from_masks(masks);
         auto gradient = network.zero_gradient();
         Matrix<double> h = x.replicate(1, 16);
-        detail::record(network, h, record, detail::MaskOfSample{all});
+        detail::record(network, h, record, detail::MaskView{all});
         Matrix<double> d(2, 16 * batch);
         (void)loss.value_and_gradient(h, t.replicate(1, 16), d);
         // Each mask with its probability in place of the mean's 1/16.

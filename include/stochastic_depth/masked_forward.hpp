@@ -33,7 +33,7 @@ void masked_forward(const Network& network, const ConstMatrixRef<typename Networ
                     const SurvivalMask& mask, MatrixRef<typename Network::Scalar> y) {
     detail::check_forward("masked_forward", network, x, y);
     detail::check_mask("masked_forward", network, mask);
-    detail::run_masked(network, x, detail::MaskOfBatch{mask}, y);
+    detail::run_masked(network, x, detail::MaskView{mask}, y);
 }
 
 /// y(:, j) = NN(x(:, j), S_j), one mask for each sample: each layer gathers the columns that keep it, runs
@@ -49,7 +49,7 @@ void masked_forward(const Network& network, const ConstMatrixRef<typename Networ
                     const SurvivalMasks& masks, MatrixRef<typename Network::Scalar> y) {
     detail::check_forward("masked_forward", network, x, y);
     detail::check_masks("masked_forward", network, masks, x.cols());
-    detail::run_masked(network, x, detail::MaskOfSample{masks}, y);
+    detail::run_masked(network, x, detail::MaskView{masks}, y);
 }
 
 /// NN(x, S), [outputs x batch]: what `network(x, mask)` calls.

@@ -110,31 +110,11 @@ public:
         detail::forward_fused(layer_, x, y, epilogue);
     }
 
-    void propagate(detail::Activations<Scalar>& activations, const detail::MaskOfBatch& mask) const {
-        if (mask.keeps(0))
-            detail::propagate(layer_, activations, mask.from(1));
-        else if constexpr (!identity_shortcut)
-            activations.run(shortcut());
-    }
-
-    void propagate(detail::Activations<Scalar>& activations, const detail::MaskOfSample& mask) const {
-        const Index batch = activations.current().cols();
-        const detail::ScratchArray<Index> survivors(batch);
-        const Index kept = mask.list_survivors(batch, survivors.data());
-        if (kept == batch) return detail::propagate(layer_, activations, mask.from(1));
-        if (kept == 0) {
-            if constexpr (!identity_shortcut) activations.run(shortcut());
-            return;
-        }
-        const Index features = activations.current().rows();
-        detail::ScratchMatrix<Scalar> x(features, kept);
-        detail::gather(activations.current(), survivors.data(), *x);
-        const detail::ScratchArray<Index> samples(kept);
-        for (Index k = 0; k < kept; ++k) samples[k] = mask.sample(survivors[k]);
-        detail::Activations<Scalar> active(*x, detail::widest(layer_, features));
-        detail::propagate(layer_, active, mask.from(1).with(samples.data()));
-        if constexpr (!identity_shortcut) run_shortcut(activations, survivors.data(), kept);
-        detail::scatter(active.current(), survivors.data(), activations.writable());
+    void propagate(detail::Activations<Scalar>& activations, const detail::MaskView& mask) const {
+        if (mask.is_one_for_all())
+            run_all(activations, mask, mask.keeps(0));
+        else
+            run_survivors(activations, mask);
     }
 
     [[nodiscard]] Index widest(Index input_size) const { return detail::widest(layer_, input_size); }
@@ -245,6 +225,31 @@ public:
 
 private:
     static constexpr bool identity_shortcut = std::is_same_v<Shortcut, Identity<Scalar>>;
+
+    /// The same for every column.
+    void run_all(detail::Activations<Scalar>& activations, const detail::MaskView& mask, bool keeps) const {
+        if (keeps)
+            detail::propagate(layer_, activations, mask.from(1));
+        else if constexpr (!identity_shortcut)
+            activations.run(shortcut());
+    }
+
+    /// Gathers the columns that keep the layer, runs on them alone, and scatters the result.
+    void run_survivors(detail::Activations<Scalar>& activations, const detail::MaskView& mask) const {
+        const Index batch = activations.current().cols();
+        const detail::ScratchArray<Index> survivors(batch);
+        const Index kept = mask.list_survivors(batch, survivors.data());
+        if (kept == batch || kept == 0) return run_all(activations, mask, kept == batch);
+        const Index features = activations.current().rows();
+        detail::ScratchMatrix<Scalar> x(features, kept);
+        detail::gather(activations.current(), survivors.data(), *x);
+        const detail::ScratchArray<Index> samples(kept);
+        for (Index k = 0; k < kept; ++k) samples[k] = mask.sample(survivors[k]);
+        detail::Activations<Scalar> active(*x, detail::widest(layer_, features));
+        detail::propagate(layer_, active, mask.from(1).with(samples.data()));
+        if constexpr (!identity_shortcut) run_shortcut(activations, survivors.data(), kept);
+        detail::scatter(active.current(), survivors.data(), activations.writable());
+    }
 
     /// Runs the shortcut on the columns that are not in the list, and leaves room for the others.
     void run_shortcut(detail::Activations<Scalar>& activations, const Index* survivors, Index kept) const {

@@ -2,10 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
-#include <cstdint>
 #include <type_traits>
-#include <vector>
 
 #include <stochastic_depth/concepts.hpp>
 
@@ -55,40 +52,6 @@ template <class Layer>
 void write_enclosing_layers(const Layer& layer, Index*& first, Index& next, Index enclosing) {
     if constexpr (has_skippable_layers<Layer>) layer.write_enclosing_layers(first, next, enclosing);
 }
-
-/// Counts the evaluations of skippable layers under one mask for each sample: layers inside a skipped one
-/// don't run, whatever the mask says of them.
-class EvaluationsUnderMasks {
-public:
-    template <class Network>
-    explicit EvaluationsUnderMasks(const Network& network)
-        : enclosing_(static_cast<std::size_t>(detail::depth(network))) {
-        Index* first = enclosing_.data();
-        Index next = 0;
-        write_enclosing_layers(network, first, next, -1);
-    }
-
-    /// \param masks  SurvivalMasks of the network's depth.
-    template <class Masks>
-    [[nodiscard]] double operator()(const Masks& masks) {
-        double count = 0;
-        reached_.assign(enclosing_.size(), {});
-        for (std::size_t l = 0; l < enclosing_.size(); ++l) {
-            const auto words = masks.words(static_cast<Index>(l));
-            reached_[l].assign(words.begin(), words.end());
-            for (std::size_t w = 0; w < reached_[l].size(); ++w) {
-                if (enclosing_[l] >= 0)
-                    reached_[l][w] &= reached_[static_cast<std::size_t>(enclosing_[l])][w];
-                count += std::popcount(reached_[l][w]);
-            }
-        }
-        return count;
-    }
-
-private:
-    std::vector<Index> enclosing_;
-    std::vector<std::vector<std::uint64_t>> reached_;
-};
 
 /// The largest number of rows that activations have on their way through a layer.
 template <class Layer>

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
+#include <utility>
 
 #include <stochastic_depth/expectation/expectation_result.hpp>
-#include <stochastic_depth/expectation/prefix_tree.hpp>
+#include <stochastic_depth/expectation/progress.hpp>
+#include <stochastic_depth/expectation/walk_tree.hpp>
 
 namespace stochastic_depth {
 
@@ -14,6 +15,8 @@ struct ExactExpectationOptions {
     unsigned threads = 1;
     /// The most evaluations of skippable layers that one column may take: 2^L - 1 for L layers with p < 1.
     std::uint64_t max_layer_evaluations = std::uint64_t{1} << 28;
+    /// Told of the progress; when it asks to stop, Cancelled is thrown.
+    ProgressCallback progress = nullptr;
 };
 
 /// Exact mean and variance of the network output over all 2^L survival masks,
@@ -32,8 +35,8 @@ public:
     ExactExpectation() = default;
 
     /// \throws std::invalid_argument  if options.threads is 0.
-    explicit ExactExpectation(ExactExpectationOptions options) : options_(options) {
-        if (options.threads < 1) detail::refuse("ExactExpectation: threads must be at least 1, got 0");
+    explicit ExactExpectation(ExactExpectationOptions options) : options_(std::move(options)) {
+        if (options_.threads < 1) detail::refuse("ExactExpectation: threads must be at least 1, got 0");
     }
 
     /// \param network  L skippable layers.
@@ -41,6 +44,7 @@ public:
     /// \returns        Mean and variance, [outputs x batch]; standard errors of 0.
     /// \throws std::invalid_argument  if the network cannot take x.
     /// \throws std::length_error      if the evaluations exceed the budget; nothing has run then.
+    /// \throws Cancelled              if the progress callback asks to stop.
     /// \complexity     2^L - 1 layer evaluations for each column, and one of the layers after the last
     ///                 skippable one for each mask; O(L) blocks of memory for each thread.
     template <MaskedNetwork Network>
@@ -48,19 +52,16 @@ public:
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         using Scalar = typename Network::Scalar;
         const Index outputs = network.output_size(x.rows());
-        const double evaluations = detail::EvaluationCount::of(network);
-        if (!(evaluations <= static_cast<double>(options_.max_layer_evaluations)))
-            throw std::length_error(detail::message(
-                "ExactExpectation: depth ", network.depth(), " takes ", evaluations,
-                " layer evaluations for each column, and max_layer_evaluations is ",
-                options_.max_layer_evaluations, "; raise it, or sample with MonteCarloExpectation"));
+        const Eigen::VectorXd p = network.survival_probabilities();
         ExpectationResult<Scalar> result;
+        result.layer_evaluations =
+            detail::check_evaluations("ExactExpectation", network, p, options_.max_layer_evaluations);
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.setConstant(outputs, x.cols(), Scalar(0));
-        result.layer_evaluations = evaluations;
-        detail::PrefixTree<Scalar>(outputs, detail::widest(network, x.rows()), options_.threads)
-            .walk(network, x, {result.mean.data(), result.variance.data(), outputs});
+        detail::walk_tree<Scalar>(network, x, p, result.layer_evaluations, options_.threads,
+                                  options_.progress,
+                                  {result.mean.data(), result.variance.data(), outputs});
         return result;
     }
 

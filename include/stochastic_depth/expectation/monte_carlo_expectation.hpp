@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <stochastic_depth/detail/columns.hpp>
+#include <stochastic_depth/detail/evaluations.hpp>
 #include <stochastic_depth/detail/parallel.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/masked_forward.hpp>

@@ -2,160 +2,81 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <type_traits>
+#include <vector>
 
 #include <stochastic_depth/detail/parallel.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
-#include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/expectation/moments.hpp>
+#include <stochastic_depth/expectation/progress.hpp>
+#include <stochastic_depth/expectation/tree_walk.hpp>
+
+namespace stochastic_depth::detail {
 
 /// The tree of mask prefixes behind ExactExpectation.
 ///
 /// Masks that agree on their first layers share the work of these layers: each node of the tree is a layer
-/// reached with one prefix, and branches into the layer kept and the layer skipped. The walk is written in
-/// continuation passing: walk(layer, x, then, to) sends the activations x through a layer under every mask
-/// and calls then(y, to) for each of the outputs; `then` stands for the rest of the network, and `to` says
-/// where the mean and the variance over everything below belong.
+/// reached with one prefix, and branches into the layer kept and the layer skipped.
 ///
 /// Three phases. Wide: while there are few columns, the two children of a node stand side by side in one
 /// block, so that one product serves both. Split: once there are enough columns, blocks of them go to the
 /// threads. Deep: each block walks the rest of the tree depth first.
-///
-/// The moments combine on the way up by the law of total variance,
-///     mean = p m_active + (1 - p) m_skipped,
-///     variance = p v_active + (1 - p) v_skipped + p (1 - p) (m_active - m_skipped)^2.
-/// In the deep phase this takes no pass of its own: the skipped child is walked last, and carries its
-/// siblings' results along as a list; whoever computes its outputs combines them while they are in
-/// registers.
-namespace stochastic_depth::detail {
-
-/// Mean and variance of a block, [outputs x columns], columns `stride` apart.
-template <class Scalar>
-struct MomentsView {
-    Scalar* mean;
-    Scalar* variance;
-    Index stride;
-
-    [[nodiscard]] MomentsView from_column(Index j) const {
-        return {mean + j * stride, variance + j * stride, stride};
-    }
-};
-
-/// The moments of an active child, waiting for those of its skipped sibling.
-template <class Scalar>
-struct PendingSibling {
-    MomentsView<Scalar> active;
-    Scalar p;
-    const PendingSibling* parent;
-};
-
-/// Where the moments of a block belong, after they have been combined with the siblings that wait for them.
-template <class Scalar>
-struct Target {
-    MomentsView<Scalar> moments;
-    const PendingSibling<Scalar>* siblings = nullptr;
-};
-
-template <class Value>
-struct Moments {
-    Value mean;
-    Value variance;
-};
-
-/// Both moments over a layer that is kept with probability p.
-template <class Value>
-EIGEN_ALWAYS_INLINE Moments<Value> combine(Value p, Value q, Moments<Value> active, Moments<Value> skipped) {
-    const Value difference = active.mean - skipped.mean;
-    return {multiply_add(p, active.mean, q * skipped.mean),
-            multiply_add(p * q, difference * difference,
-                         multiply_add(p, active.variance, q * skipped.variance))};
-}
-
-/// Combines with each waiting sibling in turn, from the deepest on.
-template <class P, class Scalar>
-EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const PendingSibling<Scalar>* sibling,
-                                           Index i, Index j) {
-    for (; sibling; sibling = sibling->parent) {
-        const Index at = i + j * sibling->active.stride;
-        const Moments<P> active{P::load(sibling->active.mean + at), P::load(sibling->active.variance + at)};
-        skipped = combine(P::broadcast(sibling->p), P::broadcast(Scalar(1) - sibling->p), active, skipped);
-    }
-    return skipped;
-}
-
-/// Epilogue: the output of one mask prefix is its own mean; the variance is 0.
-template <class Scalar>
-struct StoreOutput {
-    Target<Scalar> to;
-
-    template <class P>
-    EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
-        const auto moments = combine_all(Moments<P>{value, P::broadcast(Scalar(0))}, to.siblings, i, j);
-        moments.variance.store(to.moments.variance + i + j * to.moments.stride);
-        return moments.mean;
-    }
-};
-
-/// Epilogue of the last layer of a network: both of its children at once. `value` is the branch of a
-/// residual layer with the identity as shortcut, or any other layer's output.
-template <class Scalar, bool IsBranch>
-struct StoreLastLayer {
-    const Scalar* x;
-    Index x_stride;
-    Scalar p;
-    Target<Scalar> to;
-
-    template <class P>
-    EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
-        const P skipped = P::load(x + i + j * x_stride);
-        const P difference = IsBranch ? value : value - skipped;
-        const P mean = multiply_add(P::broadcast(p), difference, skipped);
-        const P variance = P::broadcast(p * (Scalar(1) - p)) * (difference * difference);
-        const auto moments = combine_all(Moments<P>{mean, variance}, to.siblings, i, j);
-        moments.variance.store(to.moments.variance + i + j * to.moments.stride);
-        return moments.mean;
-    }
-};
-
-/// Epilogue: the mean and the variance of a skipped child.
-template <class Scalar>
-struct StoreCombined {
-    MomentsView<Scalar> skipped;
-    Target<Scalar> to;
-
-    template <class P>
-    EIGEN_ALWAYS_INLINE P operator()(P mean, Index i, Index j) const {
-        const P variance = P::load(skipped.variance + i + j * skipped.stride);
-        const auto moments = combine_all(Moments<P>{mean, variance}, to.siblings, i, j);
-        moments.variance.store(to.moments.variance + i + j * to.moments.stride);
-        return moments.mean;
-    }
-};
-
 template <class Scalar>
 class PrefixTree {
 public:
-    using Block = Eigen::Map<const Matrix<Scalar>, 0, Eigen::OuterStride<>>;
+    struct Options {
+        /// p_l of each skippable layer; a layer with p_l = 1 is not skipped, one with p_l = 0 not run, unless
+        /// derivatives are wanted.
+        const Eigen::VectorXd& survival_probabilities;
+        /// Rows of the network's output.
+        Index outputs;
+        /// The largest number of rows of activations on their way.
+        Index widest;
+        unsigned threads = 1;
+        ProgressMeter* progress = nullptr;
+    };
 
-    /// \param outputs  Rows of the network's output.
-    /// \param widest   The largest number of rows of activations on their way.
-    PrefixTree(Index outputs, Index widest, unsigned threads)
-        : outputs_(outputs), block_columns_(columns_of_block(widest)), threads_(threads) {}
+    explicit PrefixTree(const Options& options)
+        : options_(options), block_columns_(columns_of_block(options.widest)) {}
 
+    /// \param to  Where the moments go, and the derivatives if they are wanted.
     template <class Network>
     void walk(const Network& network, const ConstMatrixRef<Scalar>& x, MomentsView<Scalar> to) const {
-        const Block all(x.data(), x.rows(), x.cols(), Eigen::OuterStride<>(x.outerStride()));
-        const auto run = [&](const Block& block, Target<Scalar> target, Phase phase) {
-            walk(network, block, Output{*this}, target, phase);
+        const Block<Scalar> all(x.data(), x.rows(), x.cols(), Eigen::OuterStride<>(x.outerStride()));
+        const State whole{{to}, depth(), Phase::wide};
+        const auto run = [&](const Block<Scalar>& block, const State& state) {
+            Walk{*this}(network, block, Output{*this}, state);
         };
         if (x.cols() >= wide_columns())
-            split(all, {to}, run);
+            split(all, whole, run);
         else
-            run(all, {to}, Phase::wide);
+            run(all, whole);
     }
 
 private:
+    using Walk = TreeWalk<Scalar, PrefixTree>;
+    friend Walk;
+
     enum class Phase { wide, deep };
+
+    struct State {
+        Target<Scalar> to;
+        /// Skippable layers still to come.
+        Index layers;
+        Phase phase;
+    };
+
+    /// The end of the network.
+    struct Output {
+        using End = void;
+        const PrefixTree& tree;
+
+        void operator()(const Block<Scalar>& y, const State& state) const {
+            transform<Scalar>(y, tree.mean_of(state.to, y.cols()), StoreOutput<Scalar>{state.to});
+        }
+    };
+
+    [[nodiscard]] Index depth() const { return options_.survival_probabilities.size(); }
 
     /// As many columns as keep the blocks that are in use at a time in the second-level cache, in whole
     /// tiles of the product.
@@ -167,163 +88,120 @@ private:
 
     /// Columns to reach in the wide phase: enough blocks for the threads to share evenly.
     [[nodiscard]] Index wide_columns() const {
-        return threads_ > 1 ? 16 * std::min<Index>(threads_, 64) * block_columns_ : 2 * block_columns_;
+        return options_.threads > 1 ? 16 * std::min<Index>(options_.threads, 64) * block_columns_
+                                    : 2 * block_columns_;
     }
 
     /// Runs blocks of columns on the threads.
     template <class Run>
-    void split(const Block& x, Target<Scalar> to, const Run& run) const {
+    void split(const Block<Scalar>& x, const State& state, const Run& run) const {
         const Index blocks = (x.cols() + block_columns_ - 1) / block_columns_;
-        parallel_for(blocks, threads_, [&](Index b) {
+        parallel_for(blocks, options_.threads, [&](Index b) {
             const Index first = b * block_columns_;
             const Index columns = std::min(block_columns_, x.cols() - first);
-            run(Block(x.data() + first * x.outerStride(), x.rows(), columns,
-                      Eigen::OuterStride<>(x.outerStride())),
-                Target<Scalar>{to.moments.from_column(first)}, Phase::deep);
+            run(Block<Scalar>(x.data() + first * x.outerStride(), x.rows(), columns,
+                              Eigen::OuterStride<>(x.outerStride())),
+                State{{state.to.moments.from_column(first)}, state.layers, Phase::deep});
         });
     }
 
-    static Block as_block(Eigen::Map<Matrix<Scalar>>& matrix) {
-        return {matrix.data(), matrix.rows(), matrix.cols(), Eigen::OuterStride<>(matrix.rows())};
-    }
-
-    /// The end of the network.
-    struct Output {
-        const PrefixTree& tree;
-        void operator()(const Block& y, Target<Scalar> to, Phase) const {
-            MatrixRef<Scalar> mean = tree.mean_of(to, y.cols());
-            transform<Scalar>(y, mean, StoreOutput<Scalar>{to});
-        }
-    };
-
-    [[nodiscard]] Eigen::Map<Matrix<Scalar>, 0, Eigen::OuterStride<>> mean_of(Target<Scalar> to,
-                                                                            Index columns) const {
-        return {to.moments.mean, outputs_, columns, Eigen::OuterStride<>(to.moments.stride)};
+    [[nodiscard]] Eigen::Map<Matrix<Scalar>, 0, Eigen::OuterStride<>> mean_of(const Target<Scalar>& to,
+                                                                             Index columns) const {
+        return {to.moments.mean, options_.outputs, columns, Eigen::OuterStride<>(to.moments.stride)};
     }
 
     /// A layer with nothing to skip.
     template <class Layer, class Then>
-    void walk(const Layer& layer, const Block& x, const Then& then, Target<Scalar> to, Phase phase) const {
-        walk_plain(layer, x, then, to, phase);
-    }
-
-    template <class Layer, class Then>
-    void walk_plain(const Layer& layer, const Block& x, const Then& then, Target<Scalar> to,
-                    Phase phase) const {
-        if constexpr (std::is_same_v<Then, Output>) {
-            forward_fused(layer, x, mean_of(to, x.cols()), StoreOutput<Scalar>{to});
-        } else {
-            ScratchMatrix<Scalar> y(layer.output_size(x.rows()), x.cols());
-            forward_fused(layer, x, *y, Keep{});
-            then(as_block(*y), to, phase);
-        }
-    }
-
-    template <class... Layers, class Then>
-    void walk(const Sequential<Layers...>& network, const Block& x, const Then& then, Target<Scalar> to,
-              Phase phase) const {
-        if constexpr (has_skippable_layers<Sequential<Layers...>>)
-            walk_from<0>(network, x, then, to, phase);
+    void run(const Layer& layer, const Block<Scalar>& x, const Then& then, const State& state) const {
+        if constexpr (is_end<Then>)
+            forward_fused(layer, x, mean_of(state.to, x.cols()), StoreOutput<Scalar>{state.to});
         else
-            walk_plain(network, x, then, to, phase);
+            run_layer(layer, x, then, state);
     }
 
-    template <std::size_t I, class... Layers, class Then>
-    void walk_from(const Sequential<Layers...>& network, const Block& x, const Then& then, Target<Scalar> to,
-                   Phase phase) const {
-        constexpr std::size_t next = Sequential<Layers...>::template next_step<I>();
-        const auto& here = network.template step<I>();
-        if constexpr (next == sizeof...(Layers))
-            walk(here, x, then, to, phase);
-        else
-            walk(
-                here, x,
-                [&](const Block& y, Target<Scalar> y_to, Phase y_phase) {
-                    walk_from<next>(network, y, then, y_to, y_phase);
-                },
-                to, phase);
-    }
-
-    /// The layers of a stack from `next` on, and then the rest of the network.
+    /// A residual layer with skippable layers inside: the columns of x must stay in their places until they
+    /// are added, so nothing widens from here on.
     template <class Layer, class Then>
-    struct RestOfStack {
-        const PrefixTree& tree;
-        const std::vector<Layer>& layers;
-        std::size_t next;
-        const Then& then;
-
-        void operator()(const Block& x, Target<Scalar> to, Phase phase) const {
-            if (next == layers.size()) return then(x, to, phase);
-            // The last layer of a network is to know that it is.
-            if constexpr (std::is_same_v<Then, Output>)
-                if (next + 1 == layers.size()) return tree.walk(layers[next], x, then, to, phase);
-            tree.walk(layers[next], x, RestOfStack{tree, layers, next + 1, then}, to, phase);
-        }
-    };
-
-    template <class Layer, class Then>
-    void walk(const Stack<Layer>& stack, const Block& x, const Then& then, Target<Scalar> to,
-              Phase phase) const {
-        RestOfStack<Layer, Then>{*this, stack.layers(), 0, then}(x, to, phase);
-    }
-
-    /// A residual layer. With skippable layers inside, the columns of x must stay in their places until
-    /// they are added: nothing widens from here on.
-    template <class Branch, class Shortcut, class Then>
-    void walk(const Residual<Branch, Shortcut>& layer, const Block& x, const Then& then, Target<Scalar> to,
-              Phase phase) const {
-        if constexpr (!has_skippable_layers<Residual<Branch, Shortcut>>) {
-            walk_plain(layer, x, then, to, phase);
-        } else if (phase == Phase::wide && x.cols() > block_columns_) {
-            split(x, to, [&](const Block& block, Target<Scalar> block_to, Phase deep) {
-                walk(layer, block, then, block_to, deep);
-            });
-        } else {
-            const auto add = [&](const Block& branch, Target<Scalar> branch_to, Phase) {
-                const auto add_to = [&](const Block& shortcut, Target<Scalar> sum_to, Phase) {
-                    ScratchMatrix<Scalar> sum(branch.rows(), branch.cols());
-                    *sum = shortcut + branch;
-                    then(as_block(*sum), sum_to, Phase::deep);
-                };
-                walk(layer.shortcut(), x, add_to, branch_to, Phase::deep);
-            };
-            walk(layer.branch(), x, add, to, Phase::deep);
-        }
-    }
-
-    /// A skippable layer: one node, two children; one child where p = 1.
-    template <class Layer, class Then>
-    void walk(const StochasticDepth<Layer>& node, const Block& x, const Then& then, Target<Scalar> to,
-              Phase phase) const {
-        if (node.survival_probability().value() == 1.0)
-            walk(node.layer(), x, then, to, phase);
-        else if constexpr (std::is_same_v<Then, Output> && skips_to_identity<Layer> &&
-                           !has_skippable_layers<Layer>)
-            finish(node, x, to);
-        else if (phase == Phase::deep)
-            walk_children(node, x, then, to);
-        else if (x.cols() >= wide_columns())
-            split(x, to, [&](const Block& block, Target<Scalar> block_to, Phase deep) {
-                walk(node, block, then, block_to, deep);
+    void add(const Walk& walk, const Layer& layer, const Block<Scalar>& x, const Then& then,
+             const State& state) const {
+        if (state.phase == Phase::wide)
+            split(x, state, [&](const Block<Scalar>& block, const State& deep) {
+                walk_sum(walk, layer, block, then, deep);
             });
         else
-            widen(node, x, then, to);
+            walk_sum(walk, layer, x, then, state);
+    }
+
+    /// A skippable layer: one node, two children; one child where the other has no probability.
+    template <class Layer, class Then>
+    void at(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x, const Then& then,
+            const State& state) const {
+        constexpr bool is_last = is_end<Then> && skips_to_identity<Layer> && !has_skippable_layers<Layer>;
+        const Children children = children_of(node, state);
+        if (!is_last && children.both && state.phase == Phase::wide && x.cols() >= wide_columns())
+            return split(x, state, [&](const Block<Scalar>& block, const State& deep) {
+                walk(node, block, then, deep);
+            });
+        if (options_.progress) options_.progress->add(static_cast<double>(x.cols()));
+        if (!children.both)
+            walk_one(walk, node, x, then, state, children);
+        else if constexpr (is_last)
+            finish(node, x, state.to, children.p);
+        else if (state.phase == Phase::deep)
+            walk_both(walk, node, x, then, state, children);
+        else
+            widen(walk, node, x, then, state, children);
     }
 
     template <class Layer>
     static constexpr bool skips_to_identity =
         std::is_same_v<typename StochasticDepth<Layer>::Shortcut, Identity<Scalar>>;
 
+    /// What a node branches into.
+    struct Children {
+        Scalar p;
+        bool both;
+        /// Skippable layers still to come in each child.
+        Index layers_of_active;
+        Index layers_of_skipped;
+
+        [[nodiscard]] PendingSibling<Scalar> sibling(const MomentsView<Scalar>& active,
+                                                     const Target<Scalar>& to) const {
+            return {active, p, layers_of_active, layers_of_skipped, to.siblings};
+        }
+    };
+
     template <class Layer>
-    static Scalar p_of(const StochasticDepth<Layer>& node) {
-        return static_cast<Scalar>(node.survival_probability().value());
+    [[nodiscard]] Children children_of(const StochasticDepth<Layer>& node, const State& state) const {
+        const double p = options_.survival_probabilities(depth() - state.layers);
+        const bool both = state.to.moments.derivatives.data || (p != 0.0 && p != 1.0);
+        return {static_cast<Scalar>(p), both, state.layers - 1, state.layers - node.depth()};
+    }
+
+    template <class Layer, class Then>
+    void walk_one(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+                  const Then& then, const State& state, const Children& children) const {
+        if (children.p != Scalar(0))
+            walk(node.layer(), x, then, State{state.to, children.layers_of_active, state.phase});
+        else
+            walk_skipped(walk, node, x, then, State{state.to, children.layers_of_skipped, state.phase});
+    }
+
+    template <class Layer, class Then>
+    void walk_skipped(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+                      const Then& then, const State& state) const {
+        if constexpr (skips_to_identity<Layer>)
+            then(x, state);
+        else
+            walk(node.shortcut(), x, then, state);
     }
 
     /// The last layer of the network.
     template <class Layer>
-    void finish(const StochasticDepth<Layer>& node, const Block& x, Target<Scalar> to) const {
+    void finish(const StochasticDepth<Layer>& node, const Block<Scalar>& x, const Target<Scalar>& to,
+                Scalar p) const {
         constexpr bool has_branch = IdentityResidual<Layer>::value;
-        const StoreLastLayer<Scalar, has_branch> store{x.data(), x.outerStride(), p_of(node), to};
+        const StoreLastLayer<Scalar, has_branch> store{x.data(), x.outerStride(), p, to};
         const auto mean = mean_of(to, x.cols());
         if constexpr (has_branch)
             forward_fused(node.layer().branch(), x, mean, store);
@@ -331,91 +209,77 @@ private:
             forward_fused(node.layer(), x, mean, store);
     }
 
+    /// Memory for the moments of some columns, with the derivatives by `layers` layers where those of
+    /// `like` are wanted.
+    class ScratchMoments {
+    public:
+        ScratchMoments(const MomentsView<Scalar>& like, Index outputs, Index columns, Index layers)
+            : size_(outputs * columns),
+              memory_((2 + (like.derivatives.data ? like.derivatives.count(layers) : 0)) * size_),
+              view_{memory_.data(), memory_.data() + size_, outputs} {
+            if (like.derivatives.data)
+                view_.derivatives = {memory_.data() + 2 * size_, size_, like.derivatives.pairs};
+        }
+
+        [[nodiscard]] const MomentsView<Scalar>& operator*() const { return view_; }
+
+    private:
+        Index size_;
+        ScratchArray<Scalar> memory_;
+        MomentsView<Scalar> view_;
+    };
+
     /// Depth first: the active child, and then the skipped one, which is handed the active one's moments.
     template <class Layer, class Then>
-    void walk_children(const StochasticDepth<Layer>& node, const Block& x, const Then& then,
-                       Target<Scalar> to) const {
-        const ScratchArray<Scalar> active(2 * outputs_ * x.cols());
-        const MomentsView<Scalar> moments{active.data(), active.data() + outputs_ * x.cols(), outputs_};
-        walk(node.layer(), x, then, Target<Scalar>{moments}, Phase::deep);
-        const PendingSibling<Scalar> sibling{moments, p_of(node), to.siblings};
-        const Target<Scalar> skipped{to.moments, &sibling};
-        if constexpr (skips_to_identity<Layer>)
-            then(x, skipped, Phase::deep);
-        else
-            walk(node.shortcut(), x, then, skipped, Phase::deep);
+    void walk_both(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+                   const Then& then, const State& state, const Children& children) const {
+        const ScratchMoments active(state.to.moments, options_.outputs, x.cols(),
+                                    children.layers_of_active);
+        walk(node.layer(), x, then, State{{*active}, children.layers_of_active, Phase::deep});
+        const auto sibling = children.sibling(*active, state.to);
+        const State skipped{{state.to.moments, &sibling}, children.layers_of_skipped, Phase::deep};
+        walk_skipped(walk, node, x, then, skipped);
     }
 
     /// Both children side by side: the active one's columns, then the skipped one's.
     template <class Layer, class Then>
-    void widen(const StochasticDepth<Layer>& node, const Block& x, const Then& then, Target<Scalar> to) const {
+    void widen(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x, const Then& then,
+               const State& state, const Children& children) const {
         const Index columns = x.cols();
-        const ScratchArray<Scalar> both(4 * outputs_ * columns);
-        const MomentsView<Scalar> active{both.data(), both.data() + 2 * outputs_ * columns, outputs_};
-        const MomentsView<Scalar> skipped = active.from_column(columns);
+        const ScratchMoments both(state.to.moments, options_.outputs, 2 * columns,
+                                  children.layers_of_active);
+        const MomentsView<Scalar> skipped = (*both).from_column(columns);
         if constexpr (has_skippable_layers<Layer>) {
-            walk(node.layer(), x, then, Target<Scalar>{active}, Phase::wide);
-            walk(node.shortcut(), x, then, Target<Scalar>{skipped}, Phase::wide);
+            walk(node.layer(), x, then, State{{*both}, children.layers_of_active, Phase::wide});
+            walk_skipped(walk, node, x, then, State{{skipped}, children.layers_of_skipped, Phase::wide});
         } else {
-            ScratchMatrix<Scalar> children(node.output_size(x.rows()), 2 * columns);
-            forward_fused(node.layer(), x, children->leftCols(columns), Keep{});
+            ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), 2 * columns);
+            forward_fused(node.layer(), x, outputs->leftCols(columns), Keep{});
             if constexpr (skips_to_identity<Layer>)
-                copy_columns(x, children->rightCols(columns));
+                copy_columns(x, outputs->rightCols(columns));
             else
-                forward_fused(node.shortcut(), x, children->rightCols(columns), Keep{});
-            then(as_block(*children), Target<Scalar>{active}, Phase::wide);
+                forward_fused(node.shortcut(), x, outputs->rightCols(columns), Keep{});
+            then(as_block(*outputs), State{{*both}, children.layers_of_active, Phase::wide});
         }
-        const PendingSibling<Scalar> sibling{active, p_of(node), to.siblings};
-        transform<Scalar>(mean_of({skipped}, columns), mean_of(to, columns),
-                          StoreCombined<Scalar>{skipped, {to.moments, &sibling}});
+        const auto sibling = children.sibling(*both, state.to);
+        copy_derivatives(skipped, state.to.moments, columns, children.layers_of_skipped);
+        transform<Scalar>(mean_of({skipped}, columns), mean_of(state.to, columns),
+                          StoreCombined<Scalar>{skipped, {state.to.moments, &sibling}});
     }
 
-    Index outputs_;
+    /// The derivatives of a skipped child are combined where the result goes.
+    void copy_derivatives(const MomentsView<Scalar>& from, const MomentsView<Scalar>& to, Index columns,
+                          Index layers) const {
+        if (!to.derivatives.data) return;
+        for (Index k = 0; k < to.derivatives.count(layers); ++k)
+            for (Index j = 0; j < columns; ++j)
+                std::copy_n(from.derivatives.data + k * from.derivatives.stride + j * from.stride,
+                            options_.outputs,
+                            to.derivatives.data + k * to.derivatives.stride + j * to.stride);
+    }
+
+    Options options_;
     Index block_columns_;
-    unsigned threads_;
-};
-
-/// Counts the evaluations of skippable layers that the tree makes for each column.
-class EvaluationCount {
-public:
-    template <class Network>
-    [[nodiscard]] static double of(const Network& network) {
-        EvaluationCount count;
-        count.pass(network);
-        return count.evaluations_;
-    }
-
-private:
-    template <class Layer>
-    void pass(const Layer&) {}
-
-    template <class Layer>
-    void pass(const StochasticDepth<Layer>& node) {
-        const double skipped = node.survival_probability().value() == 1.0 ? 0.0 : prefixes_;
-        evaluations_ += prefixes_;
-        pass(node.layer());
-        prefixes_ += skipped;
-    }
-
-    template <class... Layers>
-    void pass(const Sequential<Layers...>& network) {
-        std::apply([&](const auto&... layer) { (pass(layer), ...); }, network.layers());
-    }
-
-    template <class Layer>
-    void pass(const Stack<Layer>& stack) {
-        for (const Layer& layer : stack.layers()) pass(layer);
-    }
-
-    template <class Branch, class Shortcut>
-    void pass(const Residual<Branch, Shortcut>& layer) {
-        pass(layer.branch());
-        pass(layer.shortcut());
-    }
-
-    /// Mask prefixes that reach the layer at hand.
-    double prefixes_ = 1.0;
-    double evaluations_ = 0.0;
 };
 
 }  // namespace stochastic_depth::detail

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <bit>
+#include <cstdint>
 #include <string_view>
 
 #include <stochastic_depth/detail/check.hpp>
@@ -11,46 +12,58 @@
 /// What a network hands down to its layers: the mask from the layer's own place on.
 namespace stochastic_depth::detail {
 
-/// One mask for the whole batch, from layer `first` on.
-struct MaskOfBatch {
-    const SurvivalMask& mask;
-    Index first = 0;
+/// One mask for the whole batch, or one for each sample, from layer `first` on. Where an outer layer has
+/// left samples out, column j of the batch is sample samples[j].
+class MaskView {
+public:
+    explicit MaskView(const SurvivalMask& mask) : mask_(&mask) {}
+    explicit MaskView(const SurvivalMasks& masks) : masks_(&masks) {}
 
-    [[nodiscard]] MaskOfBatch from(Index layers) const { return {mask, first + layers}; }
-    /// The same mask for any selection of columns.
-    [[nodiscard]] MaskOfBatch with(const Index*) const { return *this; }
-    [[nodiscard]] Index sample(Index column) const { return column; }
-    [[nodiscard]] bool keeps(Index) const { return mask[first]; }
-};
+    /// The view of the layer that stands `layers` further on.
+    [[nodiscard]] MaskView from(Index layers) const {
+        MaskView view = *this;
+        view.first_ += layers;
+        return view;
+    }
 
-/// One mask for each sample, from layer `first` on. Where an outer layer has left samples out, column j of
-/// the batch is sample samples[j]; null: sample j.
-struct MaskOfSample {
-    const SurvivalMasks& masks;
-    Index first = 0;
-    const Index* samples = nullptr;
+    /// The view of the batch that is left: its column k is sample samples[k].
+    [[nodiscard]] MaskView with(const Index* samples) const {
+        MaskView view = *this;
+        view.samples_ = samples;
+        return view;
+    }
 
-    [[nodiscard]] MaskOfSample from(Index layers) const { return {masks, first + layers, samples}; }
-    [[nodiscard]] MaskOfSample with(const Index* survivors) const { return {masks, first, survivors}; }
-    [[nodiscard]] Index sample(Index column) const { return samples ? samples[column] : column; }
+    [[nodiscard]] Index sample(Index column) const { return samples_ ? samples_[column] : column; }
 
-    [[nodiscard]] bool keeps(Index column) const { return masks(first, sample(column)); }
+    /// Whether one bit decides for all columns: the answer of keeps(0).
+    [[nodiscard]] bool is_one_for_all() const { return mask_ != nullptr; }
 
-    /// Lists the columns that keep layer `first`, in order, and returns their number.
+    /// Whether a column keeps the layer at hand.
+    [[nodiscard]] bool keeps(Index column) const {
+        return mask_ ? (*mask_)[first_] : (*masks_)(first_, sample(column));
+    }
+
+    /// Lists the columns that keep the layer at hand, in order, and returns their number.
     Index list_survivors(Index columns, Index* survivors) const {
         Index count = 0;
-        if (samples) {
+        if (mask_ || samples_) {
             for (Index j = 0; j < columns; ++j)
-                if (masks(first, samples[j])) survivors[count++] = j;
+                if (keeps(j)) survivors[count++] = j;
             return count;
         }
         Index begin = 0;
-        for (std::uint64_t word : masks.words(first)) {
+        for (std::uint64_t word : masks_->words(first_)) {
             for (; word != 0; word &= word - 1) survivors[count++] = begin + std::countr_zero(word);
             begin += 64;
         }
         return count;
     }
+
+private:
+    const SurvivalMask* mask_ = nullptr;
+    const SurvivalMasks* masks_ = nullptr;
+    Index first_ = 0;
+    const Index* samples_ = nullptr;
 };
 
 template <class Network>

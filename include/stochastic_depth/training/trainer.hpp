@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <stochastic_depth/detail/differentiation.hpp>
+#include <stochastic_depth/detail/evaluations.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_view.hpp>
@@ -199,12 +200,12 @@ private:
                 masks.resize(network.depth(), 1);
                 masks.set_mask(0, mask);
                 kept = evaluations(masks) * static_cast<double>(batch);
-                detail::record(network, activations, record, detail::MaskOfBatch{mask});
+                detail::record(network, activations, record, detail::MaskView{mask});
             } else {
                 masks.resize(network.depth(), batch);
                 sampler.sample(step, masks);
                 kept = evaluations(masks);
-                detail::record(network, activations, record, detail::MaskOfSample{masks});
+                detail::record(network, activations, record, detail::MaskView{masks});
             }
             return kept;
         }

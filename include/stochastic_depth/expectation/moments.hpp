@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include <stochastic_depth/detail/epilogue.hpp>
+
+/// The moments of a block of outputs over the masks below a node of the prefix tree, and how those of its
+/// two children combine, by the law of total variance:
+///     mean = p m_active + (1 - p) m_skipped,
+///     variance = p v_active + (1 - p) v_skipped + p (1 - p) (m_active - m_skipped)^2.
+/// The skipped child is walked last, and carries its siblings' results along as a list; whoever computes its
+/// outputs combines them in an epilogue, while they are in registers.
+///
+/// Derivatives of the mean by the survival probabilities come along where they are wanted: the mean is
+/// linear in each p_l, so that by p of a node it is m_active - m_skipped, and by those of the layers below,
+/// p times the active child's plus 1 - p times the skipped one's.
+namespace stochastic_depth::detail {
+
+/// Number of derivatives by n survival probabilities: by each of them, and by each pair of them.
+[[nodiscard]] constexpr Index first_order(Index n) { return n; }
+[[nodiscard]] constexpr Index second_order(Index n) { return n * (n + 1) / 2; }
+
+/// Derivatives of a block's mean by the survival probabilities of the layers still to come, each
+/// [outputs x columns] and `stride` apart. The derivative by the layer that has r layers after it is number
+/// r, or number second_order(r) where there are pairs, followed by those by this layer and the one with 0,
+/// ..., r - 1 layers after it: what the last layers need does not depend on how many there are before.
+template <class Scalar>
+struct DerivativesView {
+    Scalar* data = nullptr;
+    Index stride = 0;
+    bool pairs = false;
+
+    [[nodiscard]] Index count(Index layers) const {
+        return pairs ? second_order(layers) : first_order(layers);
+    }
+    [[nodiscard]] Scalar* by(Index r) const { return data + count(r) * stride; }
+};
+
+/// Mean and variance of a block, [outputs x columns], columns `stride` apart.
+template <class Scalar>
+struct MomentsView {
+    Scalar* mean;
+    Scalar* variance;
+    Index stride;
+    DerivativesView<Scalar> derivatives = {};
+
+    [[nodiscard]] MomentsView from_column(Index j) const {
+        MomentsView view{mean + j * stride, variance + j * stride, stride, derivatives};
+        if (derivatives.data) view.derivatives.data += j * stride;
+        return view;
+    }
+};
+
+/// The moments of an active child, waiting for those of its skipped sibling.
+template <class Scalar>
+struct PendingSibling {
+    MomentsView<Scalar> active;
+    Scalar p;
+    /// Layers that come after the node, those inside it included, and those alone that come after both
+    /// children.
+    Index layers_after_active;
+    Index layers_after_skipped;
+    const PendingSibling* parent;
+};
+
+/// Where the moments of a block belong, after they have been combined with the siblings that wait for them.
+template <class Scalar>
+struct Target {
+    MomentsView<Scalar> moments;
+    const PendingSibling<Scalar>* siblings = nullptr;
+};
+
+template <class Value>
+struct Moments {
+    Value mean;
+    Value variance;
+};
+
+/// Both moments over a layer that is kept with probability p.
+template <class Value>
+EIGEN_ALWAYS_INLINE Moments<Value> combine(Value p, Value q, Moments<Value> active, Moments<Value> skipped) {
+    const Value difference = active.mean - skipped.mean;
+    return {multiply_add(p, active.mean, q * skipped.mean),
+            multiply_add(p * q, difference * difference,
+                         multiply_add(p, active.variance, q * skipped.variance))};
+}
+
+/// Combines the derivatives of a sibling with those of the skipped child, which stand in `to`, where the
+/// result goes.
+template <class P, class Scalar>
+[[gnu::noinline]] void combine_derivatives(const PendingSibling<Scalar>& sibling, P mean_difference,
+                                           DerivativesView<Scalar> to, Index at, Index active_at) {
+    const DerivativesView<Scalar>& active = sibling.active.derivatives;
+    const Index node = sibling.layers_after_active;
+    const P p = P::broadcast(sibling.p), q = P::broadcast(Scalar(1) - sibling.p);
+    mean_difference.store(to.by(node) + at);
+    if (to.pairs)
+        for (Index r = 0; r < node; ++r) {
+            const P by_active = P::load(active.by(r) + active_at);
+            const bool reached = r < sibling.layers_after_skipped;
+            const P by_pair = reached ? by_active - P::load(to.by(r) + at) : by_active;
+            by_pair.store(to.by(node) + (r + 1) * to.stride + at);
+        }
+    const Index known = sibling.p == Scalar(1) ? 0 : to.count(sibling.layers_after_skipped);
+    for (Index k = 0; k < to.count(node); ++k) {
+        const P by_active = p * P::load(active.data + k * active.stride + active_at);
+        Scalar* const slope = to.data + k * to.stride + at;
+        // Layers inside the node don't matter where it is skipped.
+        (k < known ? multiply_add(q, P::load(slope), by_active) : by_active).store(slope);
+    }
+}
+
+/// Combines with each waiting sibling in turn, from the deepest on.
+template <class P, class Scalar>
+EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scalar>& to, Index i, Index j) {
+    for (auto* sibling = to.siblings; sibling; sibling = sibling->parent) {
+        const Index at = i + j * sibling->active.stride;
+        const Moments<P> active{P::load(sibling->active.mean + at), P::load(sibling->active.variance + at)};
+        if (to.moments.derivatives.data) {
+            combine_derivatives(*sibling, active.mean - skipped.mean, to.moments.derivatives,
+                                i + j * to.moments.stride, at);
+            // The skipped child was walked for its derivative alone, and what it holds may be no number.
+            if (sibling->p == Scalar(1)) {
+                skipped = active;
+                continue;
+            }
+        }
+        skipped = combine(P::broadcast(sibling->p), P::broadcast(Scalar(1) - sibling->p), active, skipped);
+    }
+    return skipped;
+}
+
+/// Epilogue: the output of one mask prefix is its own mean; the variance is 0.
+template <class Scalar>
+struct StoreOutput {
+    Target<Scalar> to;
+
+    template <class P>
+    EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
+        const auto moments = combine_all(Moments<P>{value, P::broadcast(Scalar(0))}, to, i, j);
+        moments.variance.store(to.moments.variance + i + j * to.moments.stride);
+        return moments.mean;
+    }
+};
+
+/// Epilogue of the last layer of a network: both of its children at once. `value` is the branch of a
+/// residual layer with the identity as shortcut, or any other layer's output.
+template <class Scalar, bool IsBranch>
+struct StoreLastLayer {
+    const Scalar* x;
+    Index x_stride;
+    Scalar p;
+    Target<Scalar> to;
+
+    template <class P>
+    EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
+        const P skipped = P::load(x + i + j * x_stride);
+        const P difference = IsBranch ? value : value - skipped;
+        const P mean = multiply_add(P::broadcast(p), difference, skipped);
+        const P variance = P::broadcast(p * (Scalar(1) - p)) * (difference * difference);
+        const Index at = i + j * to.moments.stride;
+        if (to.moments.derivatives.data) difference.store(to.moments.derivatives.data + at);
+        const auto moments = combine_all(Moments<P>{mean, variance}, to, i, j);
+        moments.variance.store(to.moments.variance + at);
+        return moments.mean;
+    }
+};
+
+/// Epilogue: the mean and the variance of a skipped child.
+template <class Scalar>
+struct StoreCombined {
+    MomentsView<Scalar> skipped;
+    Target<Scalar> to;
+
+    template <class P>
+    EIGEN_ALWAYS_INLINE P operator()(P mean, Index i, Index j) const {
+        const P variance = P::load(skipped.variance + i + j * skipped.stride);
+        const auto moments = combine_all(Moments<P>{mean, variance}, to, i, j);
+        moments.variance.store(to.moments.variance + i + j * to.moments.stride);
+        return moments.mean;
+    }
+};
+
+}  // namespace stochastic_depth::detail

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string_view>
+#include <vector>
+
+#include <stochastic_depth/detail/evaluations.hpp>
+#include <stochastic_depth/expectation/prefix_tree.hpp>
+#include <stochastic_depth/expectation/progress.hpp>
+
+/// A walk through the whole prefix tree, within a budget.
+namespace stochastic_depth::detail {
+
+/// Layer evaluations of the tree for each column.
+/// \throws std::length_error  if they are more than the budget.
+template <class Network>
+[[nodiscard]] double check_evaluations(std::string_view name, const Network& network,
+                                       const Eigen::VectorXd& p, std::uint64_t budget) {
+    std::vector<bool> branches;
+    for (const double p_l : p) branches.push_back(p_l != 1.0);
+    const double evaluations = evaluations_of_tree(enclosing_layers(network), branches);
+    if (!(evaluations <= static_cast<double>(budget)))
+        throw std::length_error(message(name, ": depth ", network.depth(), " takes ", evaluations,
+                                        " layer evaluations for each column, and max_layer_evaluations is ",
+                                        budget, "; raise it, or sample with MonteCarloExpectation"));
+    return evaluations;
+}
+
+/// Walks the tree under survival probabilities that may be others than the network's own.
+template <class Scalar, class Network>
+void walk_tree(const Network& network, const ConstMatrixRef<Scalar>& x, const Eigen::VectorXd& p,
+               double evaluations, unsigned threads, const ProgressCallback& callback,
+               MomentsView<Scalar> to) {
+    typename PrefixTree<Scalar>::Options options{p, network.output_size(x.rows()), widest(network, x.rows()),
+                                                 threads};
+    if (!callback) return PrefixTree<Scalar>(options).walk(network, x, to);
+    ProgressMeter progress(callback, evaluations * static_cast<double>(x.cols()));
+    options.progress = &progress;
+    PrefixTree<Scalar>(options).walk(network, x, to);
+}
+
+}  // namespace stochastic_depth::detail
