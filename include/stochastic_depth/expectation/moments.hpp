@@ -112,6 +112,14 @@ template <class P, class Scalar>
     }
 }
 
+/// Copies the derivatives of a skipped child to where they will be combined.
+template <class P, class Scalar>
+[[gnu::noinline]] void copy_derivatives(const DerivativesView<Scalar>& from, const DerivativesView<Scalar>& to,
+                                        Index count, Index from_at, Index at) {
+    for (Index k = 0; k < count; ++k)
+        P::load(from.data + k * from.stride + from_at).store(to.data + k * to.stride + at);
+}
+
 /// Combines with each waiting sibling in turn, from the deepest on.
 template <class P, class Scalar>
 EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scalar>& to, Index i, Index j) {
@@ -168,7 +176,7 @@ struct StoreLastLayer {
     }
 };
 
-/// Epilogue: the mean and the variance of a skipped child.
+/// Epilogue: the moments of a skipped child, whose sibling is the first that waits.
 template <class Scalar>
 struct StoreCombined {
     MomentsView<Scalar> skipped;
@@ -176,7 +184,13 @@ struct StoreCombined {
 
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P mean, Index i, Index j) const {
-        const P variance = P::load(skipped.variance + i + j * skipped.stride);
+        const Index from = i + j * skipped.stride;
+        const P variance = P::load(skipped.variance + from);
+        const DerivativesView<Scalar>& derivatives = to.moments.derivatives;
+        if (derivatives.data)
+            copy_derivatives<P>(skipped.derivatives, derivatives,
+                                derivatives.count(to.siblings->layers_after_skipped), from,
+                                i + j * to.moments.stride);
         const auto moments = combine_all(Moments<P>{mean, variance}, to, i, j);
         moments.variance.store(to.moments.variance + i + j * to.moments.stride);
         return moments.mean;

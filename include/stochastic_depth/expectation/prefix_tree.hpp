@@ -262,20 +262,8 @@ private:
             then(as_block(*outputs), State{{*both}, children.layers_of_active, Phase::wide});
         }
         const auto sibling = children.sibling(*both, state.to);
-        copy_derivatives(skipped, state.to.moments, columns, children.layers_of_skipped);
         transform<Scalar>(mean_of({skipped}, columns), mean_of(state.to, columns),
                           StoreCombined<Scalar>{skipped, {state.to.moments, &sibling}});
-    }
-
-    /// The derivatives of a skipped child are combined where the result goes.
-    void copy_derivatives(const MomentsView<Scalar>& from, const MomentsView<Scalar>& to, Index columns,
-                          Index layers) const {
-        if (!to.derivatives.data) return;
-        for (Index k = 0; k < to.derivatives.count(layers); ++k)
-            for (Index j = 0; j < columns; ++j)
-                std::copy_n(from.derivatives.data + k * from.derivatives.stride + j * from.stride,
-                            options_.outputs,
-                            to.derivatives.data + k * to.derivatives.stride + j * to.stride);
     }
 
     Options options_;

@@ -13,14 +13,14 @@
 /// A walk through the whole prefix tree, within a budget.
 namespace stochastic_depth::detail {
 
-/// Layer evaluations of the tree for each column.
+/// Layer evaluations for each column of `sweeps` walks through the tree.
 /// \throws std::length_error  if they are more than the budget.
 template <class Network>
 [[nodiscard]] double check_evaluations(std::string_view name, const Network& network,
-                                       const Eigen::VectorXd& p, std::uint64_t budget) {
+                                       const Eigen::VectorXd& p, std::uint64_t budget, double sweeps = 1) {
     std::vector<bool> branches;
     for (const double p_l : p) branches.push_back(p_l != 1.0);
-    const double evaluations = evaluations_of_tree(enclosing_layers(network), branches);
+    const double evaluations = sweeps * evaluations_of_tree(enclosing_layers(network), branches);
     if (!(evaluations <= static_cast<double>(budget)))
         throw std::length_error(message(name, ": depth ", network.depth(), " takes ", evaluations,
                                         " layer evaluations for each column, and max_layer_evaluations is ",

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include <stochastic_depth/expectation/by_layer.hpp>
+#include <stochastic_depth/expectation/expectation_result.hpp>
+#include <stochastic_depth/expectation/walk_tree.hpp>
+
+namespace stochastic_depth {
+
+/// Up to which order ExactSensitivity differentiates.
+enum class SensitivityOrder {
+    /// By each survival probability.
+    layers,
+    /// By each survival probability and by each pair of them.
+    pairs,
+};
+
+struct ExactSensitivityOptions {
+    SensitivityOrder order = SensitivityOrder::layers;
+    /// Threads to share the work, at least 1. The result has the same bits for any number.
+    unsigned threads = 1;
+    /// The most evaluations of skippable layers that one column may take: 2^L - 1.
+    std::uint64_t max_layer_evaluations = std::uint64_t{1} << 28;
+    /// Told of the progress; when it asks to stop, Cancelled is thrown.
+    ProgressCallback progress = nullptr;
+};
+
+/// f_SD and its derivatives by the survival probabilities.
+template <class Scalar>
+struct Sensitivities {
+    /// What ExactExpectation answers, with the evaluations that it took here.
+    ExpectationResult<Scalar> expectation;
+    /// d f_SD / d p_l.
+    ByLayer<Scalar> by_layer;
+    /// d^2 f_SD / d p_l d p_m; empty unless asked for.
+    ByPair<Scalar> by_pair;
+};
+
+namespace detail {
+
+/// Mean, variance and slopes of NN(x, S) for masks of the survival probabilities p.
+template <class Network, class Scalar = typename Network::Scalar>
+[[nodiscard]] Sensitivities<Scalar> differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
+                                                  const Eigen::VectorXd& p, double evaluations,
+                                                  const ExactSensitivityOptions& options) {
+    const Index outputs = network.output_size(x.rows()), batch = x.cols(), depth = p.size();
+    const Index size = outputs * batch;
+    Sensitivities<Scalar> result;
+    result.expectation.mean.resize(outputs, batch);
+    result.expectation.variance.resize(outputs, batch);
+    result.expectation.standard_error.setConstant(outputs, batch, Scalar(0));
+    result.expectation.layer_evaluations = evaluations;
+    result.by_layer = ByLayer<Scalar>(outputs, batch, depth);
+    MomentsView<Scalar> to{result.expectation.mean.data(), result.expectation.variance.data(), outputs};
+    if (size == 0 || depth == 0) {
+        walk_tree<Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
+        return result;
+    }
+    // The tree counts layers from the last one on.
+    Matrix<Scalar>& by_layer = result.by_layer.values();
+    if (options.order == SensitivityOrder::layers) {
+        to.derivatives = {by_layer.col(depth - 1).data(), -size, false};
+        walk_tree<Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
+        return result;
+    }
+    Matrix<Scalar> slopes(size, second_order(depth));
+    to.derivatives = {slopes.data(), size, true};
+    walk_tree<Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
+    result.by_pair = ByPair<Scalar>(outputs, batch, depth);
+    for (Index l = 0; l < depth; ++l) {
+        const Index r = depth - 1 - l;
+        by_layer.col(l) = slopes.col(second_order(r));
+        for (Index after = 0; after < r; ++after)
+            result.by_pair.set(l, depth - 1 - after) = slopes.col(second_order(r) + 1 + after);
+    }
+    return result;
+}
+
+}  // namespace detail
+
+/// Exact derivatives of f_SD by the survival probabilities, in the sweep that computes f_SD itself.
+///
+/// f_SD is linear in each p_l, so
+///     d f_SD / d p_l = E[NN(x, S) | s_l = 1] - E[NN(x, S) | s_l = 0],
+/// a difference of means that the tree knows at each node of layer l. A layer with p_l = 1 is walked both
+/// ways here, for its derivative alone. Derivatives by a scalar g(f_SD) follow by the chain rule
+/// (`ByLayer::contract`); those of E[g(NN(x, S))] are the sensitivities of the network with g as its last
+/// layer.
+///
+/// \source Owen 1972, Multilinear Extensions of Games: the derivative of a multilinear function.
+class ExactSensitivity {
+public:
+    ExactSensitivity() = default;
+
+    /// \throws std::invalid_argument  if options.threads is 0.
+    explicit ExactSensitivity(ExactSensitivityOptions options) : options_(std::move(options)) {
+        if (options_.threads < 1) detail::refuse("ExactSensitivity: threads must be at least 1, got 0");
+    }
+
+    /// \param network  L skippable layers.
+    /// \param x        Inputs, [features x batch].
+    /// \throws std::invalid_argument  if the network cannot take x.
+    /// \throws std::length_error      if the evaluations exceed the budget; nothing has run then.
+    /// \throws Cancelled              if the progress callback asks to stop.
+    /// \complexity     2^L - 1 layer evaluations for each column, and 2 (pairs: 6) additions for each and
+    ///                 each output; O(L^2) (pairs: O(L^3)) blocks of outputs for each thread.
+    template <MaskedNetwork Network>
+    [[nodiscard]] Sensitivities<typename Network::Scalar> operator()(
+        const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
+        (void)network.output_size(x.rows());
+        const double evaluations =
+            detail::check_evaluations("ExactSensitivity", network, Eigen::VectorXd::Constant(network.depth(), 0.5),
+                                      options_.max_layer_evaluations);
+        return detail::differentiate(network, x, network.survival_probabilities(), evaluations, options_);
+    }
+
+private:
+    ExactSensitivityOptions options_;
+};
+
+}  // namespace stochastic_depth
