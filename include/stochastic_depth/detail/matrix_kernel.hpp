@@ -120,21 +120,24 @@ void run_band(Index row, Index last, Index columns, Index inner, LeftFactor<Scal
               const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
     Index column = 0;
-    const auto finish = [&](const P& sum, int p, Index in_tile) {
-        const Index i = row + (p + 1 < Packets ? p * Lanes : last);
-        epilogue(sum, i, column + in_tile).store(out.data + i + (column + in_tile) * out.stride);
+    // By value: what a store through a packet might have changed would be read again for each.
+    const auto finish_at = [=](Index first) {
+        return [=](const P& sum, int p, Index in_tile) {
+            const Index i = row + (p + 1 < Packets ? p * Lanes : last);
+            epilogue(sum, i, first + in_tile).store(out.data + i + (first + in_tile) * out.stride);
+        };
     };
     for (; column + tile_columns <= columns; column += tile_columns)
-        run_tile<Lanes, Packets, tile_columns>(row, last, column, inner, left, start, right, finish);
+        run_tile<Lanes, Packets, tile_columns>(row, last, column, inner, left, start, right, finish_at(column));
     while (column < columns) {
         const Index rest = columns - column;
         if (rest == 1)
-            return run_tile<Lanes, Packets, 1>(row, last, column, inner, left, start, right, finish);
+            return run_tile<Lanes, Packets, 1>(row, last, column, inner, left, start, right, finish_at(column));
         const Index width = rest >= 4 ? 4 : 2;
         alignas(64) Array<Scalar, Packets * 4 * Lanes> sums;
         run_narrow_tile<Lanes, Packets>(width, row, last, column, inner, left, start, right, sums);
         for (Index c = 0; c < width; ++c)
-            for (int p = 0; p < Packets; ++p) finish(P::load(sums + (c * Packets + p) * Lanes), p, c);
+            for (int p = 0; p < Packets; ++p) finish_at(column)(P::load(sums + (c * Packets + p) * Lanes), p, c);
         column += width;
     }
 }

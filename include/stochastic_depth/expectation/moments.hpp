@@ -123,8 +123,10 @@ template <class P, class Scalar>
 /// Combines with each waiting sibling in turn, from the deepest on.
 template <class P, class Scalar>
 EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scalar>& to, Index i, Index j) {
+    if (!to.siblings) return skipped;
+    // All that wait are scratch memory of the same shape.
+    const Index at = i + j * to.siblings->active.stride;
     for (auto* sibling = to.siblings; sibling; sibling = sibling->parent) {
-        const Index at = i + j * sibling->active.stride;
         const Moments<P> active{P::load(sibling->active.mean + at), P::load(sibling->active.variance + at)};
         if (to.moments.derivatives.data) {
             combine_derivatives(*sibling, active.mean - skipped.mean, to.moments.derivatives,
