@@ -6,6 +6,7 @@
 #include <stochastic_depth/expectation/enumerate_masks.hpp>
 #include <stochastic_depth/expectation/by_layer.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
+#include <stochastic_depth/expectation/exact_gradient.hpp>
 #include <stochastic_depth/expectation/exact_sensitivity.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
