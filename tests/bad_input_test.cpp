@@ -555,9 +555,8 @@ TEST_CASE(
          },
          {"Dataset: count of gather", "[0, 4]", "got 5"},
          labels_are_7},
-        {[&] { (void)data.target_buffer(-1); }, {"Dataset: count of target_buffer", "got -1"}},
-        {[&] { (void)Dataset<double>::first_targets(labels, 6); },
-         {"Dataset: count of first_targets", "[0, 5]", "got 6"},
+        {[&] { data.resize_targets(labels, -1); },
+         {"Dataset: count of resize_targets", "got -1"},
          labels_are_7},
 
         // Losses.

@@ -136,27 +136,25 @@ TEST_CASE("Dataset: batches of an epoch, the last one short, cover each sample o
     std::iota(order.begin(), order.end(), Index{0});
     std::reverse(order.begin(), order.end());
     Eigen::MatrixXd x(2, 4);
-    auto buffer = data.target_buffer(4);
-    REQUIRE(buffer.rows() == 3);
-    REQUIRE(buffer.cols() == 4);
+    Eigen::MatrixXd targets;
     std::vector<int> seen(11, 0);
     for (Index first = 0; first < 11; first += 4) {
         const Index count = std::min<Index>(4, 11 - first);
-        data.gather(order, first, count, x.leftCols(count), data.first_targets(buffer, count));
+        data.resize_targets(targets, count);
+        REQUIRE(targets.rows() == 3);
+        REQUIRE(targets.cols() == count);
+        data.gather(order, first, count, x.leftCols(count), targets);
         for (Index j = 0; j < count; ++j) {
             const Index sample = 10 - (first + j);
             CHECK(x(0, j) == static_cast<double>(10 * sample));
-            CHECK(buffer(2, j) == static_cast<double>(-100 * sample - 2));
+            CHECK(targets(2, j) == static_cast<double>(-100 * sample - 2));
             ++seen[static_cast<std::size_t>(sample)];
         }
     }
     CHECK(seen == std::vector<int>(11, 1));
-    const auto labelled = numbered<double>(2, 3);
-    auto labels = labelled.target_buffer(3);
+    Eigen::VectorXi labels;
+    numbered<double>(2, 3).resize_targets(labels, 3);
     CHECK(labels.size() == 3);
-    auto place = labelled.first_targets(labels, 2);
-    CHECK(place.data() == labels.data());
-    CHECK(place.size() == 2);
 }
 
 TEST_CASE("Dataset: every bad argument is refused by class, argument and value", "[dataset]") {
@@ -238,12 +236,8 @@ TEST_CASE("Dataset: every bad argument is refused by class, argument and value",
          [&] { data.gather(two, 1, 2, out, out_labels); }},
         {"Dataset: count of gather must lie in [0, 1], got 9223372036854775807",
          [&] { data.gather(two, 1, std::numeric_limits<std::int64_t>::max(), out, out_labels); }},
-        {"Dataset: count of target_buffer must be at least 0, got -1",
-         [&] { (void)data.target_buffer(-1); }},
-        {"Dataset: count of first_targets must lie in [0, 2], got 3",
-         [&] { (void)Labelled::first_targets(out_labels, 3); }},
-        {"Dataset: count of first_targets must lie in [0, 2], got -1",
-         [&] { (void)Regression::first_targets(out_targets, -1); }},
+        {"Dataset: count of resize_targets must be at least 0, got -1",
+         [&] { data.resize_targets(out_labels, -1); }},
     };
     for (const Case& bad : cases) CHECK_THAT(refusal(bad.call), Equals(bad.message));
 

@@ -14,6 +14,7 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/plain_network.hpp"
+#include "support/skippable_layers.hpp"
 #include "support/probe_layers.hpp"
 #include "support/thrown.hpp"
 
@@ -29,15 +30,6 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 auto scaling_layer(double slope, double p) {
     return StochasticDepth{
         Residual{Linear<double>{Eigen::MatrixXd::Constant(1, 1, slope), Eigen::VectorXd::Zero(1)}},
-        SurvivalProbability{p}};
-}
-
-/// x + relu(weight x + bias).
-auto relu_layer(double weight, double bias, double p) {
-    return StochasticDepth{
-        Residual{Sequential{Linear<double>{Eigen::MatrixXd::Constant(1, 1, weight),
-                                           Eigen::VectorXd::Constant(1, bias)},
-                            ReLU<double>{}}},
         SurvivalProbability{p}};
 }
 
@@ -158,7 +150,7 @@ TEST_CASE("ExactExpectation: no layer to skip, one, and two, by hand", "[exact_e
         CHECK(exact.layer_evaluations == 0.0);
     }
     SECTION("L = 0: an empty stack is the identity") {
-        const Stack<decltype(relu_layer(1, 1, 1))> empty{{}};
+        const Stack<decltype(test::relu_layer(1, 1, 1))> empty{{}};
         const Eigen::MatrixXd x = Eigen::MatrixXd::Random(5, 3);
         const auto exact = ExactExpectation{}(empty, x);
         CHECK(exact.mean == x);
@@ -166,7 +158,7 @@ TEST_CASE("ExactExpectation: no layer to skip, one, and two, by hand", "[exact_e
         CHECK(exact.layer_evaluations == 0.0);
     }
     SECTION("L = 1: 2 with 3/4, and 2 + relu(3 * 2 - 1) = 7 with 1/4; exact in binary") {
-        const Sequential network{relu_layer(3, -1, 0.25)};
+        const Sequential network{test::relu_layer(3, -1, 0.25)};
         const auto exact = ExactExpectation{}(network, 2.0 * one);
         CHECK(exact.mean(0, 0) == 3.25);
         CHECK(exact.variance(0, 0) == 0.25 * 0.75 * 25);
@@ -174,7 +166,7 @@ TEST_CASE("ExactExpectation: no layer to skip, one, and two, by hand", "[exact_e
     }
     SECTION("L = 2: 4 with 5/8, and 1 with 3/8; exact in binary") {
         // From 1: x + relu(2 x + 1) = 4, then x + relu(4 - x) is 4 from 4 and from 1.
-        const Sequential network{relu_layer(2, 1, 0.5), relu_layer(-1, 4, 0.25)};
+        const Sequential network{test::relu_layer(2, 1, 0.5), test::relu_layer(-1, 4, 0.25)};
         const auto exact = ExactExpectation{}(network, one);
         CHECK(exact.mean(0, 0) == 4 * 0.625 + 0.375);
         CHECK(exact.variance(0, 0) == 0.625 * 0.375 * 9);
@@ -363,8 +355,8 @@ TEST_CASE("ExactExpectation: an unlikely NaN is a NaN, and stays in its column",
     const auto x = test::random_matrix<double>(random, 3, 30);
     SECTION("in a layer that is hardly ever kept") {
         for (const double p : {1e-12, 1e-300, 0.5, 1.0}) {
-            const Sequential network{relu_layer(1, 1, 0.5), Layer{{}, SurvivalProbability{p}},
-                                     relu_layer(1, 1, 0.5)};
+            const Sequential network{test::relu_layer(1, 1, 0.5), Layer{{}, SurvivalProbability{p}},
+                                     test::relu_layer(1, 1, 0.5)};
             const auto exact = ExactExpectation{}(network, Eigen::MatrixXd::Ones(1, 2));
             CHECK(exact.mean.array().isNaN().all());
             if (p < 1) CHECK(exact.variance.array().isNaN().all());

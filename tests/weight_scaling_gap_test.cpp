@@ -6,24 +6,16 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/plain_network.hpp"
+#include "support/skippable_layers.hpp"
 #include "support/thrown.hpp"
 
 namespace {
 
 using namespace stochastic_depth;
 
-/// x + relu(weight x + bias).
-auto relu_layer(double weight, double bias, double p) {
-    return StochasticDepth{
-        Residual{Sequential{Linear<double>{Eigen::MatrixXd::Constant(1, 1, weight),
-                                           Eigen::VectorXd::Constant(1, bias)},
-                            ReLU<double>{}}},
-        SurvivalProbability{p}};
-}
-
 TEST_CASE("weight_scaling_gap: by hand for two layers", "[weight_scaling_gap]") {
     // From 1: x + relu(2 x + 1) is 4, or 1 without; then x + relu(3 - x) is 4 from 4 and 3 from 1.
-    const Sequential network{relu_layer(2, 1, 0.5), relu_layer(-1, 3, 0.25)};
+    const Sequential network{test::relu_layer(2, 1, 0.5), test::relu_layer(-1, 3, 0.25)};
     // f_SD = (4 + 0.25 * 3 + 0.75 * 1) / 2 = 2.75; the rule: 2.5, then 2.5 + 0.25 * 0.5 = 2.625.
     const Eigen::MatrixXd x = Eigen::MatrixXd::Constant(1, 1, 1.0);
     CHECK(weight_scaling_gap(network, x)(0, 0) == 2.625 - 2.75);
@@ -54,7 +46,7 @@ TEST_CASE("weight_scaling_gap: 0 where p = 1, and for one residual layer at the 
 }
 
 TEST_CASE("weight_scaling_gap: keeps to the budget it is given", "[weight_scaling_gap]") {
-    const Sequential network{relu_layer(2, 1, 0.5), relu_layer(-1, 3, 0.25)};
+    const Sequential network{test::relu_layer(2, 1, 0.5), test::relu_layer(-1, 3, 0.25)};
     const std::string message = thrown<std::length_error>([&] {
         (void)weight_scaling_gap(network, Eigen::MatrixXd::Ones(1, 1),
                                  ExactExpectation{{.max_layer_evaluations = 2}});

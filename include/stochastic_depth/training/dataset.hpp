@@ -163,26 +163,14 @@ public:
                x, targets);
     }
 
-    /// Room for the targets of `count` samples, its values unspecified: `gather` fills it.
-    [[nodiscard]] Targets target_buffer(Index count) const {
-        if (count < 0)
-            detail::refuse("Dataset: count of target_buffer must be at least 0, got ", count);
+    /// Makes `targets` the size for `count` samples, its values unspecified: `gather` fills it.
+    /// \throws std::invalid_argument  if count < 0.
+    void resize_targets(Targets& targets, Index count) const {
+        if (count < 0) detail::refuse("Dataset: count of resize_targets must be at least 0, got ", count);
         if constexpr (has_labels_)
-            return Targets(count);
+            targets.resize(count);
         else
-            return Targets(outputs_, count);
-    }
-
-    /// The places for the first `count` samples in such a buffer, for an epoch's short last batch.
-    [[nodiscard]] static TargetsRef first_targets(Targets& buffer, Index count) {
-        const Index room = has_labels_ ? buffer.size() : buffer.cols();
-        if (count < 0 || count > room)
-            detail::refuse("Dataset: count of first_targets must lie in [0, ", room, "], got ",
-                           count);
-        if constexpr (has_labels_)
-            return buffer.head(count);
-        else
-            return buffer.leftCols(count);
+            targets.resize(outputs_, count);
     }
 
 private:

@@ -185,10 +185,7 @@ private:
 
         void take_batch(const std::vector<Index>& order, Index first, Index batch) {
             activations.resize(data.features(), batch);
-            if constexpr (std::is_same_v<typename Loss::Targets, Eigen::VectorXi>)
-                targets.resize(batch);
-            else
-                targets.resize(data.outputs(), batch);
+            data.resize_targets(targets, batch);
             data.gather(order, first, batch, activations, targets);
         }
 
