@@ -3,34 +3,70 @@
 
 #include <charconv>
 #include <concepts>
+#include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
 namespace stochastic_depth::detail {
 
-inline void append(std::string& text, std::string_view part) { text += part; }
+/// A piece of a message: text, or a number.
+class Piece {
+public:
+    Piece(std::string_view text) : text_(text) {}
+    Piece(const std::string& text) : text_(text) {}
+    Piece(const char* text) : text_(text) {}
+    Piece(float number) : kind_(Kind::single), real_(number) {}
+    Piece(double number) : kind_(Kind::real), real_(number) {}
+    template <std::signed_integral Number>
+    Piece(Number number) : kind_(Kind::whole), whole_(number) {}
+    template <std::unsigned_integral Number>
+    Piece(Number number) : kind_(Kind::natural), natural_(number) {}
 
-/// Numbers appear in the shortest form that reads back equal: 1.0000001 is not shown as 1.
-template <class Number>
-    requires(std::integral<Number> || std::floating_point<Number>)
-void append(std::string& text, Number number) {
-    char digits[64];
-    const auto end = std::to_chars(digits, digits + sizeof digits, number).ptr;
-    text.append(digits, end);
+    /// Numbers appear in the shortest form that reads back equal: 1.0000001 is not shown as 1.
+    void append_to(std::string& text) const {
+        char digits[64];
+        char* const end = digits + sizeof digits;
+        switch (kind_) {
+            case Kind::text: text += text_; return;
+            case Kind::single: text.append(digits, std::to_chars(digits, end, static_cast<float>(real_)).ptr); return;
+            case Kind::real: text.append(digits, std::to_chars(digits, end, real_).ptr); return;
+            case Kind::whole: text.append(digits, std::to_chars(digits, end, whole_).ptr); return;
+            case Kind::natural: text.append(digits, std::to_chars(digits, end, natural_).ptr); return;
+        }
+    }
+
+private:
+    enum class Kind { text, single, real, whole, natural };
+
+    Kind kind_ = Kind::text;
+    std::string_view text_;
+    double real_ = 0;
+    std::int64_t whole_ = 0;
+    std::uint64_t natural_ = 0;
+};
+
+// Messages are made out of line, by functions that don't depend on the pieces' types: every check of every
+// class would instantiate another.
+[[nodiscard, gnu::cold, gnu::noinline]] inline std::string join(std::initializer_list<Piece> pieces) {
+    std::string text;
+    for (const Piece& piece : pieces) piece.append_to(text);
+    return text;
+}
+[[noreturn, gnu::cold, gnu::noinline]] inline void refuse_because(std::initializer_list<Piece> pieces) {
+    throw std::invalid_argument(join(pieces));
 }
 
 template <class... Parts>
 [[nodiscard]] std::string message(const Parts&... parts) {
-    std::string text;
-    (append(text, parts), ...);
-    return text;
+    return join({Piece(parts)...});
 }
 
 /// Reports a caller's mistake: refuse("Class: argument must ..., got ", value).
 template <class... Parts>
-[[noreturn]] void refuse(const Parts&... parts) {
-    throw std::invalid_argument(message(parts...));
+[[noreturn, gnu::cold]] void refuse(const Parts&... parts) {
+    refuse_because({Piece(parts)...});
 }
 
 /// Refuses a forward call whose matrices don't fit: x [inputs x batch], y [outputs x batch].

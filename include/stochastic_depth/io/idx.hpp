@@ -45,7 +45,7 @@ namespace detail {
     std::string text;
     for (std::size_t i = 0; i < dimensions.size(); ++i) {
         if (i > 0) text += " x ";
-        append(text, dimensions[i]);
+        Piece(dimensions[i]).append_to(text);
     }
     return text;
 }
