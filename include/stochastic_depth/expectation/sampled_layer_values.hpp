@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <stochastic_depth/detail/columns.hpp>
+#include <stochastic_depth/detail/evaluations.hpp>
+#include <stochastic_depth/detail/parallel.hpp>
+#include <stochastic_depth/expectation/layer_values.hpp>
+#include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/random/stream_key.hpp>
+
+namespace stochastic_depth {
+
+struct SampledLayerValueOptions {
+    /// Number of antithetic pairs, at least 2: of an order of the layers and its reverse, or of a mask and
+    /// its complement.
+    Index pairs = 100;
+    std::uint64_t seed = 0;
+    /// Threads to share the columns, at least 1. The result has the same bits for any number.
+    unsigned threads = 1;
+};
+
+namespace detail {
+
+/// One random pair, as the masks to evaluate and, for each layer, the pairs of these masks that differ in it
+/// alone.
+struct LayerValueItem {
+    struct Difference {
+        Index layer;
+        /// Places of the masks without and with the layer.
+        Index without, with;
+    };
+    SurvivalMasks masks;
+    std::vector<Difference> differences;
+};
+
+/// Random numbers of pair k of a stream: a Philox engine of its own.
+[[nodiscard]] inline Philox engine_of_pair(std::uint64_t seed, StreamPurpose purpose, Index k) {
+    const auto key = stream_key(seed, purpose, 1);
+    return Philox{(static_cast<std::uint64_t>(key[0]) << 32 | key[1]) + static_cast<std::uint64_t>(k)};
+}
+
+/// The masks along an order of the layers, from none kept to all, and along its reverse.
+[[nodiscard]] inline LayerValueItem shapley_item(Index depth, Philox random) {
+    std::vector<Index> order(static_cast<std::size_t>(depth));
+    std::iota(order.begin(), order.end(), Index{0});
+    for (std::size_t i = order.size(); i-- > 1;) {
+        const double share = uniform<double>(random, 0.0, 1.0);
+        std::swap(order[i], order[std::min(i, static_cast<std::size_t>(share * static_cast<double>(i + 1)))]);
+    }
+    LayerValueItem item{SurvivalMasks(depth, 2 * (depth + 1)), {}};
+    for (Index start = 0; start <= depth + 1; start += depth + 1) {
+        SurvivalMask mask = SurvivalMask::none(depth);
+        for (Index i = 0; i < depth; ++i) {
+            mask.keep(order[static_cast<std::size_t>(i)]);
+            item.masks.set_mask(start + i + 1, mask);
+            item.differences.push_back({order[static_cast<std::size_t>(i)], start + i, start + i + 1});
+        }
+        std::reverse(order.begin(), order.end());
+    }
+    return item;
+}
+
+/// A mask of fair bits, all that differ from it in one layer, and the complements of all these.
+[[nodiscard]] inline LayerValueItem banzhaf_item(Index depth, Philox random) {
+    SurvivalMask mask = SurvivalMask::none(depth);
+    for (Index l = 0; l < depth; ++l)
+        if (uniform<double>(random, 0.0, 1.0) < 0.5) mask.keep(l);
+    LayerValueItem item{SurvivalMasks(depth, 2 * (depth + 1)), {}};
+    const auto flip = [](SurvivalMask& flipped, Index l) { flipped[l] ? flipped.skip(l) : flipped.keep(l); };
+    for (Index start = 0; start <= depth + 1; start += depth + 1) {
+        item.masks.set_mask(start, mask);
+        for (Index l = 0; l < depth; ++l) {
+            SurvivalMask neighbour = mask;
+            flip(neighbour, l);
+            item.masks.set_mask(start + l + 1, neighbour);
+            const Index with = mask[l] ? start : start + l + 1, without = mask[l] ? start + l + 1 : start;
+            item.differences.push_back({l, without, with});
+        }
+        for (Index l = 0; l < depth; ++l) flip(mask, l);
+    }
+    return item;
+}
+
+/// y = NN(x, S_k) side by side, for all the masks; few columns pass the network under several masks at once.
+template <class Network, class Scalar = typename Network::Scalar>
+void forward_under_each(const Network& network, const ConstMatrixRef<Scalar>& x, const SurvivalMasks& masks,
+                        MatrixRef<Scalar> y) {
+    constexpr Index columns_at_once = 192;
+    const Index columns = x.cols(), at_once = std::max<Index>(1, columns_at_once / columns);
+    for (Index first = 0; first < masks.batch_size(); first += at_once) {
+        const Index count = std::min(at_once, masks.batch_size() - first);
+        const auto to = y.middleCols(first * columns, count * columns);
+        if (count == 1) {
+            masked_forward(network, x, masks.mask(first), to);
+            continue;
+        }
+        SurvivalMasks repeated(masks.depth(), count * columns);
+        for (Index l = 0; l < masks.depth(); ++l)
+            for (Index j = 0; j < count * columns; ++j)
+                if (masks(l, first + j / columns)) repeated.keep(l, j);
+        masked_forward(network, x.replicate(1, count), repeated, to);
+    }
+}
+
+template <class Network, class Item, class Scalar = typename Network::Scalar>
+[[nodiscard]] LayerValues<Scalar> sampled_values(std::string_view name, const Network& network,
+                                                 const ConstMatrixRef<Scalar>& x,
+                                                 const SampledLayerValueOptions& options,
+                                                 StreamPurpose purpose, const Item& draw) {
+    if (options.pairs < 2) refuse(name, ": pairs must be at least 2, got ", options.pairs);
+    if (options.threads < 1) refuse(name, ": threads must be at least 1, got 0");
+    const Index outputs = network.output_size(x.rows()), depth = network.depth();
+    constexpr Index block_columns = 96;
+    LayerValues<Scalar> result{ByLayer<Scalar>(outputs, x.cols(), depth), ByLayer<Scalar>(outputs, x.cols(), depth)};
+    EvaluationsUnderMasks evaluations(network);
+    for (Index k = 0; k < options.pairs; ++k)
+        result.layer_evaluations += evaluations(draw(depth, engine_of_pair(options.seed, purpose, k)).masks);
+    parallel_for((x.cols() + block_columns - 1) / block_columns, options.threads, [&](Index b) {
+        const Index first = b * block_columns, columns = std::min(block_columns, x.cols() - first);
+        const Index size = outputs * columns;
+        const ConstMatrixRef<Scalar> here = x.middleCols(first, columns);
+        Eigen::MatrixXd mean = Eigen::MatrixXd::Zero(size, depth), deviations = mean, value(size, depth);
+        Matrix<Scalar> y(outputs, 2 * (depth + 1) * columns);
+        for (Index k = 0; k < options.pairs; ++k) {
+            const LayerValueItem item = draw(depth, engine_of_pair(options.seed, purpose, k));
+            forward_under_each(network, here, item.masks, y);
+            value.setZero();
+            for (const auto& [layer, without, with] : item.differences)
+                for (Index i = 0; i < size; ++i)
+                    value(i, layer) += 0.5 * (static_cast<double>(y.data()[with * size + i]) -
+                                              static_cast<double>(y.data()[without * size + i]));
+            // Welford 1962.
+            const double share = 1 / static_cast<double>(k + 1);
+            for (Index i = 0; i < value.size(); ++i) {
+                const double before = value.data()[i] - mean.data()[i];
+                mean.data()[i] += share * before;
+                deviations.data()[i] += before * (value.data()[i] - mean.data()[i]);
+            }
+        }
+        const double pairs = static_cast<double>(options.pairs);
+        for (Index l = 0; l < depth; ++l)
+            for (Index i = 0; i < size; ++i) {
+                result.value.values()(first * outputs + i, l) = static_cast<Scalar>(mean(i, l));
+                result.standard_error.values()(first * outputs + i, l) =
+                    static_cast<Scalar>(std::sqrt(deviations(i, l) / (pairs - 1) / pairs));
+            }
+    });
+    return result;
+}
+
+}  // namespace detail
+
+/// Estimates of `shapley_values` with their standard errors, for networks too deep for the tree: what keeping
+/// a layer adds in random orders of the layers, each taken with its reverse. Unbiased.
+///
+/// \param network  L skippable layers.
+/// \param x        Inputs, [features x batch].
+/// \throws std::invalid_argument  if the network cannot take x, or an option is out of range.
+/// \complexity     2 (L + 1) masked forward passes for each pair and column.
+/// \source         Castro, Gomez & Tejada 2009; Mitchell et al. 2022 for the reverse.
+template <MaskedNetwork Network>
+[[nodiscard]] LayerValues<typename Network::Scalar> sampled_shapley_values(
+    const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+    const SampledLayerValueOptions& options = {}) {
+    return detail::sampled_values("sampled_shapley_values", network, x, options,
+                                  detail::StreamPurpose::layer_orders, detail::shapley_item);
+}
+
+/// Estimates of `banzhaf_values` with their standard errors: what keeping a layer adds to masks of fair bits,
+/// each taken with its complement. Unbiased.
+///
+/// \param network  L skippable layers.
+/// \param x        Inputs, [features x batch].
+/// \throws std::invalid_argument  if the network cannot take x, or an option is out of range.
+/// \complexity     2 (L + 1) masked forward passes for each pair and column.
+template <MaskedNetwork Network>
+[[nodiscard]] LayerValues<typename Network::Scalar> sampled_banzhaf_values(
+    const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+    const SampledLayerValueOptions& options = {}) {
+    return detail::sampled_values("sampled_banzhaf_values", network, x, options,
+                                  detail::StreamPurpose::layer_coalitions, detail::banzhaf_item);
+}
+
+}  // namespace stochastic_depth
