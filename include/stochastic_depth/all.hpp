@@ -15,11 +15,14 @@
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
 #include <stochastic_depth/io/idx.hpp>
+#include <stochastic_depth/layers/concatenate.hpp>
 #include <stochastic_depth/layers/elementwise.hpp>
+#include <stochastic_depth/layers/entropy.hpp>
 #include <stochastic_depth/layers/function.hpp>
 #include <stochastic_depth/layers/gelu.hpp>
 #include <stochastic_depth/layers/identity.hpp>
 #include <stochastic_depth/layers/linear.hpp>
+#include <stochastic_depth/layers/log_softmax.hpp>
 #include <stochastic_depth/layers/relu.hpp>
 #include <stochastic_depth/layers/residual.hpp>
 #include <stochastic_depth/layers/sequential.hpp>
