@@ -2,15 +2,17 @@
 #pragma once
 
 #include <stochastic_depth/analysis/classification.hpp>
+#include <stochastic_depth/analysis/roc.hpp>
 #include <stochastic_depth/concepts.hpp>
-#include <stochastic_depth/expectation/enumerate_masks.hpp>
 #include <stochastic_depth/expectation/by_layer.hpp>
+#include <stochastic_depth/expectation/enumerate_masks.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/exact_gradient.hpp>
 #include <stochastic_depth/expectation/exact_sensitivity.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
+#include <stochastic_depth/expectation/predictive_uncertainty.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
