@@ -37,6 +37,7 @@
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/drop_probability.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/survival/most_probable_masks.hpp>
 #include <stochastic_depth/survival/schedules.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
