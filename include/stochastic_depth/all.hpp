@@ -2,9 +2,11 @@
 #pragma once
 
 #include <stochastic_depth/analysis/classification.hpp>
+#include <stochastic_depth/analysis/lesion_study.hpp>
 #include <stochastic_depth/analysis/roc.hpp>
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/expectation/by_layer.hpp>
+#include <stochastic_depth/expectation/certified_interval.hpp>
 #include <stochastic_depth/expectation/enumerate_masks.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/exact_gradient.hpp>
