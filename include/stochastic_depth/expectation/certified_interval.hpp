@@ -47,8 +47,9 @@ namespace detail {
 struct CompensatedSum {
     double sum = 0, error = 0;
 
-    void add(double value) {
-        const double corrected = value - error;
+    /// Adds a * b, rounded together with the correction: what compilers may do, done by all.
+    void add_product(double a, double b) {
+        const double corrected = std::fma(a, b, -error);
         const double next = sum + corrected;
         error = (next - sum) - corrected;
         sum = next;
@@ -65,9 +66,10 @@ struct CompensatedSum {
 /// then as well, and wider.
 ///
 /// What is certain: the bounds hold for the function that the program computes, NN(x, S) being what
-/// `network(x, mask)` returns. All rounding of probabilities and sums is bounded, and the interval widened by it
-/// (by less than (16 L + 40) 2^-53 (highest - lowest)). The rounding inside NN is not: against a network of real
-/// arithmetic the interval holds once both ends are moved by the largest error of any NN(x, S).
+/// `network(x, mask)` returns. All rounding of probabilities and sums is bounded, and the interval widened by
+/// it: by less than (16 L + 32) 2^-53 (highest - lowest) and two units in the last place of each end. The
+/// rounding inside NN is not: against a network of real arithmetic the interval holds once both ends are
+/// moved outward by the largest error of any NN(x, S).
 ///
 /// A column's bits depend neither on the batch that it stands in nor on the threads.
 class CertifiedInterval {
@@ -130,8 +132,7 @@ private:
         double covered = 0;
         double evaluations = 0;
         /// Bound of the relative error of a sum of P(S) times a difference: 8 L roundings in P(S), one in
-        /// the difference, one in the product, 4 in a compensated sum that a compiler may contract in part,
-        /// and what `at_least` itself adds.
+        /// the difference, two in the compensated sum, what `at_least` itself adds, and room to spare.
         double relative_error = 0;
 
         [[nodiscard]] Index size() const { return static_cast<Index>(weights.size()); }
@@ -144,7 +145,7 @@ private:
         [[nodiscard]] double at_least(const detail::CompensatedSum& sum) const {
             // Each product may have lost the smallest of all numbers.
             const double underflow = static_cast<double>(size()) * std::numeric_limits<double>::min();
-            return std::max(0.0, sum.sum * (1 - relative_error) - underflow);
+            return std::max(0.0, std::fma(sum.sum, 1 - relative_error, -underflow));
         }
     };
 
@@ -168,7 +169,7 @@ private:
             plan.evaluations = evaluations;
             plan.words.insert(plan.words.end(), next->mask.words().begin(), next->mask.words().end());
             plan.weights.push_back(next->probability >= negligible ? next->probability : 0);
-            mass.add(plan.weights.back());
+            mass.add_product(plan.weights.back(), 1);
             plan.covered = plan.at_least(mass);
         }
         if (!next) plan.covered = 1;
@@ -193,11 +194,12 @@ private:
         const Index outputs = result.lower.rows(), columns = x.cols(), entries = outputs * columns;
         // A narrow batch passes the network under several masks at once.
         const Index masks_of_pass = std::max<Index>(1, block_columns / columns);
+        const Index masks_at_once = std::min(passes_at_once * masks_of_pass, plan.size());
         std::vector<detail::CompensatedSum> above_lowest(static_cast<std::size_t>(entries));
         std::vector<detail::CompensatedSum> below_highest(static_cast<std::size_t>(entries));
-        Matrix<typename Network::Scalar> y(outputs, passes_at_once * masks_of_pass * columns);
-        for (Index first = 0; first < plan.size(); first += passes_at_once * masks_of_pass) {
-            const Index count = std::min(passes_at_once * masks_of_pass, plan.size() - first);
+        Matrix<typename Network::Scalar> y(outputs, masks_at_once * columns);
+        for (Index first = 0; first < plan.size(); first += masks_at_once) {
+            const Index count = std::min(masks_at_once, plan.size() - first);
             detail::parallel_for((count + masks_of_pass - 1) / masks_of_pass, threads, [&](Index pass) {
                 const Index from = pass * masks_of_pass;
                 const Index masks = std::min(masks_of_pass, count - from);
@@ -212,8 +214,8 @@ private:
                         detail::refuse("CertifiedInterval: outputs must lie in [", options_.lowest, ", ",
                                        options_.highest, "], got ", value, " for output ", i % outputs,
                                        " of sample ", first_column + i / outputs);
-                    above_lowest[static_cast<std::size_t>(i)].add(weight * (value - options_.lowest));
-                    below_highest[static_cast<std::size_t>(i)].add(weight * (options_.highest - value));
+                    above_lowest[static_cast<std::size_t>(i)].add_product(weight, value - options_.lowest);
+                    below_highest[static_cast<std::size_t>(i)].add_product(weight, options_.highest - value);
                 }
             }
         }

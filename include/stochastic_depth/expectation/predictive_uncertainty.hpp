@@ -73,7 +73,7 @@ template <class Rule, MaskedNetwork Network>
         double entropy = 0;
         for (Index i = 0; i < classes; ++i) {
             const auto p = static_cast<double>(result.probabilities(i, j));
-            if (p != 0) entropy -= p * std::log(p);
+            if (p != 0) entropy = std::fma(-p, std::log(p), entropy);
         }
         const double difference = entropy - static_cast<double>(result.expected_entropy(j));
         result.predictive_entropy(j) = static_cast<Scalar>(entropy);

@@ -29,8 +29,10 @@ public:
         for (Index j = 0; j < x.cols(); ++j) {
             const Scalar* const probability = x.data() + j * x.outerStride();
             Scalar sum = 0;
+            // An explicit fma: whether the compiler would contract the expression must not change the bits.
             for (Index i = 0; i < x.rows(); ++i)
-                if (probability[i] != Scalar(0)) sum -= probability[i] * std::log(probability[i]);
+                if (probability[i] != Scalar(0))
+                    sum = std::fma(-probability[i], std::log(probability[i]), sum);
             y(0, j) = sum;
         }
     }
