@@ -16,6 +16,7 @@
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
+#include <stochastic_depth/expectation/sampled_layer_values.hpp>
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
 #include <stochastic_depth/io/idx.hpp>

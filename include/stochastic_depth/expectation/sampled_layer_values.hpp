@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -15,6 +14,7 @@
 #include <stochastic_depth/detail/parallel.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 
 namespace stochastic_depth {
@@ -42,20 +42,9 @@ struct LayerValueItem {
     std::vector<Difference> differences;
 };
 
-/// Random numbers of pair k of a stream: a Philox engine of its own.
-[[nodiscard]] inline Philox engine_of_pair(std::uint64_t seed, StreamPurpose purpose, Index k) {
-    const auto key = stream_key(seed, purpose, 1);
-    return Philox{(static_cast<std::uint64_t>(key[0]) << 32 | key[1]) + static_cast<std::uint64_t>(k)};
-}
-
 /// The masks along an order of the layers, from none kept to all, and along its reverse.
-[[nodiscard]] inline LayerValueItem shapley_item(Index depth, Philox random) {
-    std::vector<Index> order(static_cast<std::size_t>(depth));
-    std::iota(order.begin(), order.end(), Index{0});
-    for (std::size_t i = order.size(); i-- > 1;) {
-        const double share = uniform<double>(random, 0.0, 1.0);
-        std::swap(order[i], order[std::min(i, static_cast<std::size_t>(share * static_cast<double>(i + 1)))]);
-    }
+[[nodiscard]] inline LayerValueItem shapley_item(Index depth, std::uint64_t seed, std::uint64_t pair) {
+    std::vector<Index> order = random_order(depth, stream_key(seed, StreamPurpose::layer_orders, 1), pair);
     LayerValueItem item{SurvivalMasks(depth, 2 * (depth + 1)), {}};
     for (Index start = 0; start <= depth + 1; start += depth + 1) {
         SurvivalMask mask = SurvivalMask::none(depth);
@@ -70,10 +59,15 @@ struct LayerValueItem {
 }
 
 /// A mask of fair bits, all that differ from it in one layer, and the complements of all these.
-[[nodiscard]] inline LayerValueItem banzhaf_item(Index depth, Philox random) {
+[[nodiscard]] inline LayerValueItem banzhaf_item(Index depth, std::uint64_t seed, std::uint64_t pair) {
+    const auto key = stream_key(seed, StreamPurpose::layer_coalitions, 1);
     SurvivalMask mask = SurvivalMask::none(depth);
-    for (Index l = 0; l < depth; ++l)
-        if (uniform<double>(random, 0.0, 1.0) < 0.5) mask.keep(l);
+    for (std::size_t w = 0; w < mask.words().size(); ++w) {
+        const auto bits = philox4x32_10({static_cast<std::uint32_t>(w), 0, static_cast<std::uint32_t>(pair),
+                                         static_cast<std::uint32_t>(pair >> 32)},
+                                        key);
+        mask.set_word(w, std::uint64_t{bits[0]} << 32 | bits[1]);
+    }
     LayerValueItem item{SurvivalMasks(depth, 2 * (depth + 1)), {}};
     const auto flip = [](SurvivalMask& flipped, Index l) { flipped[l] ? flipped.skip(l) : flipped.keep(l); };
     for (Index start = 0; start <= depth + 1; start += depth + 1) {
@@ -91,9 +85,9 @@ struct LayerValueItem {
 }
 
 /// y = NN(x, S_k) side by side, for all the masks; few columns pass the network under several masks at once.
-template <class Network, class Scalar = typename Network::Scalar>
-void forward_under_each(const Network& network, const ConstMatrixRef<Scalar>& x, const SurvivalMasks& masks,
-                        MatrixRef<Scalar> y) {
+template <class Network>
+void forward_under_each(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                        const SurvivalMasks& masks, MatrixRef<typename Network::Scalar> y) {
     constexpr Index columns_at_once = 192;
     const Index columns = x.cols(), at_once = std::max<Index>(1, columns_at_once / columns);
     for (Index first = 0; first < masks.batch_size(); first += at_once) {
@@ -115,7 +109,7 @@ template <class Network, class Item, class Scalar = typename Network::Scalar>
 [[nodiscard]] LayerValues<Scalar> sampled_values(std::string_view name, const Network& network,
                                                  const ConstMatrixRef<Scalar>& x,
                                                  const SampledLayerValueOptions& options,
-                                                 StreamPurpose purpose, const Item& draw) {
+                                                 const Item& draw) {
     if (options.pairs < 2) refuse(name, ": pairs must be at least 2, got ", options.pairs);
     if (options.threads < 1) refuse(name, ": threads must be at least 1, got 0");
     const Index outputs = network.output_size(x.rows()), depth = network.depth();
@@ -123,7 +117,7 @@ template <class Network, class Item, class Scalar = typename Network::Scalar>
     LayerValues<Scalar> result{ByLayer<Scalar>(outputs, x.cols(), depth), ByLayer<Scalar>(outputs, x.cols(), depth)};
     EvaluationsUnderMasks evaluations(network);
     for (Index k = 0; k < options.pairs; ++k)
-        result.layer_evaluations += evaluations(draw(depth, engine_of_pair(options.seed, purpose, k)).masks);
+        result.layer_evaluations += evaluations(draw(depth, options.seed, static_cast<std::uint64_t>(k)).masks);
     parallel_for((x.cols() + block_columns - 1) / block_columns, options.threads, [&](Index b) {
         const Index first = b * block_columns, columns = std::min(block_columns, x.cols() - first);
         const Index size = outputs * columns;
@@ -131,7 +125,7 @@ template <class Network, class Item, class Scalar = typename Network::Scalar>
         Eigen::MatrixXd mean = Eigen::MatrixXd::Zero(size, depth), deviations = mean, value(size, depth);
         Matrix<Scalar> y(outputs, 2 * (depth + 1) * columns);
         for (Index k = 0; k < options.pairs; ++k) {
-            const LayerValueItem item = draw(depth, engine_of_pair(options.seed, purpose, k));
+            const LayerValueItem item = draw(depth, options.seed, static_cast<std::uint64_t>(k));
             forward_under_each(network, here, item.masks, y);
             value.setZero();
             for (const auto& [layer, without, with] : item.differences)
@@ -171,8 +165,7 @@ template <MaskedNetwork Network>
 [[nodiscard]] LayerValues<typename Network::Scalar> sampled_shapley_values(
     const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
     const SampledLayerValueOptions& options = {}) {
-    return detail::sampled_values("sampled_shapley_values", network, x, options,
-                                  detail::StreamPurpose::layer_orders, detail::shapley_item);
+    return detail::sampled_values("sampled_shapley_values", network, x, options, detail::shapley_item);
 }
 
 /// Estimates of `banzhaf_values` with their standard errors: what keeping a layer adds to masks of fair bits,
@@ -186,8 +179,7 @@ template <MaskedNetwork Network>
 [[nodiscard]] LayerValues<typename Network::Scalar> sampled_banzhaf_values(
     const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
     const SampledLayerValueOptions& options = {}) {
-    return detail::sampled_values("sampled_banzhaf_values", network, x, options,
-                                  detail::StreamPurpose::layer_coalitions, detail::banzhaf_item);
+    return detail::sampled_values("sampled_banzhaf_values", network, x, options, detail::banzhaf_item);
 }
 
 }  // namespace stochastic_depth

@@ -10,7 +10,13 @@ namespace stochastic_depth::detail {
 
 /// What a stream of counter-based random numbers is for. One seed gives each purpose a stream of
 /// its own, so that masks stay what they are when something else comes to draw from the same seed.
-enum class StreamPurpose : std::uint32_t { survival_masks = 1, shuffling = 2 };
+enum class StreamPurpose : std::uint32_t {
+    survival_masks = 1,
+    shuffling = 2,
+    mask_design = 3,
+    layer_orders = 4,
+    layer_coalitions = 5,
+};
 
 /// The Philox key of a purpose's stream.
 [[nodiscard]] constexpr std::array<std::uint32_t, 2> stream_key(std::uint64_t seed,

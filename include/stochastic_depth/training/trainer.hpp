@@ -6,13 +6,13 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
-#include <numeric>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include <stochastic_depth/detail/differentiation.hpp>
 #include <stochastic_depth/detail/evaluations.hpp>
+#include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_view.hpp>
@@ -151,7 +151,9 @@ private:
 
         EpochRecord epoch(Index epoch) {
             const auto start = std::chrono::steady_clock::now();
-            const std::vector<Index> order = shuffled(epoch);
+            const std::vector<Index> order = detail::random_order(
+                data.size(), detail::stream_key(options.seed, detail::StreamPurpose::shuffling, 1),
+                static_cast<std::uint64_t>(epoch));
             const Index steps = (data.size() + options.batch_size - 1) / options.batch_size;
             EpochRecord record_of_epoch;
             for (Index step = 0; step < steps; ++step) {
@@ -205,22 +207,6 @@ private:
                 detail::record(network, activations, record, detail::MaskView{masks});
             }
             return kept;
-        }
-
-        /// The samples' order in an epoch (Fisher & Yates), from the seed's own stream for it.
-        [[nodiscard]] std::vector<Index> shuffled(Index epoch) const {
-            std::vector<Index> order(static_cast<std::size_t>(data.size()));
-            std::iota(order.begin(), order.end(), Index{0});
-            const auto key = detail::stream_key(options.seed, detail::StreamPurpose::shuffling, 1);
-            for (std::size_t i = order.size(); i-- > 1;) {
-                const auto bits = philox4x32_10({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(i >> 32),
-                                                 static_cast<std::uint32_t>(epoch), 0},
-                                                key);
-                const double share = (bits[0] + bits[1] * 0x1p-32) * 0x1p-32;
-                const auto other = static_cast<std::size_t>(share * static_cast<double>(i + 1));
-                std::swap(order[i], order[std::min(other, i)]);
-            }
-            return order;
         }
     };
 
