@@ -18,23 +18,24 @@ namespace {
                      std::generic_category().message(error));
 }
 
-using Cells = std::array<std::string, 7>;
+using Cells = std::array<std::string, 8>;
 
 void print_line(std::ostream& out, const Cells& cells) {
-    constexpr std::array widths{0, 13, 9, 9, 9, 12, 9};
-    out << std::left << std::setw(22) << cells[0] << std::right;
+    constexpr std::array widths{0, 13, 9, 9, 9, 12, 8, 9};
+    out << std::left << std::setw(28) << cells[0] << std::right;
     for (std::size_t i = 1; i < cells.size(); ++i) out << std::setw(widths[i]) << cells[i];
     out << '\n';
 }
 
 Cells cells_of(const Row& row) {
-    if (!row.skipped.empty()) return {row.rule, "-", "-", "-", "-", "-", "-"};
+    if (!row.skipped.empty()) return {row.rule, "-", "-", "-", "-", "-", "-", "-"};
     return {row.rule,
             fixed(row.layer_evaluations, 0),
             fixed(100 * row.error, 2) + " %",
             fixed(row.negative_log_likelihood, 4),
             fixed(row.calibration_error, 4),
             row.distance ? fixed(*row.distance, 6) : "-",
+            row.disagreement_auroc ? fixed(*row.disagreement_auroc, 3) : "-",
             fixed(row.seconds, 2)};
 }
 
@@ -50,8 +51,21 @@ nlohmann::ordered_json json_of(const Row& row) {
     json["expected_calibration_error"] = row.calibration_error;
     json["mean_l1_distance_to_exact"] =
         row.distance ? nlohmann::ordered_json(*row.distance) : nlohmann::ordered_json(nullptr);
+    json["mutual_information_auroc"] = row.disagreement_auroc
+                                           ? nlohmann::ordered_json(*row.disagreement_auroc)
+                                           : nlohmann::ordered_json(nullptr);
     json["seconds"] = row.seconds;
     return json;
+}
+
+nlohmann::ordered_json json_of(const LayerImportance& importance) {
+    auto layers = nlohmann::ordered_json::array();
+    for (const auto& layer : importance.layers)
+        layers.push_back({{"survival_probability", layer.survival_probability},
+                          {"sensitivity", layer.sensitivity},
+                          {"shapley_value", layer.shapley},
+                          {"error_without", layer.error_without}});
+    return {{"images", importance.images}, {"full_error", importance.full_error}, {"layers", layers}};
 }
 
 nlohmann::ordered_json json_of(const Options& options) {
@@ -85,7 +99,23 @@ nlohmann::ordered_json json_of(const Report& report) {
               {"epoch_losses", losses},
               {"epoch_seconds", seconds}}},
             {"rules", rules},
+            {"layer_importance", report.importance ? json_of(*report.importance)
+                                                   : nlohmann::ordered_json(nullptr)},
             {"seconds", report.seconds}};
+}
+
+void print(std::ostream& out, const LayerImportance& importance) {
+    out << "\nWhat the layers do for the probability of the right class, mean over " << importance.images
+        << " test images:\n"
+        << "derivative of the exact expectation by p_l, and Shapley value; and the error of full depth\n"
+        << "without this layer (with all: " << fixed(100 * importance.full_error, 1) << " %).\n\n"
+        << "layer    p_l   derivative    Shapley    error without\n";
+    for (std::size_t l = 0; l < importance.layers.size(); ++l) {
+        const auto& layer = importance.layers[l];
+        out << std::setw(5) << l + 1 << std::setw(7) << fixed(layer.survival_probability, 3)
+            << std::setw(13) << fixed(layer.sensitivity, 4) << std::setw(11) << fixed(layer.shapley, 4)
+            << std::setw(15) << fixed(100 * layer.error_without, 1) << " %\n";
+    }
 }
 
 }  // namespace
@@ -125,17 +155,19 @@ void print(std::ostream& out, const Report& report) {
             << fixed(report.epochs.back().loss, 3) << ", "
             << fixed(100 * report.share_of_layers_run(), 1) << " % of the layers run";
     out << "\n\n";
-    print_line(out, {"rule", "evaluations", "error", "NLL", "ECE", "distance", "seconds"});
+    print_line(out, {"rule", "evaluations", "error", "NLL", "ECE", "distance", "AUROC", "seconds"});
     for (const Row& row : report.rows) print_line(out, cells_of(row));
     for (const Row& row : report.rows)
         if (!row.skipped.empty()) out << "\n" << row.rule << " skipped: " << row.skipped << '\n';
     out << "\nevaluations: of skippable layers, for each image. "
            "NLL: mean negative log-likelihood.\n"
            "ECE: expected calibration error, 15 bins. distance: mean L1 distance between the\n"
-           "rule's class probabilities and the exact ones. seconds: "
+           "rule's class probabilities and the exact ones. AUROC: of the mutual information of\n"
+           "class and mask, as a test for wrong predictions. seconds: "
         << options.threads << (options.threads == 1 ? " thread" : " threads")
-        << " for Monte Carlo and\nexact, one for the others; " << fixed(report.seconds, 1)
+        << " for sampled\nand exact rows, one for the others; " << fixed(report.seconds, 1)
         << " s in all.\n";
+    if (report.importance) print(out, *report.importance);
 }
 
 void check_writable(const std::string& path) {

@@ -20,14 +20,31 @@ struct Row {
     /// Mean over the images of the L1 distance, in [0, 2], between the rule's class probabilities
     /// and the exact ones; none without the exact answer.
     std::optional<double> distance = std::nullopt;
+    /// Area under the ROC of the mutual information of class and mask, wrong predictions being the
+    /// positives; none for a rule of one mask, or where all predictions are right.
+    std::optional<double> disagreement_auroc = std::nullopt;
     double seconds = 0;
     std::string skipped = {};  // why there are no figures; empty: there are
+};
+
+/// What the skippable layers are worth to the probability of the right class.
+struct LayerImportance {
+    struct Layer {
+        double survival_probability = 0;
+        double sensitivity = 0;  // derivative by p_l
+        double shapley = 0;
+        double error_without = 0;  // of full depth with this layer removed
+    };
+    stochastic_depth::Index images = 0;
+    double full_error = 0;
+    std::vector<Layer> layers = {};
 };
 
 struct Report {
     Options options;
     std::vector<stochastic_depth::EpochRecord> epochs = {};
     std::vector<Row> rows = {};
+    std::optional<LayerImportance> importance = std::nullopt;  // none for networks too deep
     double seconds = 0;  // in all, reading the data included
 
     [[nodiscard]] double training_seconds() const;
