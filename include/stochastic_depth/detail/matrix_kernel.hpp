@@ -43,6 +43,8 @@ struct Destination {
 
 /// Epilogue: stores the product as it is.
 struct Keep {
+    [[nodiscard]] static bool crosses_columns(Index) { return true; }
+
     template <class Packet>
     EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index, Index) const {
         return value;
@@ -59,6 +61,16 @@ struct Operands {
     Index inner;
     Index columns;
 };
+
+/// Whether an epilogue takes packets that go on from the end of one column to the next: it does if it says so,
+/// as it may where all that it reads and writes has columns of `rows` numbers without gaps.
+template <class Epilogue>
+[[nodiscard]] bool crosses_columns(const Epilogue& epilogue, Index rows) {
+    if constexpr (requires { epilogue.crosses_columns(rows); })
+        return epilogue.crosses_columns(rows);
+    else
+        return false;
+}
 
 /// How many packets of rows and how many columns of the product stay in registers: with the packets of
 /// one column of weights and one broadcast input they fill the register file.
@@ -245,9 +257,9 @@ inline constexpr bool stays_resident =
     Rows / Lanes * Inner <= EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS / 2;
 
 /// A product so small that its weights, [Rows x Inner] known at compile time, stay in registers while all
-/// columns pass. Rows is a multiple of Lanes.
+/// columns from `column` on pass. Rows is a multiple of Lanes.
 template <int Lanes, int Rows, int Inner, class Scalar, class Epilogue>
-void run_resident(const Operands<Scalar>& f, const Epilogue& epilogue) {
+EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f, const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
     // Copies: a store of a packet may be to anything, for all that a compiler knows.
     const auto [left, start, right, out, ignored, columns] = f;
@@ -258,7 +270,7 @@ void run_resident(const Operands<Scalar>& f, const Epilogue& epilogue) {
         first[p] = start.data ? P::load(start.data + p * Lanes) : P::broadcast(Scalar(0));
         for (int k = 0; k < Inner; ++k) weight[k][p] = P::load(left.data + k * left.stride + p * Lanes);
     }
-    for (Index j = 0; j < columns; ++j) {
+    for (Index j = column; j < columns; ++j) {
         const Scalar* input = right.data + j * right.column_stride;
         Array<P, packets> sum;
         for (int p = 0; p < packets; ++p) sum[p] = first[p];
@@ -271,11 +283,47 @@ void run_resident(const Operands<Scalar>& f, const Epilogue& epilogue) {
     }
 }
 
+/// Whether several columns of a square matrix of this size fit side by side into a packet.
+template <int Lanes, int Rows, int Inner>
+inline constexpr bool fits_side_by_side =
+    Rows == Inner && Rows < Lanes && Lanes % Rows == 0;
+
+/// The same with several columns side by side in a packet. The columns of each matrix, all of Rows numbers,
+/// follow each other without gaps. Returns how many columns are done: as many as there are whole packets.
+template <int Lanes, int Rows, class Scalar, class Epilogue>
+Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, const Scalar* right, Scalar* out,
+                       const Epilogue& epilogue) {
+    using P = Packet<Scalar, Lanes>;
+    constexpr int beside = Lanes / Rows;
+    Array<P, Rows> weight;
+    for (int k = 0; k < Rows; ++k) weight[k] = P::template repeat<Rows>(left + k * Rows);
+    const P first = start ? P::template repeat<Rows>(start) : P::broadcast(Scalar(0));
+    const Epilogue finish = epilogue;
+    Index column = 0;
+    for (; column + beside <= columns; column += beside) {
+        const P inputs = P::load(right + column * Rows);
+        P sum = first;
+        unroll<Rows>([&](auto k) {
+            sum = multiply_add(weight[k], inputs.template broadcast_in_groups<Rows, k>(), sum);
+        });
+        finish(sum, 0, column).store(out + column * Rows);
+    }
+    return column;
+}
+
 /// Finds the widest packet that the rows fill, and whether weights are to be packed.
 template <int Rows, int Inner, int Lanes, class Scalar, class Epilogue>
-void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
-    if constexpr (stays_resident<Lanes, Rows, Inner>)
-        return run_resident<Lanes, Rows, Inner>(f, epilogue);
+EIGEN_ALWAYS_INLINE void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
+    if constexpr (stays_resident<Lanes, Rows, Inner>) {
+        Index column = 0;
+        constexpr int widest = widest_lanes<Scalar>;
+        if constexpr (fits_side_by_side<widest, Rows, Inner>)
+            if (f.columns >= widest / Rows && f.left.stride == Rows && f.right.inner_stride == 1 &&
+                f.right.column_stride == Rows && f.out.stride == Rows && crosses_columns(epilogue, Rows))
+                column = run_side_by_side<widest, Rows>(f.columns, f.left.data, f.start.data, f.right.data,
+                                                        f.out.data, epilogue);
+        return run_resident<Lanes, Rows, Inner>(column, f, epilogue);
+    }
     if constexpr (Lanes > 1 && (Rows == Eigen::Dynamic || Rows < Lanes)) {
         if (Rows != Eigen::Dynamic || rows < Lanes)
             return run_product<Rows, Inner, Packet<Scalar, Lanes>::narrower>(rows, f, epilogue);
