@@ -2,83 +2,21 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
-#include <utility>
 
+#include <stochastic_depth/detail/operands.hpp>
 #include <stochastic_depth/detail/packet.hpp>
+#include <stochastic_depth/detail/resident_kernel.hpp>
 #include <stochastic_depth/detail/scratch.hpp>
 
 namespace stochastic_depth::detail {
-
-/// The left factor of a product, [rows x inner]: its columns are contiguous, `stride` apart.
-template <class Scalar>
-struct LeftFactor {
-    const Scalar* data;
-    Index stride;
-};
-
-/// The right factor, [inner x columns]: entry (k, j) is data[k * inner_stride + j * column_stride], so
-/// that a transpose is a matter of strides.
-template <class Scalar>
-struct RightFactor {
-    const Scalar* data;
-    Index inner_stride;
-    Index column_stride;
-};
-
-/// What the sums start from: entry (i, j) is data[i + j * column_stride], so that a stride of 0 repeats one
-/// column; null: zero.
-template <class Scalar>
-struct Start {
-    const Scalar* data;
-    Index column_stride = 0;
-};
-
-/// Where the product goes, [rows x columns]: columns are contiguous, `stride` apart.
-template <class Scalar>
-struct Destination {
-    Scalar* data;
-    Index stride;
-};
-
-/// Epilogue: stores the product as it is.
-struct Keep {
-    [[nodiscard]] static bool crosses_columns(Index) { return true; }
-
-    template <class Packet>
-    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index, Index) const {
-        return value;
-    }
-};
-
-/// The factors of a product, what it starts from, and where it goes.
-template <class Scalar>
-struct Operands {
-    LeftFactor<Scalar> left;
-    Start<Scalar> start;
-    RightFactor<Scalar> right;
-    Destination<Scalar> out;
-    Index inner;
-    Index columns;
-};
-
-/// Whether an epilogue takes packets that go on from the end of one column to the next: it does if it says so,
-/// as it may where all that it reads and writes has columns of `rows` numbers without gaps.
-template <class Epilogue>
-[[nodiscard]] bool crosses_columns(const Epilogue& epilogue, Index rows) {
-    if constexpr (requires { epilogue.crosses_columns(rows); })
-        return epilogue.crosses_columns(rows);
-    else
-        return false;
-}
 
 /// How many packets of rows and how many columns of the product stay in registers: with the packets of
 /// one column of weights and one broadcast input they fill the register file.
 inline constexpr int tile_packets = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32 ? 4 : 2;
 inline constexpr int tile_columns = 6;
 
-/// Columns in a tile of so many packets: one packet of rows needs more of them, so that there are enough sums
-/// to work on while others wait for their last multiply-add.
+/// Columns in a tile of so many packets: one packet of rows needs more of them, so that there are enough
+/// sums to work on while others wait for their last multiply-add.
 template <int Packets>
 inline constexpr int columns_beside = Packets == 1 ? 2 * tile_columns : tile_columns;
 
@@ -93,7 +31,8 @@ inline constexpr int tall_packets = 8;
 /// the whole inner dimension. The last packet starts at row + last; it may overlap the one before, whose
 /// rows it then computes again, to the same bits. Each packet ends in sink(sum, packet, column of tile).
 template <int Lanes, int Packets, int Columns, class Scalar, class Sink>
-EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Operands<Scalar>& f, const Sink& sink) {
+EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Operands<Scalar>& f,
+                                  const Sink& sink) {
     using P = Packet<Scalar, Lanes>;
     const auto offset = [last](int p) { return p + 1 < Packets ? Index{p * Lanes} : last; };
     Array<Array<P, Columns>, Packets> sum;
@@ -105,7 +44,7 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
     const Scalar* weights = f.left.data + row;
     const Index left_stride = f.left.stride;
     const Index inner_stride = f.right.inner_stride, column_stride = f.right.column_stride;
-    // Several pointers, each to a few columns: one for all would be moved from column to column, step by step.
+    // Several pointers, each for a few columns: clang moves a single one from column to column, step by step.
     constexpr int group = 3;
     Array<const Scalar*, (Columns + group - 1) / group> inputs;
     for (int c = 0; c < Columns; c += group) inputs[c / group] = f.right.data + (column + c) * column_stride;
@@ -132,14 +71,16 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
 /// serves every epilogue.
 template <int Lanes, int Packets, int Columns, class Scalar>
 void run_tile_into(Scalar* sums, Index row, Index last, Index column, const Operands<Scalar>& f) {
-    run_tile<Lanes, Packets, Columns>(row, last, column, f, [sums](const Packet<Scalar, Lanes>& sum, int p, int c) {
+    const auto store = [sums](const Packet<Scalar, Lanes>& sum, int p, int c) {
         sum.store(sums + (c * Packets + p) * Lanes);
-    });
+    };
+    run_tile<Lanes, Packets, Columns>(row, last, column, f, store);
 }
 
-/// Runs as wide a tile as `columns` allow, and returns its width.
+/// Runs a tile of 4, 2 or 1 columns, as `columns` allow, and returns its width.
 template <int Lanes, int Packets, class Scalar>
-Index run_some_tile(Index columns, Scalar* sums, Index row, Index last, Index column, const Operands<Scalar>& f) {
+Index run_some_tile(Index columns, Scalar* sums, Index row, Index last, Index column,
+                    const Operands<Scalar>& f) {
     const Index width = columns >= 4 ? 4 : columns >= 2 ? 2 : 1;
     if (width == 4) run_tile_into<Lanes, Packets, 4>(sums, row, last, column, f);
     if (width == 2) run_tile_into<Lanes, Packets, 2>(sums, row, last, column, f);
@@ -179,6 +120,7 @@ void run_band(Index row, Index last, const Operands<Scalar>& f, const Epilogue& 
     Scalar* const out = f.out.data;
     const Index stride = f.out.stride;
     const Index columns = f.columns;
+    // Copies: what a store of a packet might have changed would be read again for each.
     const Epilogue finish = epilogue;
     constexpr int wide = columns_beside<Packets>;
     Index column = 0;
@@ -250,67 +192,6 @@ void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epil
     }
 }
 
-/// Whether a matrix of this size known at compile time fits into registers, with room to work in.
-template <int Lanes, int Rows, int Inner>
-inline constexpr bool stays_resident =
-    Rows > 0 && Inner > 0 && Rows % Lanes == 0 &&
-    Rows / Lanes * Inner <= EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS / 2;
-
-/// A product so small that its weights, [Rows x Inner] known at compile time, stay in registers while all
-/// columns from `column` on pass. Rows is a multiple of Lanes.
-template <int Lanes, int Rows, int Inner, class Scalar, class Epilogue>
-EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f, const Epilogue& epilogue) {
-    using P = Packet<Scalar, Lanes>;
-    // Copies: a store of a packet may be to anything, for all that a compiler knows.
-    const auto [left, start, right, out, ignored, columns] = f;
-    constexpr int packets = Rows / Lanes;
-    Array<Array<P, packets>, Inner> weight;
-    Array<P, packets> first;
-    for (int p = 0; p < packets; ++p) {
-        first[p] = start.data ? P::load(start.data + p * Lanes) : P::broadcast(Scalar(0));
-        for (int k = 0; k < Inner; ++k) weight[k][p] = P::load(left.data + k * left.stride + p * Lanes);
-    }
-    for (Index j = column; j < columns; ++j) {
-        const Scalar* input = right.data + j * right.column_stride;
-        Array<P, packets> sum;
-        for (int p = 0; p < packets; ++p) sum[p] = first[p];
-        for (int k = 0; k < Inner; ++k) {
-            const P entry = P::broadcast(input[k * right.inner_stride]);
-            for (int p = 0; p < packets; ++p) sum[p] = multiply_add(weight[k][p], entry, sum[p]);
-        }
-        for (int p = 0; p < packets; ++p)
-            epilogue(sum[p], Index{p * Lanes}, j).store(out.data + p * Lanes + j * out.stride);
-    }
-}
-
-/// Whether several columns of a square matrix of this size fit side by side into a packet.
-template <int Lanes, int Rows, int Inner>
-inline constexpr bool fits_side_by_side =
-    Rows == Inner && Rows < Lanes && Lanes % Rows == 0;
-
-/// The same with several columns side by side in a packet. The columns of each matrix, all of Rows numbers,
-/// follow each other without gaps. Returns how many columns are done: as many as there are whole packets.
-template <int Lanes, int Rows, class Scalar, class Epilogue>
-Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, const Scalar* right, Scalar* out,
-                       const Epilogue& epilogue) {
-    using P = Packet<Scalar, Lanes>;
-    constexpr int beside = Lanes / Rows;
-    Array<P, Rows> weight;
-    for (int k = 0; k < Rows; ++k) weight[k] = P::template repeat<Rows>(left + k * Rows);
-    const P first = start ? P::template repeat<Rows>(start) : P::broadcast(Scalar(0));
-    const Epilogue finish = epilogue;
-    Index column = 0;
-    for (; column + beside <= columns; column += beside) {
-        const P inputs = P::load(right + column * Rows);
-        P sum = first;
-        unroll<Rows>([&](auto k) {
-            sum = multiply_add(weight[k], inputs.template broadcast_in_groups<Rows, k>(), sum);
-        });
-        finish(sum, 0, column).store(out + column * Rows);
-    }
-    return column;
-}
-
 /// Finds the widest packet that the rows fill, and whether weights are to be packed.
 template <int Rows, int Inner, int Lanes, class Scalar, class Epilogue>
 EIGEN_ALWAYS_INLINE void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
@@ -339,7 +220,8 @@ EIGEN_ALWAYS_INLINE void run_product(Index rows, const Operands<Scalar>& f, cons
 /// through the epilogue before it is stored. Neither the number of columns nor the tiling changes a bit.
 ///
 /// epilogue(packet, i, j) returns what is stored for rows i, i + 1, ... of column j. It may be called
-/// twice for the same rows, and must give the same answer both times; it must not read `out`.
+/// twice for the same rows, and must give the same answer both times; it must not read `out`. If it has a
+/// member crosses_columns(rows) that says so, the packet may go on in the columns after j.
 ///
 /// Rows and Inner are sizes known at compile time, or Eigen::Dynamic.
 template <class Scalar, int Rows = Eigen::Dynamic, int Inner = Eigen::Dynamic,
