@@ -188,6 +188,12 @@ TEMPLATE_TEST_CASE("matrix kernel: the same for large shapes", "[matrix_kernel]"
     check_shapes<TestType>({1, 3, 17, 64, 70, 128, 200}, {1, 2, 7, 64, 100, 784}, range(0, 20));
 }
 
+// A single column takes taller tiles than several do.
+TEMPLATE_TEST_CASE("matrix kernel: the same for one column of many rows", "[matrix_kernel]", float, double) {
+    check_shapes<TestType>(range(60, 140), {1, 9}, {1, 2});
+    check_shapes<TestType>({255, 256, 257, 300}, {1, 9}, {1, 2});
+}
+
 // Long sums for many columns take their weights from a packed copy, and wait in the output in between.
 TEMPLATE_TEST_CASE("matrix kernel: the same for long sums", "[matrix_kernel]", float, double) {
     check_shapes<TestType>({1, 3, 5, 8, 9, 17, 20, 33, 40, 65, 70}, {511, 512, 513, 1030},
@@ -204,6 +210,64 @@ TEMPLATE_TEST_CASE("matrix kernel: no rows, no columns, no terms", "[matrix_kern
                                                 Start::vector);
                 CHECK(same_bits(factors.run(columns), factors.in_ascending_order()));
             }
+}
+
+/// What may follow a product: an epilogue that reads a matrix without gaps between its columns, then one that
+/// goes through every lane.
+template <class Scalar>
+auto shift_and_rectify(const Matrix<Scalar>& shift, const ReLU<Scalar>& relu) {
+    using detail::AddMatrix, detail::ApplyElementwise, detail::Then;
+    return Then{AddMatrix<Scalar>{shift.data(), shift.rows()}, ApplyElementwise<ReLU<Scalar>>{relu}};
+}
+
+/// Square matrices of a size known at compile time, all of them without gaps between their columns, so that
+/// several columns share a packet where that size is a part of one.
+template <class Scalar, int Width>
+void check_side_by_side() {
+    Philox random{static_cast<std::uint_fast32_t>(300 + Width)};
+    const ReLU<Scalar> relu;
+    const Matrix<Scalar> left = random_matrix<Scalar>(random, Width, Width);
+    const Vector<Scalar> start = random_matrix<Scalar>(random, Width, 1);
+    for (Index columns = 0; columns <= 35; ++columns)
+        for (const Scalar* const from : {static_cast<const Scalar*>(nullptr), start.data()}) {
+            const Matrix<Scalar> right = random_matrix<Scalar>(random, Width, columns);
+            const Matrix<Scalar> shift = random_matrix<Scalar>(random, Width, columns);
+            Matrix<Scalar> expected(Width, columns);
+            for (Index j = 0; j < columns; ++j)
+                for (Index i = 0; i < Width; ++i) {
+                    Scalar sum = from ? start(i) : Scalar(0);
+                    for (Index k = 0; k < Width; ++k) sum = multiply_add(left(i, k), right(k, j), sum);
+                    expected(i, j) = std::max(shift(i, j) + sum, Scalar(0));
+                }
+            Matrix<Scalar> out = Matrix<Scalar>::Constant(Width, columns + 1, Scalar(77));
+            detail::product<Scalar, Width, Width>(Width, Width, columns, {left.data(), Width}, from,
+                                                  {right.data(), 1, Width}, {out.data(), Width},
+                                                  shift_and_rectify(shift, relu));
+            CAPTURE(Width, columns, sizeof(Scalar));
+            REQUIRE(same_bits(out.leftCols(columns), expected));
+            REQUIRE((out.col(columns).array() == Scalar(77)).all());
+        }
+}
+
+TEMPLATE_TEST_CASE("matrix kernel: columns side by side in a packet have the bits of one by itself",
+                   "[matrix_kernel]", float, double) {
+    check_side_by_side<TestType, 2>();
+    check_side_by_side<TestType, 4>();
+    check_side_by_side<TestType, 8>();
+    check_side_by_side<TestType, 16>();
+}
+
+TEST_CASE("matrix kernel: a packet goes on to the next column where no matrix has gaps, and only there",
+          "[matrix_kernel]") {
+    const Matrix<float> shift = Matrix<float>::Zero(8, 2);
+    const ReLU<float> relu;
+    const auto epilogue = shift_and_rectify(shift, relu);
+    CHECK(detail::crosses_columns(epilogue, 8));
+    CHECK_FALSE(detail::crosses_columns(epilogue, 7));
+    CHECK(detail::crosses_columns(detail::Keep{}, 7));
+    const auto silent = [](auto packet, Index, Index) { return packet; };
+    CHECK_FALSE(detail::crosses_columns(silent, 8));
+    CHECK_FALSE(detail::crosses_columns(detail::Then{epilogue, silent}, 8));
 }
 
 /// Sizes known at compile time, both or one of them, give the bits of sizes known at run time.

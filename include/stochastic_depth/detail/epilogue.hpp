@@ -20,6 +20,8 @@ struct ApplyElementwise {
         else
             return value.on_each_lane([this](auto z) { return layer.value(z); });
     }
+
+    [[nodiscard]] static bool crosses_columns(Index) { return true; }
 };
 
 /// Adds the entries of a matrix of the product's shape.
@@ -32,6 +34,8 @@ struct AddMatrix {
     EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
         return Packet::load(data + i + j * stride) + value;
     }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
 };
 
 /// One epilogue after another.
@@ -43,6 +47,10 @@ struct Then {
     template <class Packet>
     EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
         return second(first(value, i, j), i, j);
+    }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const {
+        return detail::crosses_columns(first, rows) && detail::crosses_columns(second, rows);
     }
 };
 template <class First, class Second>

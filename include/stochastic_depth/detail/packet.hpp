@@ -59,6 +59,21 @@ public:
     static EIGEN_ALWAYS_INLINE Packet broadcast(Scalar value) {
         return Packet{Eigen::internal::pset1<Register>(value)};
     }
+    /// Lanes fall into groups of Group lanes; from[0], ..., from[Group - 1] in each of them.
+    template <int Group>
+    static EIGEN_ALWAYS_INLINE Packet repeat(const Scalar* from) {
+        return [from]<int... lane>(std::integer_sequence<int, lane...>) {
+            return Packet{Register{from[lane % Group]...}};
+        }(std::make_integer_sequence<int, Lanes>{});
+    }
+    /// The k-th lane of each group, in every lane of that group.
+    template <int Group, int k>
+    EIGEN_ALWAYS_INLINE Packet broadcast_in_groups() const {
+        return [this]<int... lane>(std::integer_sequence<int, lane...>) {
+            return Packet{static_cast<Register>(
+                __builtin_shufflevector(register_, register_, (lane / Group * Group + k)...))};
+        }(std::make_integer_sequence<int, Lanes>{});
+    }
     EIGEN_ALWAYS_INLINE void store(Scalar* to) const { Eigen::internal::pstoreu(to, register_); }
     EIGEN_ALWAYS_INLINE Scalar first() const { return Eigen::internal::pfirst(register_); }
 

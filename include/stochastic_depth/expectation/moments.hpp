@@ -70,6 +70,11 @@ template <class Scalar>
 struct Target {
     MomentsView<Scalar> moments;
     const PendingSibling<Scalar>* siblings = nullptr;
+
+    /// Whether columns of `rows` numbers follow each other without gaps in all that belongs here.
+    [[nodiscard]] bool is_contiguous(Index rows) const {
+        return moments.stride == rows && (!siblings || siblings->active.stride == rows);
+    }
 };
 
 template <class Value>
@@ -153,6 +158,8 @@ struct StoreOutput {
         moments.variance.store(to.moments.variance + i + j * to.moments.stride);
         return moments.mean;
     }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const { return to.is_contiguous(rows); }
 };
 
 /// Epilogue of the last layer of a network: both of its children at once. `value` is the branch of a
@@ -175,6 +182,10 @@ struct StoreLastLayer {
         const auto moments = combine_all(Moments<P>{mean, variance}, to, i, j);
         moments.variance.store(to.moments.variance + at);
         return moments.mean;
+    }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const {
+        return x_stride == rows && to.is_contiguous(rows);
     }
 };
 

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <stochastic_depth/types.hpp>
+
+namespace stochastic_depth::detail {
+
+/// The left factor of a product, [rows x inner]: its columns are contiguous, `stride` apart.
+template <class Scalar>
+struct LeftFactor {
+    const Scalar* data;
+    Index stride;
+};
+
+/// The right factor, [inner x columns]: entry (k, j) is data[k * inner_stride + j * column_stride], so
+/// that a transpose is a matter of strides.
+template <class Scalar>
+struct RightFactor {
+    const Scalar* data;
+    Index inner_stride;
+    Index column_stride;
+};
+
+/// What the sums start from: entry (i, j) is data[i + j * column_stride], so that a stride of 0 repeats one
+/// column; null: zero.
+template <class Scalar>
+struct Start {
+    const Scalar* data;
+    Index column_stride = 0;
+};
+
+/// Where the product goes, [rows x columns]: columns are contiguous, `stride` apart.
+template <class Scalar>
+struct Destination {
+    Scalar* data;
+    Index stride;
+};
+
+/// Epilogue: stores the product as it is.
+struct Keep {
+    [[nodiscard]] static bool crosses_columns(Index) { return true; }
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index, Index) const {
+        return value;
+    }
+};
+
+/// The factors of a product, what it starts from, and where it goes.
+template <class Scalar>
+struct Operands {
+    LeftFactor<Scalar> left;
+    Start<Scalar> start;
+    RightFactor<Scalar> right;
+    Destination<Scalar> out;
+    Index inner;
+    Index columns;
+};
+
+/// Whether an epilogue takes packets that go on from the end of one column to the next. It does if it says
+/// so, as it may where all that it reads and writes has columns of `rows` numbers without gaps.
+template <class Epilogue>
+[[nodiscard]] bool crosses_columns(const Epilogue& epilogue, Index rows) {
+    if constexpr (requires { epilogue.crosses_columns(rows); })
+        return epilogue.crosses_columns(rows);
+    else
+        return false;
+}
+
+}  // namespace stochastic_depth::detail
