@@ -275,6 +275,18 @@ TEST_CASE("PrefixTree: same bits for 1, 2, 3 and 8 threads, whatever the batch a
             if (batch << depth <= 100'000)
                 check_threads(network, test::random_matrix<double>(random, 3, batch));
     }
+    SECTION("and in twenty runs of each number of threads") {
+        const auto network = plain::to_blocks<OneLinear<float, ReLU<float>>>(
+            plain::random_network(random, {14, 16, 1, plain::Activation::relu, false}));
+        const Matrix<float> x = test::random_matrix<float>(random, 16, 1);
+        const auto expected = ExactExpectation{}(network, x);
+        for (const unsigned threads : {1u, 2u, 3u, 4u, 7u, 8u, 16u})
+            for (int run = 0; run < 20; ++run) {
+                const auto result = ExactExpectation{{.threads = threads}}(network, x);
+                REQUIRE(test::same_bits(result.mean, expected.mean));
+                REQUIRE(test::same_bits(result.variance, expected.variance));
+            }
+    }
     SECTION("blocks of few columns, for wide layers") {
         const auto wide = plain::to_blocks<OneLinear<float, ReLU<float>>>(
             plain::random_network(random, {9, 131, 1, plain::Activation::relu, false}));
