@@ -4,7 +4,6 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include <stochastic_depth/detail/structure.hpp>
@@ -24,19 +23,21 @@ template <class Network>
     return enclosing;
 }
 
-/// Evaluations that the tree of mask prefixes makes for each column, a layer with branches[l] == false not
-/// branching: 2^L - 1 if all of L layers do.
+/// Evaluations that the tree of mask prefixes makes for each column, where a layer with p_l = 1 does not
+/// branch: 2^L - 1 if all of L layers do.
 [[nodiscard]] inline double evaluations_of_tree(const std::vector<Index>& enclosing,
-                                                const std::vector<bool>& branches) {
-    /// Layers around the one at hand, and the prefixes that skip them.
-    std::vector<std::pair<Index, double>> around;
+                                                const Eigen::VectorXd& p) {
+    // Prefixes that skip layer l, which go on after the layers inside it.
+    std::vector<double> waiting(enclosing.size());
     double prefixes = 1;
     double evaluations = 0;
+    Index innermost = -1;
     for (std::size_t l = 0; l < enclosing.size(); ++l) {
-        for (; !around.empty() && around.back().first != enclosing[l]; around.pop_back())
-            prefixes += around.back().second;
+        for (; innermost != enclosing[l]; innermost = enclosing[static_cast<std::size_t>(innermost)])
+            prefixes += waiting[static_cast<std::size_t>(innermost)];
         evaluations += prefixes;
-        around.emplace_back(static_cast<Index>(l), branches[l] ? prefixes : 0.0);
+        innermost = static_cast<Index>(l);
+        waiting[l] = p(innermost) == 1.0 ? 0.0 : prefixes;
     }
     return evaluations;
 }
@@ -50,15 +51,17 @@ public:
     /// \param masks  SurvivalMasks of the network's depth.
     template <class Masks>
     [[nodiscard]] double operator()(const Masks& masks) {
+        if (enclosing_.empty()) return 0;
+        const std::size_t words = masks.words(0).size();
+        reached_.resize(enclosing_.size() * words);
         double count = 0;
-        reached_.assign(enclosing_.size(), {});
         for (std::size_t l = 0; l < enclosing_.size(); ++l) {
-            const auto words = masks.words(static_cast<Index>(l));
-            reached_[l].assign(words.begin(), words.end());
-            for (std::size_t w = 0; w < reached_[l].size(); ++w) {
-                if (enclosing_[l] >= 0)
-                    reached_[l][w] &= reached_[static_cast<std::size_t>(enclosing_[l])][w];
-                count += std::popcount(reached_[l][w]);
+            const auto kept = masks.words(static_cast<Index>(l));
+            for (std::size_t w = 0; w < words; ++w) {
+                std::uint64_t& reached = reached_[l * words + w];
+                reached = kept[w];
+                if (enclosing_[l] >= 0) reached &= reached_[static_cast<std::size_t>(enclosing_[l]) * words + w];
+                count += std::popcount(reached);
             }
         }
         return count;
@@ -66,7 +69,8 @@ public:
 
 private:
     std::vector<Index> enclosing_;
-    std::vector<std::vector<std::uint64_t>> reached_;
+    /// Samples that reach each layer and keep it, as words of bits, layer by layer.
+    std::vector<std::uint64_t> reached_;
 };
 
 }  // namespace stochastic_depth::detail

@@ -55,7 +55,7 @@ public:
         const Eigen::VectorXd p = network.survival_probabilities();
         ExpectationResult<Scalar> result;
         result.layer_evaluations =
-            detail::check_evaluations("ExactExpectation", network, p, options_.max_layer_evaluations);
+            detail::check_evaluations("ExactExpectation", detail::enclosing_layers(network), p, options_.max_layer_evaluations);
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.setConstant(outputs, x.cols(), Scalar(0));

@@ -15,14 +15,12 @@ namespace stochastic_depth::detail {
 
 /// Layer evaluations for each column of `sweeps` walks through the tree.
 /// \throws std::length_error  if they are more than the budget.
-template <class Network>
-[[nodiscard]] double check_evaluations(std::string_view name, const Network& network,
-                                       const Eigen::VectorXd& p, std::uint64_t budget, double sweeps = 1) {
-    std::vector<bool> branches;
-    for (const double p_l : p) branches.push_back(p_l != 1.0);
-    const double evaluations = sweeps * evaluations_of_tree(enclosing_layers(network), branches);
+[[nodiscard]] inline double check_evaluations(std::string_view name, const std::vector<Index>& enclosing,
+                                              const Eigen::VectorXd& p, std::uint64_t budget,
+                                              double sweeps = 1) {
+    const double evaluations = sweeps * evaluations_of_tree(enclosing, p);
     if (!(evaluations <= static_cast<double>(budget)))
-        throw std::length_error(message(name, ": depth ", network.depth(), " takes ", evaluations,
+        throw std::length_error(message(name, ": depth ", p.size(), " takes ", evaluations,
                                         " layer evaluations for each column, and max_layer_evaluations is ",
                                         budget, "; raise it, or sample with MonteCarloExpectation"));
     return evaluations;
