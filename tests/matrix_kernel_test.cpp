@@ -212,16 +212,15 @@ TEMPLATE_TEST_CASE("matrix kernel: no rows, no columns, no terms", "[matrix_kern
             }
 }
 
-/// What may follow a product: an epilogue that reads a matrix without gaps between its columns, then one that
-/// goes through every lane.
+/// What may follow a product: an epilogue that reads a matrix, then one that goes through every lane.
 template <class Scalar>
 auto shift_and_rectify(const Matrix<Scalar>& shift, const ReLU<Scalar>& relu) {
     using detail::AddMatrix, detail::ApplyElementwise, detail::Then;
     return Then{AddMatrix<Scalar>{shift.data(), shift.rows()}, ApplyElementwise<ReLU<Scalar>>{relu}};
 }
 
-/// Square matrices of a size known at compile time, all of them without gaps between their columns, so that
-/// several columns share a packet where that size is a part of one.
+/// Square matrices of a size known at compile time without gaps between their columns, so that several columns
+/// share a packet where that size is a part of one, unless the epilogue reads a matrix with gaps.
 template <class Scalar, int Width>
 void check_side_by_side() {
     Philox random{static_cast<std::uint_fast32_t>(300 + Width)};
@@ -229,9 +228,10 @@ void check_side_by_side() {
     const Matrix<Scalar> left = random_matrix<Scalar>(random, Width, Width);
     const Vector<Scalar> start = random_matrix<Scalar>(random, Width, 1);
     for (Index columns = 0; columns <= 35; ++columns)
-        for (const Scalar* const from : {static_cast<const Scalar*>(nullptr), start.data()}) {
+        for (const Index gap : {0, 1}) {
+            const Scalar* const from = columns % 3 == 0 ? nullptr : start.data();
             const Matrix<Scalar> right = random_matrix<Scalar>(random, Width, columns);
-            const Matrix<Scalar> shift = random_matrix<Scalar>(random, Width, columns);
+            const Matrix<Scalar> shift = random_matrix<Scalar>(random, Width + gap, columns);
             Matrix<Scalar> expected(Width, columns);
             for (Index j = 0; j < columns; ++j)
                 for (Index i = 0; i < Width; ++i) {
@@ -243,7 +243,7 @@ void check_side_by_side() {
             detail::product<Scalar, Width, Width>(Width, Width, columns, {left.data(), Width}, from,
                                                   {right.data(), 1, Width}, {out.data(), Width},
                                                   shift_and_rectify(shift, relu));
-            CAPTURE(Width, columns, sizeof(Scalar));
+            CAPTURE(Width, columns, gap, sizeof(Scalar));
             REQUIRE(same_bits(out.leftCols(columns), expected));
             REQUIRE((out.col(columns).array() == Scalar(77)).all());
         }
