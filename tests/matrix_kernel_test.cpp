@@ -219,8 +219,8 @@ auto shift_and_rectify(const Matrix<Scalar>& shift, const ReLU<Scalar>& relu) {
     return Then{AddMatrix<Scalar>{shift.data(), shift.rows()}, ApplyElementwise<ReLU<Scalar>>{relu}};
 }
 
-/// Square matrices of a size known at compile time without gaps between their columns, so that several columns
-/// share a packet where that size is a part of one, unless the epilogue reads a matrix with gaps.
+/// Square matrices of a size known at compile time without gaps between their columns, so that several
+/// columns share a packet where that size is a part of one, unless the epilogue reads a matrix with gaps.
 template <class Scalar, int Width>
 void check_side_by_side() {
     Philox random{static_cast<std::uint_fast32_t>(300 + Width)};

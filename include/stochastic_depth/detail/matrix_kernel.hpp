@@ -172,8 +172,8 @@ void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epil
     Index row = 0;
     if constexpr (tall == tile_packets)
         for (; f.columns == 1 && packets >= tall_packets; packets -= tall_packets) {
-            run_tiles<Lanes>(run_tall_tile<Lanes, Scalar>, tall_packets, row, last_of(row, tall_packets), 0, f,
-                             epilogue);
+            const Index last = last_of(row, tall_packets);
+            run_tiles<Lanes>(run_tall_tile<Lanes, Scalar>, tall_packets, row, last, 0, f, epilogue);
             row += tall_packets * Lanes;
         }
     for (Index bands = (packets + tall - 1) / tall; bands > 0; --bands) {
@@ -194,7 +194,7 @@ void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epil
 
 /// Finds the widest packet that the rows fill, and whether weights are to be packed.
 template <int Rows, int Inner, int Lanes, class Scalar, class Epilogue>
-EIGEN_ALWAYS_INLINE void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
+void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
     if constexpr (stays_resident<Lanes, Rows, Inner>) {
         Index column = 0;
         constexpr int widest = widest_lanes<Scalar>;
