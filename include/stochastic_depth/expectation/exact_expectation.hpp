@@ -59,7 +59,7 @@ public:
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.setConstant(outputs, x.cols(), Scalar(0));
-        detail::walk_tree<Scalar>(network, x, p, result.layer_evaluations, options_.threads,
+        detail::walk_tree<detail::Sweep::moments, Scalar>(network, x, p, result.layer_evaluations, options_.threads,
                                   options_.progress,
                                   {result.mean.data(), result.variance.data(), outputs});
         return result;

@@ -56,19 +56,19 @@ template <class Network, class Scalar = typename Network::Scalar>
     result.by_layer = ByLayer<Scalar>(outputs, batch, depth);
     MomentsView<Scalar> to{result.expectation.mean.data(), result.expectation.variance.data(), outputs};
     if (size == 0 || depth == 0) {
-        walk_tree<Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
+        walk_tree<Sweep::moments, Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
         return result;
     }
     // The tree counts layers from the last one on.
     Matrix<Scalar>& by_layer = result.by_layer.values();
     if (options.order == SensitivityOrder::layers) {
         to.derivatives = {by_layer.col(depth - 1).data(), -size, false};
-        walk_tree<Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
+        walk_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
         return result;
     }
     Matrix<Scalar> slopes(size, second_order(depth));
     to.derivatives = {slopes.data(), size, true};
-    walk_tree<Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
+    walk_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
     result.by_pair = ByPair<Scalar>(outputs, batch, depth);
     for (Index l = 0; l < depth; ++l) {
         const Index r = depth - 1 - l;

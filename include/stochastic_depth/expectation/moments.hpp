@@ -10,6 +10,7 @@
 /// two children combine, by the law of total variance:
 ///     mean = p m_active + (1 - p) m_skipped,
 ///     variance = p v_active + (1 - p) v_skipped + p (1 - p) (m_active - m_skipped)^2.
+///
 /// The skipped child is walked last, and carries its siblings' results along as a list; whoever computes its
 /// outputs combines them in an epilogue, while they are in registers.
 ///
@@ -17,6 +18,9 @@
 /// linear in each p_l, so that by p of a node it is m_active - m_skipped, and by those of the layers below,
 /// p times the active child's plus 1 - p times the skipped one's.
 namespace stochastic_depth::detail {
+
+/// What a sweep over the tree computes: mean and variance, or derivatives of the mean as well.
+enum class Sweep { moments, derivatives };
 
 /// Number of derivatives by n survival probabilities: by each of them, and by each pair of them.
 [[nodiscard]] constexpr Index first_order(Index n) { return n; }
@@ -47,7 +51,9 @@ struct MomentsView {
     DerivativesView<Scalar> derivatives = {};
 
     [[nodiscard]] MomentsView from_column(Index j) const {
-        MomentsView view{mean + j * stride, variance + j * stride, stride, derivatives};
+        MomentsView view = *this;
+        view.mean += j * stride;
+        view.variance += j * stride;
         if (derivatives.data) view.derivatives.data += j * stride;
         return view;
     }
@@ -58,6 +64,7 @@ template <class Scalar>
 struct PendingSibling {
     MomentsView<Scalar> active;
     Scalar p;
+    Scalar q;  // 1 - p
     /// Layers that come after the node, those inside it included, and those alone that come after both
     /// children.
     Index layers_after_active;
@@ -83,38 +90,47 @@ struct Moments {
     Value variance;
 };
 
-/// Both moments over a layer that is kept with probability p.
+/// Both moments over a layer that is kept with probability p = 1 - q. Equal moments combine to themselves,
+/// and a variance stays at least 0: rounding is monotone.
 template <class Value>
 EIGEN_ALWAYS_INLINE Moments<Value> combine(Value p, Value q, Moments<Value> active, Moments<Value> skipped) {
     const Value difference = active.mean - skipped.mean;
-    return {multiply_add(p, active.mean, q * skipped.mean),
-            multiply_add(p * q, difference * difference,
-                         multiply_add(p, active.variance, q * skipped.variance))};
+    const Value spread = multiply_add(q * difference, difference, active.variance - skipped.variance);
+    return {multiply_add(p, difference, skipped.mean), multiply_add(p, spread, skipped.variance)};
+}
+
+/// The derivatives by a node and each of the layers after it: the difference of the children's derivatives by
+/// these layers.
+template <class P, class Scalar>
+[[gnu::noinline]] void differentiate_pairs(const PendingSibling<Scalar>& sibling, DerivativesView<Scalar> to,
+                                           Index at, Index active_at) {
+    const Index node = sibling.layers_after_active;
+    for (Index r = 0; r < node; ++r) {
+        const P by_active = P::load(sibling.active.derivatives.by(r) + active_at);
+        const bool reached = r < sibling.layers_after_skipped;
+        const P by_pair = reached ? by_active - P::load(to.by(r) + at) : by_active;
+        by_pair.store(to.by(node) + (r + 1) * to.stride + at);
+    }
 }
 
 /// Combines the derivatives of a sibling with those of the skipped child, which stand in `to`, where the
 /// result goes.
 template <class P, class Scalar>
-[[gnu::noinline]] void combine_derivatives(const PendingSibling<Scalar>& sibling, P mean_difference,
-                                           DerivativesView<Scalar> to, Index at, Index active_at) {
-    const DerivativesView<Scalar>& active = sibling.active.derivatives;
-    const Index node = sibling.layers_after_active;
-    const P p = P::broadcast(sibling.p), q = P::broadcast(Scalar(1) - sibling.p);
-    mean_difference.store(to.by(node) + at);
-    if (to.pairs)
-        for (Index r = 0; r < node; ++r) {
-            const P by_active = P::load(active.by(r) + active_at);
-            const bool reached = r < sibling.layers_after_skipped;
-            const P by_pair = reached ? by_active - P::load(to.by(r) + at) : by_active;
-            by_pair.store(to.by(node) + (r + 1) * to.stride + at);
-        }
+EIGEN_ALWAYS_INLINE void combine_derivatives(const PendingSibling<Scalar>& sibling, P mean_difference,
+                                             const DerivativesView<Scalar>& to, Index at, Index active_at) {
+    const Index node = sibling.layers_after_active, count = to.count(node);
+    if (to.pairs) differentiate_pairs<P>(sibling, to, at, active_at);
+    // Layers inside the node don't matter where it is skipped; nothing there does where it never is.
     const Index known = sibling.p == Scalar(1) ? 0 : to.count(sibling.layers_after_skipped);
-    for (Index k = 0; k < to.count(node); ++k) {
-        const P by_active = p * P::load(active.data + k * active.stride + active_at);
-        Scalar* const slope = to.data + k * to.stride + at;
-        // Layers inside the node don't matter where it is skipped.
-        (k < known ? multiply_add(q, P::load(slope), by_active) : by_active).store(slope);
-    }
+    const P p = P::broadcast(sibling.p), q = P::broadcast(sibling.q);
+    const Scalar* active = sibling.active.derivatives.data + active_at;
+    const Index active_stride = sibling.active.derivatives.stride, stride = to.stride;
+    Scalar* slope = to.data + at;
+    Index k = 0;
+    for (; k < known; ++k, active += active_stride, slope += stride)
+        multiply_add(q, P::load(slope), p * P::load(active)).store(slope);
+    for (; k < count; ++k, active += active_stride, slope += stride) (p * P::load(active)).store(slope);
+    mean_difference.store(slope);
 }
 
 /// Copies the derivatives of a skipped child to where they will be combined.
@@ -126,14 +142,14 @@ template <class P, class Scalar>
 }
 
 /// Combines with each waiting sibling in turn, from the deepest on.
-template <class P, class Scalar>
+template <Sweep sweep, class P, class Scalar>
 EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scalar>& to, Index i, Index j) {
     if (!to.siblings) return skipped;
     // All that wait are scratch memory of the same shape.
     const Index at = i + j * to.siblings->active.stride;
     for (auto* sibling = to.siblings; sibling; sibling = sibling->parent) {
         const Moments<P> active{P::load(sibling->active.mean + at), P::load(sibling->active.variance + at)};
-        if (to.moments.derivatives.data) {
+        if constexpr (sweep == Sweep::derivatives) {
             combine_derivatives(*sibling, active.mean - skipped.mean, to.moments.derivatives,
                                 i + j * to.moments.stride, at);
             // The skipped child was walked for its derivative alone, and what it holds may be no number.
@@ -142,19 +158,19 @@ EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scal
                 continue;
             }
         }
-        skipped = combine(P::broadcast(sibling->p), P::broadcast(Scalar(1) - sibling->p), active, skipped);
+        skipped = combine(P::broadcast(sibling->p), P::broadcast(sibling->q), active, skipped);
     }
     return skipped;
 }
 
 /// Epilogue: the output of one mask prefix is its own mean; the variance is 0.
-template <class Scalar>
+template <Sweep sweep, class Scalar>
 struct StoreOutput {
     Target<Scalar> to;
 
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
-        const auto moments = combine_all(Moments<P>{value, P::broadcast(Scalar(0))}, to, i, j);
+        const auto moments = combine_all<sweep>(Moments<P>{value, P::broadcast(Scalar(0))}, to, i, j);
         moments.variance.store(to.moments.variance + i + j * to.moments.stride);
         return moments.mean;
     }
@@ -164,7 +180,7 @@ struct StoreOutput {
 
 /// Epilogue of the last layer of a network: both of its children at once. `value` is the branch of a
 /// residual layer with the identity as shortcut, or any other layer's output.
-template <class Scalar, bool IsBranch>
+template <Sweep sweep, class Scalar, bool IsBranch>
 struct StoreLastLayer {
     const Scalar* x;
     Index x_stride;
@@ -178,8 +194,8 @@ struct StoreLastLayer {
         const P mean = multiply_add(P::broadcast(p), difference, skipped);
         const P variance = P::broadcast(p * (Scalar(1) - p)) * (difference * difference);
         const Index at = i + j * to.moments.stride;
-        if (to.moments.derivatives.data) difference.store(to.moments.derivatives.data + at);
-        const auto moments = combine_all(Moments<P>{mean, variance}, to, i, j);
+        if constexpr (sweep == Sweep::derivatives) difference.store(to.moments.derivatives.data + at);
+        const auto moments = combine_all<sweep>(Moments<P>{mean, variance}, to, i, j);
         moments.variance.store(to.moments.variance + at);
         return moments.mean;
     }
@@ -190,7 +206,7 @@ struct StoreLastLayer {
 };
 
 /// Epilogue: the moments of a skipped child, whose sibling is the first that waits.
-template <class Scalar>
+template <Sweep sweep, class Scalar>
 struct StoreCombined {
     MomentsView<Scalar> skipped;
     Target<Scalar> to;
@@ -199,12 +215,13 @@ struct StoreCombined {
     EIGEN_ALWAYS_INLINE P operator()(P mean, Index i, Index j) const {
         const Index from = i + j * skipped.stride;
         const P variance = P::load(skipped.variance + from);
-        const DerivativesView<Scalar>& derivatives = to.moments.derivatives;
-        if (derivatives.data)
+        if constexpr (sweep == Sweep::derivatives) {
+            const DerivativesView<Scalar>& derivatives = to.moments.derivatives;
             copy_derivatives<P>(skipped.derivatives, derivatives,
                                 derivatives.count(to.siblings->layers_after_skipped), from,
                                 i + j * to.moments.stride);
-        const auto moments = combine_all(Moments<P>{mean, variance}, to, i, j);
+        }
+        const auto moments = combine_all<sweep>(Moments<P>{mean, variance}, to, i, j);
         moments.variance.store(to.moments.variance + i + j * to.moments.stride);
         return moments.mean;
     }

@@ -21,12 +21,12 @@ namespace stochastic_depth::detail {
 /// Three phases. Wide: while there are few columns, the two children of a node stand side by side in one
 /// block, so that one product serves both. Split: once there are enough columns, blocks of them go to the
 /// threads. Deep: each block walks the rest of the tree depth first.
-template <class Scalar>
+template <class Scalar, Sweep sweep = Sweep::moments>
 class PrefixTree {
 public:
     struct Options {
         /// p_l of each skippable layer; a layer with p_l = 1 is not skipped, one with p_l = 0 not run, unless
-        /// derivatives are wanted.
+        /// derivatives are computed.
         const Eigen::VectorXd& survival_probabilities;
         /// Rows of the network's output.
         Index outputs;
@@ -39,7 +39,7 @@ public:
     explicit PrefixTree(const Options& options)
         : options_(options), block_columns_(columns_of_block(options.widest)) {}
 
-    /// \param to  Where the moments go, and the derivatives if they are wanted.
+    /// \param to  Where the moments go, and the derivatives if the sweep computes them.
     template <class Network>
     void walk(const Network& network, const ConstMatrixRef<Scalar>& x, MomentsView<Scalar> to) const {
         const Block<Scalar> all(x.data(), x.rows(), x.cols(), Eigen::OuterStride<>(x.outerStride()));
@@ -72,7 +72,7 @@ private:
         const PrefixTree& tree;
 
         void operator()(const Block<Scalar>& y, const State& state) const {
-            transform<Scalar>(y, tree.mean_of(state.to, y.cols()), StoreOutput<Scalar>{state.to});
+            transform<Scalar>(y, tree.mean_of(state.to, y.cols()), StoreOutput<sweep, Scalar>{state.to});
         }
     };
 
@@ -114,7 +114,7 @@ private:
     template <class Layer, class Then>
     void run(const Layer& layer, const Block<Scalar>& x, const Then& then, const State& state) const {
         if constexpr (is_end<Then>)
-            forward_fused(layer, x, mean_of(state.to, x.cols()), StoreOutput<Scalar>{state.to});
+            forward_fused(layer, x, mean_of(state.to, x.cols()), StoreOutput<sweep, Scalar>{state.to});
         else
             run_layer(layer, x, then, state);
     }
@@ -167,14 +167,14 @@ private:
 
         [[nodiscard]] PendingSibling<Scalar> sibling(const MomentsView<Scalar>& active,
                                                      const Target<Scalar>& to) const {
-            return {active, p, layers_of_active, layers_of_skipped, to.siblings};
+            return {active, p, Scalar(1) - p, layers_of_active, layers_of_skipped, to.siblings};
         }
     };
 
     template <class Layer>
     [[nodiscard]] Children children_of(const StochasticDepth<Layer>& node, const State& state) const {
         const double p = options_.survival_probabilities(depth() - state.layers);
-        const bool both = state.to.moments.derivatives.data || (p != 0.0 && p != 1.0);
+        const bool both = sweep == Sweep::derivatives || (p != 0.0 && p != 1.0);
         return {static_cast<Scalar>(p), both, state.layers - 1, state.layers - node.depth()};
     }
 
@@ -201,7 +201,7 @@ private:
     void finish(const StochasticDepth<Layer>& node, const Block<Scalar>& x, const Target<Scalar>& to,
                 Scalar p) const {
         constexpr bool has_branch = IdentityResidual<Layer>::value;
-        const StoreLastLayer<Scalar, has_branch> store{x.data(), x.outerStride(), p, to};
+        const StoreLastLayer<sweep, Scalar, has_branch> store{x.data(), x.outerStride(), p, to};
         const auto mean = mean_of(to, x.cols());
         if constexpr (has_branch)
             forward_fused(node.layer().branch(), x, mean, store);
@@ -215,9 +215,9 @@ private:
     public:
         ScratchMoments(const MomentsView<Scalar>& like, Index outputs, Index columns, Index layers)
             : size_(outputs * columns),
-              memory_((2 + (like.derivatives.data ? like.derivatives.count(layers) : 0)) * size_),
+              memory_((2 + (sweep == Sweep::derivatives ? like.derivatives.count(layers) : 0)) * size_),
               view_{memory_.data(), memory_.data() + size_, outputs} {
-            if (like.derivatives.data)
+            if constexpr (sweep == Sweep::derivatives)
                 view_.derivatives = {memory_.data() + 2 * size_, size_, like.derivatives.pairs};
         }
 
@@ -263,7 +263,7 @@ private:
         }
         const auto sibling = children.sibling(*both, state.to);
         transform<Scalar>(mean_of({skipped}, columns), mean_of(state.to, columns),
-                          StoreCombined<Scalar>{skipped, {state.to.moments, &sibling}});
+                          StoreCombined<sweep, Scalar>{skipped, {state.to.moments, &sibling}});
     }
 
     Options options_;

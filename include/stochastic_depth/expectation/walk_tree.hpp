@@ -27,16 +27,17 @@ namespace stochastic_depth::detail {
 }
 
 /// Walks the tree under survival probabilities that may be others than the network's own.
-template <class Scalar, class Network>
+template <Sweep sweep, class Scalar, class Network>
 void walk_tree(const Network& network, const ConstMatrixRef<Scalar>& x, const Eigen::VectorXd& p,
                double evaluations, unsigned threads, const ProgressCallback& callback,
                MomentsView<Scalar> to) {
-    typename PrefixTree<Scalar>::Options options{p, network.output_size(x.rows()), widest(network, x.rows()),
+    using Tree = PrefixTree<Scalar, sweep>;
+    typename Tree::Options options{p, network.output_size(x.rows()), widest(network, x.rows()),
                                                  threads};
-    if (!callback) return PrefixTree<Scalar>(options).walk(network, x, to);
+    if (!callback) return Tree(options).walk(network, x, to);
     ProgressMeter progress(callback, evaluations * static_cast<double>(x.cols()));
     options.progress = &progress;
-    PrefixTree<Scalar>(options).walk(network, x, to);
+    Tree(options).walk(network, x, to);
 }
 
 }  // namespace stochastic_depth::detail
