@@ -7,6 +7,8 @@
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/expectation/by_layer.hpp>
 #include <stochastic_depth/expectation/certified_interval.hpp>
+#include <stochastic_depth/expectation/confidence_interval.hpp>
+#include <stochastic_depth/expectation/control_variates.hpp>
 #include <stochastic_depth/expectation/enumerate_masks.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/exact_gradient.hpp>
@@ -17,6 +19,7 @@
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/sampled_layer_values.hpp>
+#include <stochastic_depth/expectation/sampled_within.hpp>
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
 #include <stochastic_depth/io/idx.hpp>
@@ -38,7 +41,9 @@
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/survival/designed_mask_sampler.hpp>
 #include <stochastic_depth/survival/drop_probability.hpp>
+#include <stochastic_depth/survival/mask_design.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/most_probable_masks.hpp>
 #include <stochastic_depth/survival/schedules.hpp>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <limits>
+
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
@@ -16,8 +18,12 @@ struct ExpectationResult {
     Matrix<Scalar> variance;
     /// Standard error of the mean, [outputs x batch]; 0 where the mean is exact.
     Matrix<Scalar> standard_error;
+    /// Degrees of freedom of the standard error.
+    double degrees_of_freedom = std::numeric_limits<double>::quiet_NaN();
     /// Evaluations of skippable layers that it took for each column of x.
     double layer_evaluations = 0;
+    /// Masks that were sampled; 0 where the mean does not come from a sample.
+    Index samples = 0;
 };
 
 }  // namespace stochastic_depth

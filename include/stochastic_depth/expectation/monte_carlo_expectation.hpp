@@ -3,182 +3,247 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <limits>
+#include <utility>
 
-#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/detail/evaluations.hpp>
 #include <stochastic_depth/detail/parallel.hpp>
+#include <stochastic_depth/expectation/control_variates.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
-#include <stochastic_depth/masked_forward.hpp>
-#include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/expectation/mask_trie.hpp>
+#include <stochastic_depth/expectation/progress.hpp>
+#include <stochastic_depth/expectation/sample_moments.hpp>
+#include <stochastic_depth/survival/mask_design.hpp>
 
 namespace stochastic_depth {
 
 struct MonteCarloExpectationOptions {
-    /// Number of masks, at least 1.
+    /// Number of masks, at least 1: the most, if another limit is given too. Rounded down to whole pairs or
+    /// groups.
     Index samples = 100;
     std::uint64_t seed = 0;
     /// Threads to share the work, at least 1. The result has the same bits for any number.
     unsigned threads = 1;
+    MaskDesign design = MaskDesign::independent;
+    /// Independent groups that stratified and lattice masks are drawn in, at most `samples`; 0: as the
+    /// design needs, 1 for stratified masks and 5 for a lattice. Fewer groups make a better mean; more of
+    /// them know their error better.
+    Index groups = 0;
+    /// Number of layers that are not sampled: each sampled mask of the others is evaluated under all their
+    /// 2^k combinations, with exact weights. They are those of the largest p_l (1 - p_l), ties to the later
+    /// one; at most 20.
+    Index enumerated_layers = 0;
+    ControlVariates control_variates = ControlVariates::none;
+    /// Stop when no standard error is larger, above 0; 0: no such limit.
+    double target_standard_error = 0;
+    /// Layer evaluations for each column that are not to be exceeded, unless two groups take more.
+    double max_layer_evaluations = std::numeric_limits<double>::infinity();
+    /// Told of the progress; when it asks to stop, the answer comes from the masks so far.
+    ProgressCallback progress = nullptr;
 };
 
-namespace detail {
-
-/// Mean and sum of squared deviations of the samples so far, for each of a number of outputs.
-/// \source Welford 1962; the merge: Chan, Golub & LeVeque 1983, Eq. (1.5).
-struct RunningMoments {
-    explicit RunningMoments(Index size)
-        : mean(static_cast<std::size_t>(size)), deviations(static_cast<std::size_t>(size)) {}
-
-    template <class Scalar>
-    void add(const Scalar* outputs) {
-        count += 1;
-        const double share = 1 / count;
-        for (std::size_t i = 0; i < mean.size(); ++i) {
-            const double value = static_cast<double>(outputs[i]);
-            const double before = value - mean[i];
-            mean[i] += share * before;
-            deviations[i] += before * (value - mean[i]);
-        }
-    }
-
-    void merge(const RunningMoments& other) {
-        if (other.count == 0) return;
-        const double total = count + other.count;
-        for (std::size_t i = 0; i < mean.size(); ++i) {
-            const double difference = other.mean[i] - mean[i];
-            mean[i] += other.count / total * difference;
-            deviations[i] += other.deviations[i] + count * other.count / total * difference * difference;
-        }
-        count = total;
-    }
-
-    double count = 0;
-    std::vector<double> mean;
-    std::vector<double> deviations;
-};
-
-}  // namespace detail
-
-/// Estimates mean and variance of the network output from independent random masks: mask k is that of
-/// sample k of step 0 of `MaskSampler{network.survival_probabilities(), seed}`.
+/// Estimates mean and variance of the network output from random masks.
 ///
 /// All columns see the same masks, so a column's result does not depend on the batch that it stands in,
-/// and the errors of two columns are correlated. The mean is unbiased, the variance is (with the divisor
-/// samples - 1), the standard error is sqrt(variance / samples). With one sample, variance and standard
-/// error are NaN.
+/// and the errors of two columns are correlated. Prefixes that masks share run once.
+///
+/// Plain independent masks: mask k is that of sample k of step 0 of `MaskSampler{p, seed}`, mean and variance
+/// are unbiased (divisor samples - 1), and the standard error is sqrt(variance / samples). With one sample,
+/// variance and standard error are NaN.
+///
+/// The mean is unbiased under every design. With control variates it still is for independent and antithetic
+/// masks and for two groups and more, because the slopes that correct a part of the sample come from the
+/// rest of it. A single group is corrected by its own slopes; its mask bits have means within 1 / samples of
+/// p_l, so the bias is of order samples^(-3/2) at most.
+///
+/// The standard error comes from
+/// - the items: masks, pairs, or groups, each as one number (items - 1 degrees of freedom);
+/// - what the regression leaves, with items - 1 - rank degrees of freedom: with control variates, and for one
+///   group of stratified masks, where the variance that single layers make is gone and the rest is that of
+///   independent masks to leading order (Stein 1987). Layers that vary too seldom for a slope, samples
+///   p_l (1 - p_l) < 5, are not fitted: of one group the error is too large then, on average, as it is of a
+///   single lattice, which does better than its residuals tell;
+/// - the groups, for a lattice with control variates.
+///
+/// With a target or a progress callback, masks are drawn in rounds of doubling size, independent of each
+/// other, whose results are merged. Stopping at a target stops early where the error is underestimated:
+/// such a standard error is a little too small, and the mean is biased a little. A limit of layer evaluations
+/// lets cheap masks be a little more, a bias far below the standard error.
+///
+/// \source Owen 2013, Monte Carlo theory, methods and examples, chapters 8 and 10.
 class MonteCarloExpectation {
 public:
     MonteCarloExpectation() = default;
 
-    /// \throws std::invalid_argument  if options.samples or options.threads is below 1.
-    explicit MonteCarloExpectation(MonteCarloExpectationOptions options) : options_(options) {
-        if (options.samples < 1)
-            detail::refuse("MonteCarloExpectation: samples must be at least 1, got ", options.samples);
-        if (options.threads < 1)
-            detail::refuse("MonteCarloExpectation: threads must be at least 1, got ", options.threads);
+    /// \throws std::invalid_argument  if an option is out of its range.
+    explicit MonteCarloExpectation(MonteCarloExpectationOptions options)
+        : options_(std::move(options)) {
+        const auto refuse_unless = [](bool valid, const char* what, auto value) {
+            if (!valid) detail::refuse("MonteCarloExpectation: ", what, ", got ", value);
+        };
+        const MonteCarloExpectationOptions& o = options_;
+        refuse_unless(o.samples >= 1, "samples must be at least 1", o.samples);
+        refuse_unless(o.design != MaskDesign::antithetic || o.samples >= 2,
+                      "samples of antithetic masks must be at least 2", o.samples);
+        refuse_unless(o.threads >= 1, "threads must be at least 1", o.threads);
+        refuse_unless(o.groups >= 0, "groups must be at least 0", o.groups);
+        refuse_unless(!in_groups() || groups() <= o.samples,
+                      "samples must be at least the number of groups", o.samples);
+        refuse_unless(o.enumerated_layers >= 0 && o.enumerated_layers <= 20,
+                      "enumerated_layers must lie in [0, 20]", o.enumerated_layers);
+        refuse_unless(o.target_standard_error >= 0, "target_standard_error must be at least 0",
+                      o.target_standard_error);
+        refuse_unless(o.max_layer_evaluations > 0, "max_layer_evaluations must be above 0",
+                      o.max_layer_evaluations);
     }
+
+    [[nodiscard]] const MonteCarloExpectationOptions& options() const { return options_; }
 
     /// \param network  L skippable layers.
     /// \param x        Inputs, [features x batch].
     /// \throws std::invalid_argument  if the network cannot take x.
-    /// \complexity     `samples` masked forward passes for each column.
+    /// \complexity     Fewer than `samples` masked forward passes, and those after the first layers; the
+    ///                 outputs of all masks in memory, for few columns at a time.
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         using Scalar = typename Network::Scalar;
         const Index outputs = network.output_size(x.rows());
-        const MaskSampler sampler{network.survival_probabilities(), options_.seed};
+        const detail::MaskSource source(network.survival_probabilities(),
+                                        detail::enclosing_layers(network),
+                                        {options_.design, groups(), options_.enumerated_layers,
+                                         options_.control_variates, options_.seed});
+        detail::SampleMoments moments(outputs, x.cols());
+        double evaluations = 0;
+        Index drawn = 0;
+        for (bool more = true; more;) {
+            const Round round = next_round(source, moments.samples, drawn, evaluations);
+            if (round.samples == 0) break;
+            const detail::MaskSample sample = source.sample(drawn, round.samples);
+            detail::SampleMoments part(outputs, x.cols());
+            more = run(network, x, sample, moments.samples, part) && !round.is_last;
+            if (part.samples == 0) break;
+            moments.merge(part);
+            evaluations += sample.masks.layer_evaluations();
+            drawn += source.groups_of(round.samples);
+            if (options_.target_standard_error > 0 && x.size() > 0)
+                more = more && !(std::sqrt(moments.squared_error.maxCoeff()) <=
+                                 options_.target_standard_error);
+        }
         ExpectationResult<Scalar> result;
-        result.mean.resize(outputs, x.cols());
-        result.variance.resize(outputs, x.cols());
-        result.standard_error.resize(outputs, x.cols());
-        result.layer_evaluations = count_evaluations(network, sampler);
-
-        const Index blocks = (x.cols() + block_columns - 1) / block_columns;
-        const bool blocks_for_all = blocks >= 4 * static_cast<Index>(options_.threads);
-        detail::parallel_for(blocks, blocks_for_all ? options_.threads : 1, [&](Index b) {
-            const Index first = b * block_columns;
-            const Index columns = std::min(block_columns, x.cols() - first);
-            const detail::RunningMoments moments = sample_block(
-                network, sampler, x.middleCols(first, columns), outputs, blocks_for_all ? 1 : options_.threads);
-            // 0 / 0 is NaN: one sample tells nothing of the variance.
-            for (Index i = 0; i < outputs * columns; ++i) {
-                const auto at = static_cast<std::size_t>(i);
-                const double variance = moments.deviations[at] / (moments.count - 1);
-                const Index to = first * outputs + i;
-                result.mean.data()[to] = static_cast<Scalar>(moments.mean[at]);
-                result.variance.data()[to] = static_cast<Scalar>(variance);
-                result.standard_error.data()[to] = static_cast<Scalar>(std::sqrt(variance / moments.count));
-            }
-        });
+        result.mean = moments.mean.template cast<Scalar>();
+        result.variance = moments.variance.template cast<Scalar>();
+        // Not Eigen's root, whose bits depend on the place in the matrix.
+        const auto root = [](double square) { return std::sqrt(square); };
+        result.standard_error = moments.squared_error.unaryExpr(root).template cast<Scalar>();
+        result.degrees_of_freedom = moments.degrees_of_freedom();
+        result.layer_evaluations = evaluations;
+        result.samples = moments.samples;
         return result;
     }
 
 private:
-    /// Columns of x that pass the network together.
+    /// Columns of x that pass the network together, at most.
     static constexpr Index block_columns = 96;
-    /// The samples are split into this many runs, whose moments are merged in order: the threads share
-    /// them, and the result does not depend on how.
-    static constexpr Index runs = 16;
+    /// Outputs of all masks that are kept at a time.
+    static constexpr Index kept_outputs = Index{1} << 22;
+    /// Masks of the first round, if there are several.
+    static constexpr Index first_round = 64;
 
-    template <class Network>
-    [[nodiscard]] double count_evaluations(const Network& network, const MaskSampler& sampler) const {
-        detail::EvaluationsUnderMasks evaluations(network);
-        SurvivalMasks masks;
-        double kept = 0;
-        for (Index first = 0; first < options_.samples; first += 4096) {
-            masks.resize(sampler.depth(), std::min<Index>(4096, options_.samples - first));
-            sampler.sample(0, first, masks);
-            kept += evaluations(masks);
-        }
-        return kept;
+    [[nodiscard]] bool in_groups() const {
+        return options_.design == MaskDesign::stratified || options_.design == MaskDesign::lattice;
+    }
+    [[nodiscard]] Index groups() const {
+        if (options_.groups > 0) return options_.groups;
+        return options_.design == MaskDesign::lattice ? 5 : 1;
+    }
+    [[nodiscard]] bool in_rounds() const {
+        return options_.target_standard_error > 0 || options_.progress;
     }
 
-    template <class Network>
-    [[nodiscard]] detail::RunningMoments sample_block(const Network& network, const MaskSampler& sampler,
-                                                      const ConstMatrixRef<typename Network::Scalar>& x,
-                                                      Index outputs, unsigned threads) const {
-        std::vector<detail::RunningMoments> moments(runs, detail::RunningMoments(outputs * x.cols()));
-        detail::parallel_for(runs, threads, [&](Index r) {
-            sample_run(network, sampler, x, outputs, r * options_.samples / runs,
-                       (r + 1) * options_.samples / runs, moments[static_cast<std::size_t>(r)]);
-        });
-        for (std::size_t r = 1; r < moments.size(); ++r) moments.front().merge(moments[r]);
-        return moments.front();
-    }
+    struct Round {
+        Index samples;
+        bool is_last;
+    };
 
-    /// Samples [first, last). A narrow batch passes the network under several masks at once.
-    template <class Network>
-    static void sample_run(const Network& network, const MaskSampler& sampler,
-                           const ConstMatrixRef<typename Network::Scalar>& x, Index outputs, Index first,
-                           Index last, detail::RunningMoments& moments) {
-        using Scalar = typename Network::Scalar;
-        const Index columns = x.cols();
-        const Index at_once = std::max<Index>(1, block_columns / columns);
-        SurvivalMasks masks, repeated;
-        Matrix<Scalar> many, y;
-        for (Index sample = first; sample < last; sample += at_once) {
-            const Index count = std::min(at_once, last - sample);
-            masks.resize(sampler.depth(), count);
-            sampler.sample(0, sample, masks);
-            y.resize(outputs, count * columns);
-            if (count == 1) {
-                masked_forward(network, x, masks.mask(0), y);
-            } else {
-                many.resize(x.rows(), count * columns);
-                for (Index k = 0; k < count; ++k)
-                    detail::copy_columns(x, many.middleCols(k * columns, columns));
-                repeated.resize(sampler.depth(), count * columns);
-                for (Index l = 0; l < masks.depth(); ++l)
-                    for (Index j = 0; j < repeated.batch_size(); ++j)
-                        if (masks(l, j / columns)) repeated.keep(l, j);
-                masked_forward(network, many, repeated, y);
+    /// How many masks come next, 0 for none; as many as the budget of layer evaluations allows.
+    [[nodiscard]] Round next_round(const detail::MaskSource& source, Index done, Index drawn,
+                                   double evaluations) const {
+        const Index left = options_.samples - done;
+        const Index fewest = std::min(source.fewest(), source.rounded(options_.samples));
+        const Index least = std::max(fewest, std::min(first_round, left));
+        Index samples = left;
+        const Index doubling = std::max(done, least);
+        if (in_rounds() && left - doubling >= least) samples = doubling;
+        if (done > 0 && left < least) return {0, true};
+        samples = source.rounded(samples);
+        const double budget = options_.max_layer_evaluations - evaluations;
+        const auto fits = [&](Index count) {
+            return source.draw(drawn, count).layer_evaluations() <= budget;
+        };
+        const Round whole{samples, samples + done + least > options_.samples};
+        if (budget == std::numeric_limits<double>::infinity()) return whole;
+        if (!fits(fewest)) return {done > 0 ? 0 : fewest, true};
+        // Doubled until they are too many, then halved between: the search costs little more than the last
+        // draw, and leaves less than a hundredth unused.
+        Index fitting = fewest, too_many = samples;
+        for (Index more = 2 * fewest; fitting < samples; more *= 2) {
+            const Index count = source.rounded(std::min(more, samples));
+            if (!fits(count)) {
+                too_many = count;
+                break;
             }
-            for (Index k = 0; k < count; ++k) moments.add(y.data() + k * outputs * columns);
+            fitting = count;
         }
+        if (fitting == samples) return whole;
+        while (too_many - fitting > fitting / 128) {
+            const Index middle = source.rounded(fitting + (too_many - fitting) / 2);
+            if (middle <= fitting) break;
+            (fits(middle) ? fitting : too_many) = middle;
+        }
+        return {fitting, true};
+    }
+
+    /// Evaluates the masks of a round.
+    /// \returns  Whether to go on. If the progress callback asks to stop and an answer is there already, `to`
+    ///           has no samples.
+    template <class Network>
+    [[nodiscard]] bool run(const Network& network,
+                           const ConstMatrixRef<typename Network::Scalar>& x,
+                           const detail::MaskSample& sample, Index done,
+                           detail::SampleMoments& to) const {
+        using Scalar = typename Network::Scalar;
+        const Index outputs = to.mean.rows();
+        const Index width = std::clamp<Index>(
+            kept_outputs / std::max<Index>(1, sample.masks.size() * outputs), 1, block_columns);
+        const Index blocks = (x.cols() + width - 1) / width;
+        const bool blocks_for_all = blocks >= 4 * static_cast<Index>(options_.threads);
+        const auto run_block = [&](Index b) {
+            const Index first = b * width;
+            const Index columns = std::min(width, x.cols() - first);
+            Matrix<Scalar> y(outputs, columns * sample.masks.size());
+            detail::MaskTrie<Scalar>(sample.masks, outputs, blocks_for_all ? 1 : options_.threads)
+                .walk(network, x.middleCols(first, columns), y.data());
+            detail::estimate_moments(sample, y.data(), outputs * columns, to, first * outputs);
+        };
+        const Index at_once = options_.progress ? 4 * static_cast<Index>(options_.threads) : blocks;
+        bool more = true;
+        for (Index b = 0; b < blocks; b += at_once) {
+            const Index count = std::min(at_once, blocks - b);
+            detail::parallel_for(count, blocks_for_all ? options_.threads : 1,
+                                 [&](Index k) { run_block(b + k); });
+            if (!options_.progress || !more) continue;
+            const double share = static_cast<double>(b + count) / static_cast<double>(blocks);
+            more = options_.progress(
+                (static_cast<double>(done) + share * static_cast<double>(sample.samples)) /
+                static_cast<double>(options_.samples));
+            if (!more && done > 0 && b + count < blocks) return false;
+        }
+        to.samples = sample.samples;
+        to.spread = static_cast<double>(sample.samples) * static_cast<double>(sample.samples) /
+                    sample.weights.degrees_of_freedom;
+        return more;
     }
 
     MonteCarloExpectationOptions options_;

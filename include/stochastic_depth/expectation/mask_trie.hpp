@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+#include <stochastic_depth/detail/columns.hpp>
+#include <stochastic_depth/detail/parallel.hpp>
+#include <stochastic_depth/detail/scratch.hpp>
+#include <stochastic_depth/expectation/sorted_masks.hpp>
+#include <stochastic_depth/expectation/tree_walk.hpp>
+
+namespace stochastic_depth::detail {
+
+/// Evaluates a network under many masks, each prefix that masks share once.
+///
+/// A node is a range of sorted masks that agree on the layers so far. The columns of several nodes stand side
+/// by side in a block, so that few columns under many masks make wide matrix products too; a block that grows
+/// too wide is cut into pieces, which run depth first, and which the threads share.
+template <class Scalar>
+class MaskTrie {
+public:
+    /// \param outputs  Rows of the network's output.
+    MaskTrie(const SortedMasks& masks, Index outputs, unsigned threads)
+        : masks_(masks), outputs_(outputs), threads_(threads) {}
+
+    /// \param x   [features x columns], at least one column.
+    /// \param to  The output of mask k, [outputs x columns], goes to `to + k outputs columns`.
+    template <class Network>
+    void walk(const Network& network, const ConstMatrixRef<Scalar>& x, Scalar* to) const {
+        const Node all{0, masks_.size()};
+        const Block<Scalar> block(x.data(), x.rows(), x.cols(),
+                                  Eigen::OuterStride<>(x.outerStride()));
+        Walk{*this}(network, block, Output{*this, to}, State{&all, 1, 0, threads_});
+    }
+
+private:
+    using Walk = TreeWalk<Scalar, MaskTrie>;
+    friend Walk;
+
+    /// Columns that make a good block.
+    static constexpr Index block_columns = 96;
+
+    /// Masks [first, last).
+    struct Node {
+        Index first;
+        Index last;
+    };
+
+    /// The nodes whose columns stand in a block, in this order, and how many skippable layers are behind.
+    struct State {
+        const Node* nodes;
+        Index count;
+        Index layer;
+        unsigned threads;
+    };
+
+    /// The end of the network: each node is a single mask.
+    struct Output {
+        using End = void;
+        const MaskTrie& trie;
+        Scalar* to;
+
+        void operator()(const Block<Scalar>& y, const State& state) const {
+            const Index columns = y.cols() / state.count;
+            for (Index k = 0; k < state.count; ++k)
+                copy_columns(
+                    y.middleCols(k * columns, columns),
+                    Eigen::Map<Matrix<Scalar>>(to + state.nodes[k].first * trie.outputs_ * columns,
+                                               trie.outputs_, columns));
+        }
+    };
+
+    template <class Layer, class Then>
+    void run(const Layer& layer, const Block<Scalar>& x, const Then& then,
+             const State& state) const {
+        run_layer(layer, x, then, state);
+    }
+
+    /// A residual layer with skippable layers inside: these part the nodes, so the columns of x are repeated
+    /// for each of the parts, and those of the branch for each part that the shortcut makes of them.
+    template <class Branch, class Shortcut, class Then>
+    void add(const Walk& walk, const Residual<Branch, Shortcut>& layer, const Block<Scalar>& x,
+             const Then& then, const State& state) const {
+        const auto add = [&](const Block<Scalar>& branch, const State& parts) {
+            ScratchMatrix<Scalar> inputs(x.rows(), branch.cols());
+            repeat(x, state, *inputs, parts);
+            const auto add_to = [&](const Block<Scalar>& shortcut, const State& sums) {
+                ScratchMatrix<Scalar> sum(branch.rows(), shortcut.cols());
+                repeat(branch, parts, *sum, sums);
+                *sum += shortcut;
+                then(as_block(*sum), sums);
+            };
+            walk(layer.shortcut(), as_block(*inputs), add_to, parts);
+        };
+        walk(layer.branch(), x, add, state);
+    }
+
+    static void repeat(const Block<Scalar>& from, const State& nodes,
+                       Eigen::Map<Matrix<Scalar>>& to, const State& parts) {
+        const Index columns = from.cols() / nodes.count;
+        for (Index k = 0; k < parts.count; ++k) {
+            Index whole = 0;
+            while (!(nodes.nodes[whole].first <= parts.nodes[k].first &&
+                     parts.nodes[k].first < nodes.nodes[whole].last))
+                ++whole;
+            copy_columns(from.middleCols(whole * columns, columns),
+                         to.middleCols(k * columns, columns));
+        }
+    }
+
+    /// Columns that a block may have before it is cut: enough for all threads the first time.
+    static Index widest_block(unsigned threads) {
+        return threads > 1 ? 16 * std::min<Index>(threads, 64) * block_columns : 2 * block_columns;
+    }
+
+    template <class Layer, class Then>
+    void at(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+            const Then& then, const State& state) const {
+        const Index columns = x.cols() / state.count;
+        if (x.cols() > widest_block(state.threads) && state.count > 1) {
+            const Index nodes = std::max<Index>(1, block_columns / columns);
+            return parallel_for((state.count + nodes - 1) / nodes, state.threads, [&](Index piece) {
+                const Index first = piece * nodes;
+                const Index count = std::min(nodes, state.count - first);
+                const Block<Scalar> part(x.data() + first * columns * x.outerStride(), x.rows(),
+                                         count * columns, Eigen::OuterStride<>(x.outerStride()));
+                walk(node, part, then, State{state.nodes + first, count, state.layer, 1});
+            });
+        }
+        branch(walk, node, x, then, state, columns);
+    }
+
+    template <class Layer, class Then>
+    void branch(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+                const Then& then, const State& state, Index columns) const {
+        // Active children, then skipped ones; and the columns of x that each starts from.
+        const ScratchArray<Node> children(2 * state.count);
+        const ScratchArray<Index> from(2 * state.count * columns);
+        Index kept = 0;
+        for (Index k = 0; k < state.count; ++k)
+            if (masks_.keeps(state.nodes[k].first, state.layer)) {
+                list(from.data() + kept * columns, k, columns);
+                children[kept++] = {state.nodes[k].first, end_of_kept(state.nodes[k], state.layer)};
+            }
+        Index all = kept;
+        for (Index k = 0, active = 0; k < state.count; ++k) {
+            Node skipped = state.nodes[k];
+            if (active < kept && children[active].first == skipped.first)
+                skipped.first = children[active++].last;
+            if (skipped.first == skipped.last) continue;
+            list(from.data() + all * columns, k, columns);
+            children[all++] = skipped;
+        }
+        const State active{children.data(), kept, state.layer + 1, state.threads};
+        const State skipped{children.data() + kept, all - kept, state.layer + node.depth(),
+                            state.threads};
+        if (kept == all) return walk(node.layer(), x, then, active);
+        if (kept == 0) return walk_skipped(walk, node, x, then, skipped);
+
+        const Index active_columns = kept * columns, skipped_columns = (all - kept) * columns;
+        const Index* const skipped_from = from.data() + active_columns;
+        if constexpr (has_skippable_layers<Layer>) {
+            ScratchMatrix<Scalar> inputs(x.rows(), all * columns);
+            gather(x, from.data(), *inputs);
+            const Block<Scalar> both = as_block(*inputs);
+            walk(node.layer(), both_part(both, 0, active_columns), then, active);
+            walk_skipped(walk, node, both_part(both, active_columns, skipped_columns), then,
+                         skipped);
+        } else {
+            ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), all * columns);
+            auto kept_outputs = outputs->leftCols(active_columns);
+            if (kept == state.count) {
+                forward_fused(node.layer(), x, kept_outputs, Keep{});
+            } else {
+                ScratchMatrix<Scalar> inputs(x.rows(), active_columns);
+                gather(x, from.data(), *inputs);
+                forward_fused(node.layer(), *inputs, kept_outputs, Keep{});
+            }
+            if constexpr (skips_to_identity<Layer>) {
+                gather(x, skipped_from, outputs->rightCols(skipped_columns));
+            } else {
+                ScratchMatrix<Scalar> inputs(x.rows(), skipped_columns);
+                gather(x, skipped_from, *inputs);
+                forward_fused(node.shortcut(), *inputs, outputs->rightCols(skipped_columns),
+                              Keep{});
+            }
+            then(as_block(*outputs), State{children.data(), all, state.layer + 1, state.threads});
+        }
+    }
+
+    template <class Layer>
+    static constexpr bool skips_to_identity =
+        std::is_same_v<typename StochasticDepth<Layer>::Shortcut, Identity<Scalar>>;
+
+    template <class Layer, class Then>
+    void walk_skipped(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+                      const Then& then, const State& state) const {
+        if constexpr (skips_to_identity<Layer>)
+            then(x, state);
+        else
+            walk(node.shortcut(), x, then, state);
+    }
+
+    static Block<Scalar> both_part(const Block<Scalar>& both, Index first, Index columns) {
+        return {both.data() + first * both.outerStride(), both.rows(), columns,
+                Eigen::OuterStride<>(both.outerStride())};
+    }
+
+    static void list(Index* to, Index node, Index columns) {
+        for (Index j = 0; j < columns; ++j) to[j] = node * columns + j;
+    }
+
+    /// The masks of a node that keep a layer stand first.
+    [[nodiscard]] Index end_of_kept(const Node& node, Index layer) const {
+        Index kept = node.first, skipped = node.last;
+        while (skipped - kept > 1) {
+            const Index middle = kept + (skipped - kept) / 2;
+            (masks_.keeps(middle, layer) ? kept : skipped) = middle;
+        }
+        return skipped;
+    }
+
+    const SortedMasks& masks_;
+    Index outputs_;
+    unsigned threads_;
+};
+
+}  // namespace stochastic_depth::detail
