@@ -29,7 +29,7 @@ TEST_CASE("MaskBasis: orthonormal on the items that count, and it spans their co
     const Eigen::MatrixXd columns = bits(1, 60, 7);
     for (const auto& [first, last] :
          {std::pair<Index, Index>{0, 0}, {0, 20}, {25, 40}, {50, 60}, {0, 60}}) {
-        const MaskBasis basis(columns, first, last, Eigen::RowVectorXd::Zero(7));
+        const MaskBasis basis(columns, first, last, std::vector<double>(7));
         REQUIRE(basis.size() == 8);
         const bool none_left_out = last - first == 60;
         Eigen::MatrixXd q(60, 8), kept = columns;
@@ -51,12 +51,12 @@ TEST_CASE("MaskBasis: columns that don't vary or repeat each other are dropped",
     columns.col(1).setConstant(0.25);
     columns.col(4) = columns.col(0);
     columns.col(5) = columns.col(0) - 2 * columns.col(2);
-    const MaskBasis basis(columns, 0, 0, Eigen::RowVectorXd::Zero(6));
+    const MaskBasis basis(columns, 0, 0, std::vector<double>(6));
     CHECK(basis.size() == 4);
     // Fewer items than columns: as many functions as items.
-    CHECK(MaskBasis(bits(3, 4, 9), 0, 0, Eigen::RowVectorXd::Zero(9)).size() <= 4);
-    CHECK(MaskBasis(bits(3, 1, 2), 0, 0, Eigen::RowVectorXd::Zero(2)).size() == 1);
-    CHECK(MaskBasis(Eigen::MatrixXd(5, 0), 0, 0, Eigen::RowVectorXd(0)).size() == 1);
+    CHECK(MaskBasis(bits(3, 4, 9), 0, 0, std::vector<double>(9)).size() <= 4);
+    CHECK(MaskBasis(bits(3, 1, 2), 0, 0, std::vector<double>(2)).size() == 1);
+    CHECK(MaskBasis(Eigen::MatrixXd(5, 0), 0, 0, std::vector<double>()).size() == 1);
 }
 
 TEST_CASE(

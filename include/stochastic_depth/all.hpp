@@ -13,6 +13,7 @@
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/exact_gradient.hpp>
 #include <stochastic_depth/expectation/exact_sensitivity.hpp>
+#include <stochastic_depth/expectation/expectation.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>

@@ -165,7 +165,7 @@ private:
         const Index items = bits.rows();
         const auto set_basis = [&](Index columns) {
             weights.set_basis(
-                MaskBasis(bits.leftCols(columns), 0, 0, Eigen::RowVectorXd::Zero(columns)));
+                MaskBasis(bits.leftCols(columns), 0, 0, std::vector<double>(static_cast<std::size_t>(columns))));
         };
         if (!regresses()) {
             weights.set_mean(std::vector<double>(static_cast<std::size_t>(items),

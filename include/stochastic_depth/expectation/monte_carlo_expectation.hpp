@@ -132,11 +132,16 @@ public:
                                  options_.target_standard_error);
         }
         ExpectationResult<Scalar> result;
-        result.mean = moments.mean.template cast<Scalar>();
-        result.variance = moments.variance.template cast<Scalar>();
-        // Not Eigen's root, whose bits depend on the place in the matrix.
-        const auto root = [](double square) { return std::sqrt(square); };
-        result.standard_error = moments.squared_error.unaryExpr(root).template cast<Scalar>();
+        result.method = ExpectationMethod::sampled;
+        result.mean.resize(outputs, x.cols());
+        result.variance.resize(outputs, x.cols());
+        result.standard_error.resize(outputs, x.cols());
+        for (Index k = 0; k < moments.mean.size(); ++k) {
+            result.mean.data()[k] = static_cast<Scalar>(moments.mean.data()[k]);
+            result.variance.data()[k] = static_cast<Scalar>(moments.variance.data()[k]);
+            result.standard_error.data()[k] =
+                static_cast<Scalar>(std::sqrt(moments.squared_error.data()[k]));
+        }
         result.degrees_of_freedom = moments.degrees_of_freedom();
         result.layer_evaluations = evaluations;
         result.samples = moments.samples;

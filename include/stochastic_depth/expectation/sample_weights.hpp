@@ -20,35 +20,36 @@ class MaskBasis {
 public:
     /// \param columns  One row for each item, one column for each layer.
     /// \param first, last  Items that are left out; all of them: none is.
-    /// \param at       Where the basis is to be known besides, a row of values for the columns.
-    MaskBasis(const Eigen::MatrixXd& columns, Index first, Index last, const Eigen::RowVectorXd& at)
-        : items_(columns.rows()), first_(first), last_(last) {
+    /// \param at       Where the basis is to be known besides, a value for each of the columns.
+    MaskBasis(const Eigen::MatrixXd& columns, Index first, Index last, const std::vector<double>& at)
+        : items_(columns.rows()), first_(first), last_(last), stride_(items_ + 1) {
         if (last - first == items_) last_ = first_;
-        q_.resize(items_ + 1, columns.cols() + 1);
-        q_.col(0).setOnes();
-        q_(items_, 0) = 0;
-        q_.topRightCorner(items_, columns.cols()) = columns;
-        q_.bottomRightCorner(1, columns.cols()) = at;
+        const Index count = columns.cols() + 1;
+        q_.assign(index(stride_ * count), 0.0);
+        std::fill_n(column(0), items_, 1.0);
+        for (Index c = 1; c < count; ++c) {
+            std::copy_n(columns.data() + (c - 1) * items_, items_, column(c));
+            column(c)[items_] = at[index(c - 1)];
+        }
         std::vector<double> size;
-        for (Index c = 0; c < q_.cols(); ++c) size.push_back(product(c, c));
-        for (Index c = 0; c < q_.cols(); ++c) {
+        for (Index c = 0; c < count; ++c) size.push_back(product(c, c));
+        for (Index c = 0; c < count; ++c) {
             Index pivot = c;
-            for (Index k = c; k < q_.cols(); ++k)
+            for (Index k = c; k < count; ++k)
                 if (c > 0 && size[index(k)] > size[index(pivot)]) pivot = k;
             if (pivot != c) {
-                q_.col(pivot).swap(q_.col(c));
+                std::swap_ranges(column(pivot), column(pivot) + stride_, column(c));
                 std::swap(size[index(pivot)], size[index(c)]);
             }
             for (int pass = 0; pass < 2; ++pass)
-                for (Index k = 0; k < c; ++k) q_.col(c) -= product(k, c) * q_.col(k);
+                for (Index k = 0; k < c; ++k) subtract(product(k, c), k, c);
             const double norm = std::sqrt(product(c, c));
             // Mask bits are of order 1: what is left of a dependent column is rounding error.
             if (!(norm > 1e-9 * std::sqrt(static_cast<double>(items_)))) break;
-            q_.col(c) /= norm;
+            for (Index i = 0; i < stride_; ++i) column(c)[i] /= norm;
             rank_ = c + 1;
-            for (Index k = c + 1; k < q_.cols(); ++k) {
-                const double along = product(c, k);
-                q_.col(k) -= along * q_.col(c);
+            for (Index k = c + 1; k < count; ++k) {
+                subtract(product(c, k), c, k);
                 size[index(k)] = product(k, k);
             }
         }
@@ -56,30 +57,41 @@ public:
 
     /// Number of functions, the constant among them.
     [[nodiscard]] Index size() const { return rank_; }
-    [[nodiscard]] double operator()(Index item, Index function) const { return q_(item, function); }
+    [[nodiscard]] double operator()(Index item, Index function) const {
+        return q_[index(function * stride_ + item)];
+    }
 
     /// Subtracts from `weights` those that give `at` times the slopes of the least-squares fit.
     void subtract_slopes(std::vector<double>& weights) const {
         for (Index f = 0; f < rank_; ++f)
             for (Index i = 0; i < items_; ++i)
-                if (!is_left_out(i)) weights[index(i)] -= q_(items_, f) * q_(i, f);
+                if (!is_left_out(i)) weights[index(i)] -= (*this)(items_, f) * (*this)(i, f);
     }
 
 private:
     static std::size_t index(Index i) { return static_cast<std::size_t>(i); }
     [[nodiscard]] bool is_left_out(Index item) const { return item >= first_ && item < last_; }
 
+    [[nodiscard]] double* column(Index c) { return q_.data() + c * stride_; }
+
     [[nodiscard]] double product(Index a, Index b) const {
-        return q_.col(a).head(first_).dot(q_.col(b).head(first_)) +
-               q_.col(a)
-                   .segment(last_, items_ - last_)
-                   .dot(q_.col(b).segment(last_, items_ - last_));
+        double sum = 0;
+        for (Index i = 0; i < items_; ++i)
+            if (!is_left_out(i)) sum += (*this)(i, a) * (*this)(i, b);
+        return sum;
+    }
+
+    void subtract(double factor, Index from, Index to) {
+        for (Index i = 0; i < stride_; ++i) column(to)[i] -= factor * column(from)[i];
     }
 
     Index items_;
     Index first_;
     Index last_;
-    Eigen::MatrixXd q_;
+    Index stride_;
+    /// Column after column: a value for each item, and the one at `at`. Loops, and not Eigen's expressions: a
+    /// dozen of them would be half of what the estimators cost a compiler.
+    std::vector<double> q_;
     Index rank_ = 0;
 };
 
@@ -133,7 +145,12 @@ struct SampleWeights {
         std::vector<double> weights(static_cast<std::size_t>(columns.rows()));
         for (Index i = first; i < first + count; ++i)
             weights[static_cast<std::size_t>(i)] = 1 / static_cast<double>(count);
-        const Eigen::RowVectorXd at = columns.middleRows(first, count).colwise().mean();
+        std::vector<double> at;
+        for (Index c = 0; c < columns.cols(); ++c) {
+            double sum = 0;
+            for (Index i = first; i < first + count; ++i) sum += columns(i, c);
+            at.push_back(sum / static_cast<double>(count));
+        }
         MaskBasis(columns, first, first + count, at).subtract_slopes(weights);
         means.push_back(std::move(weights));
     }

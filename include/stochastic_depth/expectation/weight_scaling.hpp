@@ -121,6 +121,7 @@ public:
         detail::Activations<Scalar> activations(x, detail::widest(network, x.rows()));
         detail::ScaledPass<Scalar>(activations).run(network);
         ExpectationResult<Scalar> result;
+        result.method = ExpectationMethod::weight_scaling;
         result.mean.resize(outputs, x.cols());
         detail::copy_columns(activations.current(), result.mean);
         result.variance.setConstant(outputs, x.cols(), std::numeric_limits<Scalar>::quiet_NaN());

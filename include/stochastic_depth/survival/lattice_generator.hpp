@@ -18,9 +18,10 @@ namespace stochastic_depth::detail {
     std::vector<Index> layers;
     for (Index l = p.size(); l-- > 0;)
         if (p(l) < 1.0) layers.push_back(l);
-    const auto distance_to_half = [&](Index l) { return std::abs(p(l) - 0.5); };
-    std::stable_sort(layers.begin(), layers.end(),
-                     [&](Index a, Index b) { return distance_to_half(a) < distance_to_half(b); });
+    std::sort(layers.begin(), layers.end(), [&](Index a, Index b) {
+        const double from_half_a = std::abs(p(a) - 0.5), from_half_b = std::abs(p(b) - 0.5);
+        return from_half_a != from_half_b ? from_half_a < from_half_b : a > b;
+    });
     return layers;
 }
 
