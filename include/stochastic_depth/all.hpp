@@ -50,6 +50,7 @@
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
+#include <stochastic_depth/survival/time_schedules.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/sgd.hpp>
