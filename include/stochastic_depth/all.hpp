@@ -51,6 +51,7 @@
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
+#include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
 #include <stochastic_depth/training/learning_rate.hpp>
