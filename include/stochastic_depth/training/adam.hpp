@@ -88,8 +88,10 @@ public:
             // 1 - beta^count without its cancellation.
             const double correction1 = -std::expm1(count * std::log(options.beta1));
             const double correction2 = -std::expm1(count * std::log(options.beta2));
-            const auto keep1 = static_cast<Scalar>(options.beta1), take1 = static_cast<Scalar>(1 - options.beta1);
-            const auto keep2 = static_cast<Scalar>(options.beta2), take2 = static_cast<Scalar>(1 - options.beta2);
+            const auto keep1 = static_cast<Scalar>(options.beta1);
+            const auto take1 = static_cast<Scalar>(1 - options.beta1);
+            const auto keep2 = static_cast<Scalar>(options.beta2);
+            const auto take2 = static_cast<Scalar>(1 - options.beta2);
             const auto decay = static_cast<Scalar>(coupled);
             const auto rate = static_cast<Scalar>(options.learning_rate / correction1);
             const auto root = static_cast<Scalar>(1 / std::sqrt(correction2));
