@@ -23,6 +23,9 @@
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/training/adam.hpp>
+#include <stochastic_depth/training/gradient_clipping.hpp>
+#include <stochastic_depth/training/sgd.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
@@ -304,6 +307,20 @@ TEMPLATE_TEST_CASE(
             CHECK(count == expected);
         }
     }
+}
+
+TEST_CASE("optimizers, clip_gradient_norm: a step allocates nothing", "[allocation]") {
+    Philox random{6};
+    auto network = blocks<float>(random, 16, 5);
+    auto gradient = network.zero_gradient();
+    for (std::size_t l = 0; l < 5; l += 2) gradient.layers[l].reached = true;
+    Sgd sgd{network, {.momentum = 0.9, .weight_decay = 0.1}};
+    Adam adam{network, {}};
+    AdamW adam_w{network, {}};
+    CHECK(allocations_of([&] { sgd.step(network, gradient); }) == none);
+    CHECK(allocations_of([&] { adam.step(network, gradient); }) == none);
+    CHECK(allocations_of([&] { adam_w.step(network, gradient); }) == none);
+    CHECK(allocations_of([&] { (void)clip_gradient_norm(network, gradient, 1e-3); }) == none);
 }
 
 }  // namespace

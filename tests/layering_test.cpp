@@ -110,6 +110,22 @@ TEST_CASE("layering: the gzip header in all.hpp is reported, for it needs zlib",
     require_only_fault(headers, "all.hpp: includes stochastic_depth/io/gzip.hpp");
 }
 
+TEST_CASE("layering: headers apart may include each other, and no others include them",
+          "[layering]") {
+    layering::Headers headers = sound_tree();
+    headers["stochastic_depth/io/sealed_file.hpp"] = opening;
+    headers["stochastic_depth/training/checkpoint.hpp"] =
+        header({"<stochastic_depth/io/sealed_file.hpp>"});
+    REQUIRE(layering::find_faults(headers).empty());
+    headers["stochastic_depth/layers/linear.hpp"] +=
+        "#include <stochastic_depth/io/sealed_file.hpp>\n";
+    const std::vector<std::string> faults = layering::find_faults(headers);
+    CAPTURE(faults);
+    REQUIRE(faults.size() == 2);  // a higher floor, and for programs alone
+    REQUIRE(faults[1].find("linear.hpp: includes stochastic_depth/io/sealed_file.hpp, which is for "
+                           "programs alone") != std::string::npos);
+}
+
 TEST_CASE("layering: a missing header and one on no floor are reported", "[layering]") {
     layering::Headers headers = sound_tree();
     headers["stochastic_depth/types.hpp"] += "#include <stochastic_depth/gone.hpp>\n";

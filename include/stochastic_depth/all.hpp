@@ -51,7 +51,11 @@
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
+#include <stochastic_depth/survival/time_schedules.hpp>
+#include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/dataset.hpp>
+#include <stochastic_depth/training/gradient_clipping.hpp>
+#include <stochastic_depth/training/learning_rate.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>

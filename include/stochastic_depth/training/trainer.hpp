@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -55,12 +56,27 @@ struct TrainerOptions {
     /// Fixes the order of the samples and the masks.
     std::uint64_t seed = 0;
     MaskScope mask_scope = MaskScope::sample;
+    /// Of the Sgd that a training makes for itself; a training that is given an optimizer takes that.
     SgdOptions optimizer = {};
     /// Sets the learning rate before each step, from the share of all steps that is done, in [0, 1); none:
     /// the optimizer's stays.
     std::function<double(double)> learning_rate = nullptr;
     /// Called after each step.
     std::function<void(const TrainingProgress&)> on_step = nullptr;
+};
+
+/// Updates a network by a gradient.
+///
+/// Beyond the syntax: `step` moves only parameters that the gradient has reached, which
+/// detail::visit_parameters tells, so that layers which no sample kept cost nothing; `set_learning_rate`
+/// acts on the steps to come.
+///
+/// Models: Sgd, Adam, AdamW; a user's type that has the two members. Taken by Trainer::fit.
+template <class Optimizer, class Network>
+concept OptimizerOf = requires(Optimizer& optimizer, Network& network, typename Network::Gradient& gradient,
+                               double learning_rate) {
+    optimizer.step(network, gradient);
+    optimizer.set_learning_rate(learning_rate);
 };
 
 /// Trains a network with stochastic depth: in each step the layers that the masks skip cost nothing, in the
@@ -94,10 +110,25 @@ public:
     std::vector<EpochRecord> fit(Network& network,
                                  const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
                                  const Loss& loss) const {
+        return fit(network, data, loss, Sgd<Network>{network, options_.optimizer});
+    }
+
+    /// The same with another optimizer, in place of the options':
+    ///
+    ///     Trainer{{.epochs = 20}}.fit(network, data, loss, Adam{network, {.learning_rate = 0.001}});
+    ///
+    /// \param optimizer  Sgd, Adam, AdamW or another; one that outlives the call keeps its state, and the
+    ///                   next call goes on from there.
+    template <MaskedNetwork Network, class Loss, class Optimizer>
+        requires DifferentiableLayer<Network> && OptimizerOf<std::remove_reference_t<Optimizer>, Network>
+    std::vector<EpochRecord> fit(Network& network,
+                                 const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
+                                 const Loss& loss, Optimizer&& optimizer) const {
         if (data.size() < 1) detail::refuse("Trainer: data must have at least 1 sample, got 0");
         const Index outputs = network.output_size(data.features());
         check_outputs<Loss>(data, outputs);
-        Run<Network, Loss> run{network, data, loss, *this, outputs};
+        Run<Network, Loss, std::remove_reference_t<Optimizer>> run{network, data,  loss,
+                                                                   *this,   outputs, optimizer};
         std::vector<EpochRecord> history;
         for (Index epoch = 0; epoch < options_.epochs; ++epoch) history.push_back(run.epoch(epoch));
         return history;
@@ -117,7 +148,7 @@ private:
     }
 
     /// The state of one training.
-    template <class Network, class Loss>
+    template <class Network, class Loss, class Optimizer>
     struct Run {
         using Scalar = typename Network::Scalar;
         using Data = Dataset<Scalar, typename Loss::Targets>;
@@ -127,7 +158,7 @@ private:
         const Loss& loss;
         const TrainerOptions& options;
         Index outputs;
-        Sgd<Network> optimizer;
+        Optimizer& optimizer;
         MaskSampler sampler;
         detail::Record<Network> record;
         typename Network::Gradient gradient;
@@ -137,13 +168,14 @@ private:
         SurvivalMasks masks;
         detail::EvaluationsUnderMasks evaluations;
 
-        Run(Network& network_, const Data& data_, const Loss& loss_, const Trainer& trainer, Index outputs_)
+        Run(Network& network_, const Data& data_, const Loss& loss_, const Trainer& trainer, Index outputs_,
+            Optimizer& optimizer_)
             : network(network_),
               data(data_),
               loss(loss_),
               options(trainer.options_),
               outputs(outputs_),
-              optimizer(network, options.optimizer),
+              optimizer(optimizer_),
               sampler(network.survival_probabilities(), options.seed),
               gradient(network.zero_gradient()),
               mask(SurvivalMask::none(network.depth())),

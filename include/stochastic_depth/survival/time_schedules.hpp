@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/survival/survival_probability.hpp>
+#include <stochastic_depth/types.hpp>
+
+/// Survival probabilities that move while training goes on, from 1 to the target. Each schedule maps a
+/// target and a time to the p of that time; a vector of targets, one for each layer, to a vector.
+namespace stochastic_depth {
+namespace detail {
+
+/// 1 - (1 - target) share, which a share of 1 makes the target exactly.
+[[nodiscard]] inline double part_of_the_way(std::string_view who, double target, double share) {
+    if (!(target > 0.0 && target <= 1.0))
+        refuse(who, ": target survival probability must lie in (0, 1], got ", target);
+    if (share == 1.0) return target;
+    // An explicit fma: whether the compiler would contract the expression must not change the bits.
+    return std::clamp(std::fma(-share, 1.0 - target, 1.0), target, 1.0);
+}
+
+[[nodiscard]] inline Eigen::VectorXd part_of_the_way(std::string_view who, const Eigen::VectorXd& targets,
+                                                     double share) {
+    check_survival_probabilities(who, targets);
+    return targets.unaryExpr([=](double target) { return part_of_the_way(who, target, share); });
+}
+
+}  // namespace detail
+
+/// Linear warm-up: every layer is kept at first, and after a share w of the training each has its target:
+///
+///     p(s) = 1 - min(1, s/w) (1 - p)
+///
+/// with s the share of all steps that is done.
+class SurvivalWarmUp {
+public:
+    /// \param share  w, in [0, 1]; 0: the target from the start.
+    /// \throws std::invalid_argument  outside that range.
+    explicit SurvivalWarmUp(double share) : share_(share) {
+        if (!(share >= 0.0 && share <= 1.0))
+            detail::refuse("SurvivalWarmUp: share must lie in [0, 1], got ", share);
+    }
+
+    /// \param target    p, in (0, 1], or one for each layer.
+    /// \param progress  s, in [0, 1].
+    /// \returns         p(s), of the target's shape, in [target, 1].
+    /// \throws std::invalid_argument  outside these ranges.
+    [[nodiscard]] double operator()(double target, double progress) const {
+        return detail::part_of_the_way("SurvivalWarmUp", target, done(progress));
+    }
+    [[nodiscard]] Eigen::VectorXd operator()(const Eigen::VectorXd& targets, double progress) const {
+        return detail::part_of_the_way("SurvivalWarmUp", targets, done(progress));
+    }
+
+private:
+    [[nodiscard]] double done(double progress) const {
+        if (!(progress >= 0.0 && progress <= 1.0))
+            detail::refuse("SurvivalWarmUp: progress must lie in [0, 1], got ", progress);
+        return progress >= share_ ? 1.0 : progress / share_;
+    }
+
+    double share_;
+};
+
+/// Progressive layer dropping: p falls exponentially from 1 to its target,
+///
+///     p(t) = (1 - p) exp(-gamma t) + p
+///
+/// with t the number of steps done. The source's network-wide theta is p here; its schedule over depth is
+/// linear_decay.
+///
+/// \source Zhang & He 2020, Accelerating Training of Transformer-Based Language Models with Progressive
+///         Layer Dropping.
+class ProgressiveLayerDropping {
+public:
+    /// \param gamma  Finite and above 0. After 1/gamma steps 63 % of the way is done.
+    /// \throws std::invalid_argument  outside that range.
+    explicit ProgressiveLayerDropping(double gamma) : gamma_(gamma) {
+        if (!(gamma > 0.0 && std::isfinite(gamma)))
+            detail::refuse("ProgressiveLayerDropping: gamma must be finite and above 0, got ", gamma);
+    }
+
+    /// \param target  p, in (0, 1], or one for each layer.
+    /// \param step    t >= 0, counted over all epochs.
+    /// \returns       p(t), of the target's shape, in [target, 1].
+    /// \throws std::invalid_argument  outside these ranges.
+    [[nodiscard]] double operator()(double target, Index step) const {
+        return detail::part_of_the_way("ProgressiveLayerDropping", target, done(step));
+    }
+    [[nodiscard]] Eigen::VectorXd operator()(const Eigen::VectorXd& targets, Index step) const {
+        return detail::part_of_the_way("ProgressiveLayerDropping", targets, done(step));
+    }
+
+private:
+    [[nodiscard]] double done(Index step) const {
+        if (step < 0) detail::refuse("ProgressiveLayerDropping: step must be at least 0, got ", step);
+        return -std::expm1(-gamma_ * static_cast<double>(step));
+    }
+
+    double gamma_;
+};
+
+}  // namespace stochastic_depth

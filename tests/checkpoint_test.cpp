@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: MIT
+#include <stochastic_depth/training/checkpoint.hpp>
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <stochastic_depth/layers/linear.hpp>
+#include <stochastic_depth/layers/residual.hpp>
+#include <stochastic_depth/layers/sequential.hpp>
+#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
+
+#include "support/catch.hpp"
+#include "support/matrices.hpp"
+#include "support/parameters.hpp"
+#include "support/thrown.hpp"
+
+namespace {
+
+using namespace stochastic_depth;
+using test::parameters;
+using test::same_bits;
+using Bytes = std::vector<std::uint8_t>;
+
+/// A directory of its own for each test, removed at the end.
+class TemporaryDirectory {
+public:
+    TemporaryDirectory()
+        : path_(std::filesystem::temp_directory_path() /
+                ("stochastic_depth_checkpoint_" + std::to_string(std::random_device{}()))) {
+        std::filesystem::create_directory(path_);
+    }
+    TemporaryDirectory(const TemporaryDirectory&) = delete;
+    TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+    ~TemporaryDirectory() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    std::string file(const std::string& name) const { return (path_ / name).string(); }
+    std::ptrdiff_t count() const {
+        return std::distance(std::filesystem::directory_iterator(path_), {});
+    }
+
+private:
+    std::filesystem::path path_;
+};
+
+Bytes read(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void write(const std::string& path, const Bytes& bytes) {
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
+}
+
+template <class Scalar>
+using Two = Sequential<Linear<Scalar>, Linear<Scalar>>;
+
+template <class Scalar>
+Two<Scalar> two(std::uint32_t seed, Index width = 2) {
+    Philox random{seed};
+    return Sequential{Linear<Scalar>{2, width, random}, Linear<Scalar>{width, 1, random}};
+}
+
+template <class Network>
+std::string load_error(const std::string& path, Network& network) {
+    return thrown<std::runtime_error>([&] { load_parameters(path, network); });
+}
+
+TEST_CASE("save_parameters: the file is as its format says, byte by byte", "[checkpoint]") {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("one");
+    const Linear<float> layer{Eigen::MatrixXf::Constant(1, 1, 1.5f), Eigen::VectorXf::Constant(1, -2)};
+    save_parameters(path, layer);
+    Bytes expected{'S', 'D', 'P', 'A', 'R', 'A', 'M', 'S', 1, 0, 0, 0, 75, 0, 0, 0, 0, 0, 0, 0};
+    const Bytes content{2,   0, 0, 0,   0,   0,   0,    0,                       // parameters
+                        7,   0, 0, 0,   'w', 'e', 'i',  'g', 'h', 't', 's',      // name
+                        32,  0, 0, 0,   1,   0,   0,    0,   0,   0,   0,   0,   // bits, rows
+                        1,   0, 0, 0,   0,   0,   0,    0,                       // columns
+                        0,   0, 0xc0, 0x3f,                                      // 1.5
+                        4,   0, 0, 0,   'b', 'i', 'a',  's',                     // name
+                        32,  0, 0, 0,   1,   0,   0,    0,   0,   0,   0,   0,   // bits, rows
+                        1,   0, 0, 0,   0,   0,   0,    0,                       // columns
+                        0,   0, 0,    0xc0};                                     // -2
+    REQUIRE(content.size() == 75);
+    expected.insert(expected.end(), content.begin(), content.end());
+    Bytes found = read(path);
+    REQUIRE(found.size() == expected.size() + 8);
+    std::uint64_t hash = 0;
+    for (std::size_t byte = 0; byte < 8; ++byte)
+        hash |= std::uint64_t{found[expected.size() + byte]} << (8 * byte);
+    CHECK(hash == detail::fnv1a(expected));
+    found.resize(expected.size());
+    CHECK(found == expected);
+    CHECK(directory.count() == 1);
+}
+
+TEST_CASE("fnv1a: known answers", "[checkpoint]") {
+    // From the reference implementation's test vectors.
+    const auto hash = [](const std::string& text) {
+        return detail::fnv1a(Bytes(text.begin(), text.end()));
+    };
+    CHECK(hash("") == 0xcbf29ce484222325);
+    CHECK(hash("a") == 0xaf63dc4c8601ec8c);
+    CHECK(hash("foobar") == 0x85944171f73967e8);
+}
+
+TEST_CASE("load_parameters: gives the bits that were saved, whatever they are", "[checkpoint]") {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("network");
+    using Block = StochasticDepth<Residual<Linear<double>>>;
+    const auto network = [](std::uint32_t seed) {
+        Philox random{seed};
+        std::vector<Block> blocks;
+        for (int l = 0; l < 3; ++l)
+            blocks.emplace_back(Residual{Linear<double>{4, 4, random}}, SurvivalProbability{0.5});
+        return Sequential{Linear<double, 3, 4>{random}, Stack{blocks}};
+    };
+    auto saved = network(1);
+    const double odd[] = {-0.0, 5e-324, std::numeric_limits<double>::infinity(),
+                          std::bit_cast<double>(0x7ff8dead0000beefull), 1.7976931348623157e308};
+    Index next = 0;
+    test::for_each_parameter(saved, [&](double& value) {
+        if (next < 5) value = odd[next++];
+    });
+    save_parameters(path, saved);
+    auto loaded = network(2);
+    REQUIRE_FALSE(same_bits(parameters(loaded), parameters(saved)));
+    load_parameters(path, loaded);
+    CHECK(same_bits(parameters(loaded), parameters(saved)));
+
+    auto single = two<float>(3);
+    const auto other = two<float>(4);
+    save_parameters(path, other);  // over the other network's
+    load_parameters(path, single);
+    CHECK(same_bits(parameters(single), parameters(other)));
+    CHECK(directory.count() == 1);
+}
+
+TEST_CASE("load_parameters: every truncation and every flipped bit is an error, nothing is changed",
+          "[checkpoint]") {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("network"), damaged = directory.file("damaged");
+    save_parameters(path, two<float>(1));
+    const Bytes bytes = read(path);
+    REQUIRE(bytes.size() == 20 + 8 + 2 * (31 + 28) + 9 * 4 + 8);
+    auto network = two<float>(2);
+    const Eigen::VectorXd before = parameters(network);
+    const auto refused = [&](const Bytes& changed, const std::string& reason) {
+        write(damaged, changed);
+        const std::string message = load_error(damaged, network);
+        INFO(message);
+        REQUIRE(holds(message, "load_parameters: " + damaged + ": the file ", reason));
+        REQUIRE(same_bits(parameters(network), before));
+    };
+    for (std::size_t length = 0; length < bytes.size(); ++length)
+        refused(Bytes(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(length)),
+                "is cut short");
+    for (std::size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
+        INFO("bit " << bit);
+        Bytes changed = bytes;
+        changed[bit / 8] = static_cast<std::uint8_t>(changed[bit / 8] ^ (1u << (bit % 8)));
+        if (bit < 64)
+            refused(changed, "is of another kind");
+        else if (bit < 96)
+            refused(changed, "has format version ");
+        else if (bit < 160)
+            refused(changed, "content");  // too long or cut short, says the length
+        else
+            refused(changed, "is damaged");
+    }
+    Bytes longer = bytes;
+    longer.push_back(0);
+    refused(longer, "is too long");
+    // The file that all these came from is good.
+    load_parameters(path, network);
+    CHECK(same_bits(parameters(network), parameters(two<float>(1))));
+}
+
+TEST_CASE("load_parameters: a whole file of another network is refused, saying how it differs",
+          "[checkpoint]") {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("network");
+    save_parameters(path, two<double>(1));
+    const auto refused = [&](auto network, const std::string& reason) {
+        const Eigen::VectorXd before = parameters(network);
+        CHECK(load_error(path, network) == "load_parameters: " + path + ": " + reason);
+        CHECK(same_bits(parameters(network), before));
+    };
+    refused(two<double>(2, 3),
+            "parameter 0 of the file is weights [2 x 2] of 64 bits, the network's is weights [3 x 2] "
+            "of 64 bits");
+    refused(two<float>(2),
+            "parameter 0 of the file is weights [2 x 2] of 64 bits, the network's is weights [2 x 2] "
+            "of 32 bits");
+    Philox random{3};
+    refused(Linear<double>{2, 2, random}, "the file holds 4 parameters, the network has 2");
+    // The first layer fits, and still is not changed.
+    refused(Sequential{Linear<double>{2, 2, random}, Linear<double>{2, 4, random}},
+            "parameter 2 of the file is weights [1 x 2] of 64 bits, the network's is weights [4 x 2] "
+            "of 64 bits");
+}
+
+TEST_CASE("load_parameters: content that a good seal hides is refused", "[checkpoint]") {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("network");
+    save_parameters(path, two<float>(1));
+    Bytes content = detail::read_sealed("test", path, "SDPARAMS", 1);
+    auto network = two<float>(2);
+    const Eigen::VectorXd before = parameters(network);
+    const auto refused = [&](const Bytes& changed, const std::string& reason) {
+        detail::write_sealed("test", path, "SDPARAMS", 1, changed);
+        const std::string message = load_error(path, network);
+        INFO(message);
+        CHECK(holds(message, "load_parameters: " + path + ": ", reason));
+        CHECK(same_bits(parameters(network), before));
+    };
+    for (std::size_t length = 0; length < content.size(); ++length)
+        refused(Bytes(content.begin(), content.begin() + static_cast<std::ptrdiff_t>(length)),
+                "a record needs ");
+    Bytes longer = content;
+    longer.resize(content.size() + 3);
+    refused(longer, "the file has 3 bytes after the last parameter");
+    Bytes endless_name = content;
+    for (std::size_t byte = 8; byte < 12; ++byte) endless_name[byte] = 0xff;
+    refused(endless_name, "a record needs 4294967295 bytes");
+    Bytes other_name = content;
+    other_name[12] = 'W';
+    refused(other_name, "parameter 0 of the file is Weights [2 x 2] of 32 bits");
+    detail::write_sealed("test", path, "SDPARAMS", 2, content);
+    CHECK(holds(load_error(path, network), "has format version 2, and this library reads version 1"));
+    detail::write_sealed("test", path, "SDOTHERS", 1, content);
+    CHECK(holds(load_error(path, network), "of another kind: it doesn't begin with SDPARAMS"));
+}
+
+TEST_CASE("save_parameters, load_parameters: a file that cannot be had is named with the reason",
+          "[checkpoint]") {
+    const TemporaryDirectory directory;
+    auto network = two<float>(1);
+    const std::string missing = directory.file("missing"), inside = directory.file("gone/network");
+    CHECK(holds(load_error(missing, network), "load_parameters: " + missing + ": cannot open the file: ",
+                "No such file"));
+    CHECK(holds(load_error(directory.file(""), network), "cannot read the file: ", "directory"));
+    CHECK(holds(thrown<std::runtime_error>([&] { save_parameters(inside, network); }),
+                "save_parameters: " + inside + ": cannot create the file: ", "No such file"));
+    // A directory of that name cannot be replaced; nothing is left beside it.
+    const std::string taken = directory.file("taken");
+    std::filesystem::create_directory(taken);
+    CHECK(holds(thrown<std::runtime_error>([&] { save_parameters(taken, network); }),
+                "save_parameters: " + taken + ": cannot replace the file: "));
+    CHECK(directory.count() == 1);
+    // A disk that is full: the old file stays.
+    if (std::filesystem::exists("/dev/full")) {
+        const std::string old = directory.file("old");
+        save_parameters(old, network);
+        const Bytes before = read(old);
+        std::filesystem::create_symlink("/dev/full", old + ".partial");
+        CHECK(holds(thrown<std::runtime_error>([&] { save_parameters(old, two<float>(2)); }),
+                    "save_parameters: " + old + ": cannot write the file: ", "No space left"));
+        CHECK(read(old) == before);
+        save_parameters(old, two<float>(2));
+        CHECK(read(old) != before);
+    }
+}
+
+TEST_CASE("save_parameters: killed at any moment, it leaves the old file or the new one",
+          "[checkpoint]") {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("network");
+    // Large enough that many kills come while the file is half written.
+    const auto constant = [](double value) {
+        return Linear<double>{Eigen::MatrixXd::Constant(200, 200, value),
+                              Eigen::VectorXd::Constant(200, value)};
+    };
+    save_parameters(path, constant(-1));
+    Philox random{5};
+    auto network = constant(0);
+    int cut_short = 0;
+    double last = -1;
+    for (int round = 0; round < 100; ++round) {
+        const pid_t child = fork();
+        REQUIRE(child >= 0);
+        if (child == 0) {
+            // Generations of this round, one after the other, until killed.
+            for (int generation = 0;; ++generation) {
+                try {
+                    save_parameters(path, constant(round + generation * 1e-3));
+                } catch (...) {
+                    _exit(1);
+                }
+            }
+        }
+        usleep(static_cast<useconds_t>(500 + random() % 8000));
+        REQUIRE(kill(child, SIGKILL) == 0);
+        int status = 0;
+        REQUIRE(waitpid(child, &status, 0) == child);
+        REQUIRE(WIFSIGNALED(status));
+        load_parameters(path, network);
+        // All of one generation, the last one of an earlier round or any of this one.
+        const Eigen::VectorXd values = parameters(network);
+        REQUIRE((values.array() == values(0)).all());
+        REQUIRE(values(0) >= last);
+        REQUIRE(values(0) < round + 1);
+        last = values(0);
+        cut_short += std::filesystem::exists(path + ".partial");
+    }
+    // Most kills hit a save under way, or this would show little.
+    CHECK(cut_short >= 20);
+    CHECK(last > 0);
+    save_parameters(path, constant(7));
+    CHECK(directory.count() == 1);
+}
+
+}  // namespace
