@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <stochastic_depth/detail/scratch.hpp>
 #include <stochastic_depth/detail/structure.hpp>
 
 /// How many evaluations of skippable layers something takes. Layers inside a skipped one don't run, whatever
@@ -23,23 +24,34 @@ template <class Network>
     return enclosing;
 }
 
-/// Evaluations that the tree of mask prefixes makes for each column, where a layer with p_l = 1 does not
-/// branch: 2^L - 1 if all of L layers do.
-[[nodiscard]] inline double evaluations_of_tree(const std::vector<Index>& enclosing,
-                                                const Eigen::VectorXd& p) {
+/// As `evaluations_of_tree`, for layers with these layers around them.
+[[nodiscard]] inline double evaluations_of_layers(const Index* enclosing,
+                                                const Eigen::Ref<const Eigen::VectorXd>& p) {
     // Prefixes that skip layer l, which go on after the layers inside it.
-    std::vector<double> waiting(enclosing.size());
+    const ScratchArray<double> waiting(p.size());
     double prefixes = 1;
     double evaluations = 0;
     Index innermost = -1;
-    for (std::size_t l = 0; l < enclosing.size(); ++l) {
-        for (; innermost != enclosing[l]; innermost = enclosing[static_cast<std::size_t>(innermost)])
-            prefixes += waiting[static_cast<std::size_t>(innermost)];
+    for (Index l = 0; l < p.size(); ++l) {
+        for (; innermost != enclosing[l]; innermost = enclosing[innermost])
+            prefixes += waiting[innermost];
         evaluations += prefixes;
-        innermost = static_cast<Index>(l);
-        waiting[l] = p(innermost) == 1.0 ? 0.0 : prefixes;
+        innermost = l;
+        waiting[l] = p(l) == 1.0 ? 0.0 : prefixes;
     }
     return evaluations;
+}
+
+/// Evaluations that the tree of mask prefixes makes for each column, where a layer with p_l = 1 does not
+/// branch: 2^L - 1 if all of L layers do.
+template <class Network>
+[[nodiscard]] double evaluations_of_tree(const Network& network,
+                                         const Eigen::Ref<const Eigen::VectorXd>& p) {
+    const ScratchArray<Index> enclosing(p.size());
+    Index* first = enclosing.data();
+    Index next = 0;
+    write_enclosing_layers(network, first, next, -1);
+    return evaluations_of_layers(enclosing.data(), p);
 }
 
 /// Counts the evaluations under one mask for each sample.

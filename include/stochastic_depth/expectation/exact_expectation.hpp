@@ -52,10 +52,14 @@ public:
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         using Scalar = typename Network::Scalar;
         const Index outputs = network.output_size(x.rows());
-        const Eigen::VectorXd p = network.survival_probabilities();
+        const detail::ScratchArray<double> probabilities(network.depth());
+        double* first = probabilities.data();
+        detail::write_survival_probabilities(network, first);
+        const Eigen::Map<const Eigen::VectorXd> p(probabilities.data(), network.depth());
+        const double evaluations = detail::evaluations_of_tree(network, p);
+        detail::check_budget("ExactExpectation", p.size(), evaluations, options_.max_layer_evaluations);
         ExpectationResult<Scalar> result;
-        result.layer_evaluations =
-            detail::check_evaluations("ExactExpectation", detail::enclosing_layers(network), p, options_.max_layer_evaluations);
+        result.layer_evaluations = evaluations;
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.setConstant(outputs, x.cols(), Scalar(0));

@@ -116,8 +116,9 @@ private:
         using Scalar = typename Network::Scalar;
         using Gradient = typename Network::Gradient;
         (void)network.output_size(x.rows());
-        const double evaluations = detail::check_evaluations(
-            "ExactGradient", detail::enclosing_layers(network), network.survival_probabilities(), options_.max_layer_evaluations);
+        const double evaluations =
+            detail::evaluations_of_tree(network, network.survival_probabilities());
+        detail::check_budget("ExactGradient", network.depth(), evaluations, options_.max_layer_evaluations);
         detail::ProgressMeter meter(options_.progress, evaluations * static_cast<double>(x.cols()));
         const auto run_block = [&](Index b, Gradient& sum) {
             const Index first = b * block_columns;

@@ -112,8 +112,8 @@ public:
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         (void)network.output_size(x.rows());
         const double evaluations =
-            detail::check_evaluations("ExactSensitivity", detail::enclosing_layers(network), Eigen::VectorXd::Constant(network.depth(), 0.5),
-                                      options_.max_layer_evaluations);
+            detail::evaluations_of_tree(network, Eigen::VectorXd::Constant(network.depth(), 0.5));
+        detail::check_budget("ExactSensitivity", network.depth(), evaluations, options_.max_layer_evaluations);
         return detail::differentiate(network, x, network.survival_probabilities(), evaluations, options_);
     }
 

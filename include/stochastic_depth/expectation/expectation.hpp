@@ -44,7 +44,7 @@ public:
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         const Eigen::VectorXd p = network.survival_probabilities();
-        const double evaluations = detail::evaluations_of_tree(detail::enclosing_layers(network), p);
+        const double evaluations = detail::evaluations_of_tree(network, p);
         const std::uint64_t budget = options_.max_layer_evaluations;
         if (evaluations <= static_cast<double>(budget))
             return ExactExpectation{{.threads = options_.threads,

@@ -41,8 +41,9 @@ template <class Network, class Scalar = typename Network::Scalar>
     if (options.threads < 1) refuse(name, ": threads must be at least 1, got 0");
     const Index outputs = network.output_size(x.rows()), depth = network.depth();
     const double sweeps = static_cast<double>(nodes.size());
-    const double evaluations = check_evaluations(name, enclosing_layers(network), Eigen::VectorXd::Constant(depth, 0.5),
-                                                 options.max_layer_evaluations, sweeps);
+    const double evaluations =
+        sweeps * evaluations_of_tree(network, Eigen::VectorXd::Constant(depth, 0.5));
+    check_budget(name, depth, evaluations, options.max_layer_evaluations);
     LayerValues<Scalar> result{ByLayer<Scalar>(outputs, x.cols(), depth),
                                ByLayer<Scalar>(outputs, x.cols(), depth), evaluations};
     for (Index k = 0; k < nodes.size(); ++k) {

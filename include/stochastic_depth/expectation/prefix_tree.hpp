@@ -27,7 +27,7 @@ public:
     struct Options {
         /// p_l of each skippable layer; a layer with p_l = 1 is not skipped, one with p_l = 0 not run, unless
         /// derivatives are computed.
-        const Eigen::VectorXd& survival_probabilities;
+        const Eigen::Ref<const Eigen::VectorXd>& survival_probabilities;
         /// Rows of the network's output.
         Index outputs;
         /// The largest number of rows of activations on their way.

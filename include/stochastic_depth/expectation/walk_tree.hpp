@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string_view>
-#include <vector>
 
 #include <stochastic_depth/detail/evaluations.hpp>
 #include <stochastic_depth/expectation/prefix_tree.hpp>
@@ -13,22 +12,19 @@
 /// A walk through the whole prefix tree, within a budget.
 namespace stochastic_depth::detail {
 
-/// Layer evaluations for each column of `sweeps` walks through the tree.
+/// \param evaluations  Layer evaluations for each column.
 /// \throws std::length_error  if they are more than the budget.
-[[nodiscard]] inline double check_evaluations(std::string_view name, const std::vector<Index>& enclosing,
-                                              const Eigen::VectorXd& p, std::uint64_t budget,
-                                              double sweeps = 1) {
-    const double evaluations = sweeps * evaluations_of_tree(enclosing, p);
+inline void check_budget(std::string_view name, Index depth, double evaluations, std::uint64_t budget) {
     if (!(evaluations <= static_cast<double>(budget)))
-        throw std::length_error(message(name, ": depth ", p.size(), " takes ", evaluations,
+        throw std::length_error(message(name, ": depth ", depth, " takes ", evaluations,
                                         " layer evaluations for each column, and max_layer_evaluations is ",
                                         budget, "; raise it, or sample with MonteCarloExpectation"));
-    return evaluations;
 }
 
 /// Walks the tree under survival probabilities that may be others than the network's own.
 template <Sweep sweep, class Scalar, class Network>
-void walk_tree(const Network& network, const ConstMatrixRef<Scalar>& x, const Eigen::VectorXd& p,
+void walk_tree(const Network& network, const ConstMatrixRef<Scalar>& x,
+               const Eigen::Ref<const Eigen::VectorXd>& p,
                double evaluations, unsigned threads, const ProgressCallback& callback,
                MomentsView<Scalar> to) {
     using Tree = PrefixTree<Scalar, sweep>;
