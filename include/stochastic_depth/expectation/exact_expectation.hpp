@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <utility>
 
 #include <stochastic_depth/expectation/expectation_result.hpp>
@@ -60,6 +61,7 @@ public:
         detail::check_budget("ExactExpectation", p.size(), evaluations, options_.max_layer_evaluations);
         ExpectationResult<Scalar> result;
         result.layer_evaluations = evaluations;
+        result.degrees_of_freedom = std::numeric_limits<double>::infinity();
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.setConstant(outputs, x.cols(), Scalar(0));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <utility>
 
 #include <stochastic_depth/expectation/by_layer.hpp>
@@ -53,6 +54,7 @@ template <class Network, class Scalar = typename Network::Scalar>
     result.expectation.variance.resize(outputs, batch);
     result.expectation.standard_error.setConstant(outputs, batch, Scalar(0));
     result.expectation.layer_evaluations = evaluations;
+    result.expectation.degrees_of_freedom = std::numeric_limits<double>::infinity();
     result.by_layer = ByLayer<Scalar>(outputs, batch, depth);
     MomentsView<Scalar> to{result.expectation.mean.data(), result.expectation.variance.data(), outputs};
     if (size == 0 || depth == 0) {

@@ -22,7 +22,7 @@ struct ExpectationResult {
     Matrix<Scalar> variance;
     /// Standard error of the mean, [outputs x batch]; 0 where the mean is exact.
     Matrix<Scalar> standard_error;
-    /// Degrees of freedom of the standard error.
+    /// Degrees of freedom of the standard error; infinite where the mean is exact.
     double degrees_of_freedom = std::numeric_limits<double>::quiet_NaN();
     /// Evaluations of skippable layers that it took for each column of x.
     double layer_evaluations = 0;
