@@ -6,10 +6,13 @@
 // evaluations in blocks of `block` columns, with nothing else done: the best block counts.
 // PlainEnumeration passes each mask by itself and sums with the weights P(S).
 //
+// Sensitivities is the same with all L derivatives by the survival probabilities.
+//
 // One thread's CPU time, except for BM_ExactExpectationThreads: real time.
 // "flop" counts the products of the 2^L - 1 evaluations, also for the plain enumeration, which
 // needs more.
 #include <stochastic_depth/expectation/exact_expectation.hpp>
+#include <stochastic_depth/expectation/exact_sensitivity.hpp>
 
 #include <benchmark/benchmark.h>
 
@@ -17,6 +20,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "multiply_add_peak.hpp"
 #include "ratio_reporter.hpp"
 #include "residual_network.hpp"
 
@@ -57,6 +61,18 @@ void exact_expectation(benchmark::State& state) {
 
 void exact_expectation_threads(benchmark::State& state) {
     exact_expectation_on(static_cast<unsigned>(state.range(3)), state);
+}
+
+void sensitivities(benchmark::State& state) {
+    const Index depth = state.range(0), width = state.range(1), batch = state.range(2);
+    const auto network = residual_network(dense_layers<float>(depth, width));
+    const Matrix<float> x = Matrix<float>::Random(width, batch);
+    for (auto _ : state) {
+        auto result = ExactSensitivity{}(network, x);
+        benchmark::DoNotOptimize(result.by_layer.values().data());
+        benchmark::ClobberMemory();
+    }
+    count_products(state, depth, width, batch);
 }
 
 /// Block k multiplies by the layer that a depth-first walk over a binary tree visits k-th, so that
@@ -110,11 +126,15 @@ struct SizeCase {
     long depth;
     long width;
     long batch;
+    /// Against Eigen's products alone, and as a share of the multiply-add peak; 0: no claim.
     double target;
+    double share_of_peak;
 };
-constexpr SizeCase sizes[] = {{18, 8, 1, 0},     {18, 16, 1, 0},    {18, 64, 1, 1.2},
-                              {16, 128, 1, 1.1}, {14, 256, 1, 1.0}, {12, 64, 1, 0},
-                              {12, 64, 64, 0}};
+constexpr SizeCase sizes[] = {{18, 8, 1, 0, 0},        {18, 16, 1, 0, 0.45},
+                              {18, 64, 1, 1.2, 0.75},  {16, 128, 1, 1.1, 0.75},
+                              {14, 256, 1, 1.0, 0.75}, {12, 64, 1, 0, 0},
+                              {12, 64, 64, 0, 0},      {16, 64, 1, 0, 0}};
+constexpr SizeCase sensitivity_size = sizes[7];
 
 auto* add(const char* family, void (*function)(benchmark::State&),
           const std::vector<std::string>& argument_names,
@@ -126,7 +146,7 @@ auto* add(const char* family, void (*function)(benchmark::State&),
 
 void add_all() {
     std::vector<std::vector<std::int64_t>> library, threaded, eigen;
-    for (const auto& [depth, width, batch, target] : sizes) {
+    for (const auto& [depth, width, batch, target, share] : sizes) {
         library.push_back({depth, width, batch});
         for (const long threads : {1, 2}) threaded.push_back({depth, width, batch, threads});
         for (const std::int64_t block : blocks_of_columns)
@@ -139,6 +159,9 @@ void add_all() {
     add("BM_ExactExpectationFixed", exact_expectation<8>, names, {{18, 8, 1}});
     add("BM_EigenProducts", eigen_products<>, with_block, eigen);
     add("BM_EigenProductsFixed", eigen_products<8>, with_block, {{18, 8, 1, 64}, {18, 8, 1, 256}});
+    add("BM_Sensitivities", sensitivities, names,
+        {{sensitivity_size.depth, sensitivity_size.width, sensitivity_size.batch}});
+    benchmark::RegisterBenchmark("BM_MultiplyAddPeak", multiply_add_peak<float>);
     add("BM_PlainEnumeration", plain_enumeration, names, {{12, 64, 1}, {12, 64, 64}});
     add("BM_ExactExpectationThreads", exact_expectation_threads, with_threads, threaded)
         ->UseRealTime();
@@ -165,18 +188,30 @@ void add_all() {
                         name(at("BM_ExactExpectation", size)), blocks, size.target});
     }
     for (const SizeCase& size : sizes)
+        list.push_back({"exact expectation / multiply-add peak" + where(size),
+                        name(at("BM_ExactExpectation", size)),
+                        {"BM_MultiplyAddPeak"},
+                        size.share_of_peak,
+                        2.0 * static_cast<double>(size.width * size.width) *
+                            evaluations(size.depth, size.batch) / flops_of_peak<float>});
+    list.push_back({"mean and variance with all derivatives / alone" + where(sensitivity_size),
+                    name(at("BM_Sensitivities", sensitivity_size)),
+                    {name(at("BM_ExactExpectation", sensitivity_size))},
+                    1 / 1.35});
+    for (const SizeCase& size : sizes)
         list.push_back({"exact expectation / plain enumeration" + where(size),
                         name(at("BM_ExactExpectation", size)),
                         {name(at("BM_PlainEnumeration", size))}});
     list.push_back({"exact expectation, compile-time / run-time width" + where(sizes[0]),
                     name(at("BM_ExactExpectationFixed", sizes[0])),
-                    {name(at("BM_ExactExpectation", sizes[0]))}});
+                    {name(at("BM_ExactExpectation", sizes[0]))},
+                    3.0});
     for (const SizeCase& size : sizes) {
         const Case threaded = at("BM_ExactExpectationThreads", size);
         list.push_back({"exact expectation, two threads / one" + where(size),
                         with(threaded, "threads", 2),
                         {with(threaded, "threads", 1)},
-                        size.width == 64 && size.depth == 18 ? 1.8 : 0.0});
+                        size.width == 64 && size.depth == 18 ? 1.9 : 0.0});
     }
     return list;
 }

@@ -8,6 +8,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include "multiply_add_peak.hpp"
 #include "ratio_reporter.hpp"
 #include "residual_network.hpp"
 
@@ -94,31 +95,6 @@ void plain_loop(benchmark::State& state) {
     measure(state, problem, [&] {
         plain_block(problem.layer, problem.x, problem.y, [](Index) { return Scalar(1); });
     });
-}
-
-/// Independent chains of multiply-adds in registers.
-template <class Scalar>
-void multiply_add_peak(benchmark::State& state) {
-    using Packet = typename Eigen::internal::packet_traits<Scalar>::type;
-    constexpr int lanes = Eigen::internal::packet_traits<Scalar>::size;
-    constexpr int chains = 12;
-    constexpr int steps = 1000;
-    Scalar factor(0.999F), term(0.001F);
-    benchmark::DoNotOptimize(factor);
-    benchmark::DoNotOptimize(term);
-    const Packet a = Eigen::internal::pset1<Packet>(factor);
-    const Packet b = Eigen::internal::pset1<Packet>(term);
-    for (auto _ : state) {
-        Packet sum[chains];
-        for (int i = 0; i < chains; ++i)
-            sum[i] = Eigen::internal::pset1<Packet>(static_cast<Scalar>(i));
-        for (int step = 0; step < steps; ++step)
-            for (int i = 0; i < chains; ++i) sum[i] = Eigen::internal::pmadd(sum[i], a, b);
-        for (int i = 1; i < chains; ++i) sum[0] = Eigen::internal::padd(sum[0], sum[i]);
-        Scalar total = Eigen::internal::predux(sum[0]);
-        benchmark::DoNotOptimize(total);
-    }
-    count_flops(state, 2.0 * lanes * chains * steps);
 }
 
 using Function = void (*)(benchmark::State&);

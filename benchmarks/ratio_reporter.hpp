@@ -19,6 +19,8 @@ struct Ratio {
     std::vector<std::string> peers;
     /// What the ratio ought to reach; 0 where nothing is claimed.
     double target = 0;
+    /// How many times as much work the subject does in an iteration as the peers do.
+    double work = 1;
 };
 
 /// The name of one benchmark, as the reporter knows it: name({"BM_A", {{"width", 8}}}) is
@@ -86,7 +88,7 @@ private:
             }
         if (!(subject > 0) || opponent.empty()) return;
         char figures[96];
-        const double value = best / subject;
+        const double value = ratio.work * best / subject;
         if (ratio.target > 0)
             std::snprintf(figures, sizeof figures, ": %.2f (target %.2f%s)", value, ratio.target,
                           value < ratio.target ? ", MISSED" : "");

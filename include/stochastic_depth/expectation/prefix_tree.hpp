@@ -88,7 +88,7 @@ private:
 
     /// Columns to reach in the wide phase: enough blocks for the threads to share evenly.
     [[nodiscard]] Index wide_columns() const {
-        return options_.threads > 1 ? 16 * std::min<Index>(options_.threads, 64) * block_columns_
+        return options_.threads > 1 ? 8 * std::min<Index>(options_.threads, 64) * block_columns_
                                     : 2 * block_columns_;
     }
 
