@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Do 95 % intervals of sampled expectations hold the exact mean in 95 % of all cases? For each estimator, four
-// sets of survival probabilities and several numbers of masks, prints over many replications
+// Do 95 % intervals of sampled expectations hold the exact mean in 95 % of all cases? For each
+// estimator, four sets of survival probabilities and several numbers of masks, prints over many
+// replications
 //     the share of intervals that hold the exact mean, for each of two outputs,
 //     (vr: variance of as many plain samples / variance of the estimator).
 // The network has 8 layers of width 4 and tanh, so that the exact mean costs nothing.

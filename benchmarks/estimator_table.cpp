@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Which estimator of f_SD tells most for its layer evaluations? Trains the network of
-// examples/fashion_mnist, softmax inside, and prints for each estimator, at the layer evaluations of 10 and of
-// 100 plain samples, over many replications:
+// examples/fashion_mnist, softmax inside, and prints for each estimator, at the layer evaluations
+// of 10 and of 100 plain samples, over many replications:
 //     masks   that the budget pays, prefixes shared
 //     total   variance of plain sampling / variance of the estimator, each summed over classes and images
 //     entry   1 / mean over wide outputs of (variance of the estimator / that of plain sampling)
@@ -12,7 +12,8 @@
 // Wide outputs are the class probabilities whose standard deviation over the masks is above 0.01.
 // Plain sampling, one pass for each mask, has total = entry = 1.
 //
-// usage: estimator_table [depth 12] [epochs 15] [images 50] [replications 200] [folder of the data set]
+// usage: estimator_table [depth 12] [epochs 15] [images 50] [replications 200] [folder of the data
+// set]
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -138,7 +139,8 @@ void run(const Arguments& arguments) {
     const Eigen::VectorXd p = network.survival_probabilities();
     const sd::Matrix<float> x = data.test.inputs().leftCols(arguments.images);
 
-    // The truth in double; where it takes too long, from so many masks that its error can be ignored.
+    // The truth in double; where it takes too long, from so many masks that its error can be
+    // ignored.
     sd::ExpectationResult<double> exact;
     const bool is_exact = network.depth() <= 16;
     const auto answer =

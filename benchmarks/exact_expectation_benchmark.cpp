@@ -130,10 +130,9 @@ struct SizeCase {
     double target;
     double share_of_peak;
 };
-constexpr SizeCase sizes[] = {{18, 8, 1, 0, 0},        {18, 16, 1, 0, 0.45},
-                              {18, 64, 1, 1.2, 0.75},  {16, 128, 1, 1.1, 0.75},
-                              {14, 256, 1, 1.0, 0.75}, {12, 64, 1, 0, 0},
-                              {12, 64, 64, 0, 0},      {16, 64, 1, 0, 0}};
+constexpr SizeCase sizes[] = {
+    {18, 8, 1, 0, 0},        {18, 16, 1, 0, 0.45}, {18, 64, 1, 1.2, 0.75}, {16, 128, 1, 1.1, 0.75},
+    {14, 256, 1, 1.0, 0.75}, {12, 64, 1, 0, 0},    {12, 64, 64, 0, 0},     {16, 64, 1, 0, 0}};
 constexpr SizeCase sensitivity_size = sizes[7];
 
 auto* add(const char* family, void (*function)(benchmark::State&),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Prints how much memory the exact expectation takes beyond the network: the growth of the process's peak
-// resident set, width 64, one column, float. Memory grows with L, and not with 2^L.
-#include <stochastic_depth/expectation/exact_sensitivity.hpp>
+// Prints how much memory the exact expectation takes beyond the network: the growth of the
+// process's peak resident set, width 64, one column, float. Memory grows with L, and not with 2^L.
 #include <stochastic_depth/expectation/exact_expectation.hpp>
+#include <stochastic_depth/expectation/exact_sensitivity.hpp>
 
 #include <sys/resource.h>
 
@@ -27,7 +27,8 @@ double peak_memory() {
 
 int main() {
     constexpr std::uint64_t budget = std::uint64_t{1} << 24;
-    std::printf("peak extra memory so far, MiB; one thread\n  L   mean and variance   derivatives too\n");
+    std::printf(
+        "peak extra memory so far, MiB; one thread\n  L   mean and variance   derivatives too\n");
     const double before = peak_memory();
     for (const Eigen::Index depth : {12, 16, 20, 24}) {
         const auto network = residual_network(dense_layers<float>(depth, 64));

@@ -71,8 +71,7 @@ struct PlainAdam {
                 ++state.t;
                 for (std::size_t i = 0; i < state.w.size(); ++i) {
                     long double &w = state.w[i], &m = state.m[i], &v = state.v[i];
-                    const long double g =
-                        static_cast<long double>(slope.data()[i]) + coupled * w;
+                    const long double g = static_cast<long double>(slope.data()[i]) + coupled * w;
                     w -= rate * decoupled * w;
                     m = beta1 * m + (1 - beta1) * g;
                     v = beta2 * v + (1 - beta2) * g * g;
@@ -92,8 +91,9 @@ struct PlainAdam {
             const State& state = states.at(parameter.data());
             for (std::size_t i = 0; i < state.w.size(); ++i) {
                 const long double w = state.w[i];
-                const long double off = std::abs(static_cast<long double>(parameter.data()[i]) - w) /
-                                        std::max(1.0L, std::abs(w));
+                const long double off =
+                    std::abs(static_cast<long double>(parameter.data()[i]) - w) /
+                    std::max(1.0L, std::abs(w));
                 if (!(off <= largest)) largest = off;
             }
         });
@@ -110,12 +110,14 @@ Network some_network(std::uint32_t seed) {
     std::vector<Block> blocks;
     for (int l = 0; l < 3; ++l)
         blocks.emplace_back(Residual{Linear<double>{3, 3, random}}, SurvivalProbability{0.5});
-    return Sequential{Linear<double>{2, 3, random}, Stack{blocks},
-                      WithShortcut{Residual{Linear<double>{3, 2, random}, Linear<double>{3, 2, random}},
-                                   SurvivalProbability{0.5}}};
+    return Sequential{
+        Linear<double>{2, 3, random}, Stack{blocks},
+        WithShortcut{Residual{Linear<double>{3, 2, random}, Linear<double>{3, 2, random}},
+                     SurvivalProbability{0.5}}};
 }
 
-/// A gradient of random numbers that has reached the layers of a mask's bits, and the shortcut of the last.
+/// A gradient of random numbers that has reached the layers of a mask's bits, and the shortcut of
+/// the last.
 void set_gradient(const Network& network, Network::Gradient& gradient, Philox& random,
                   std::uint32_t mask) {
     gradient.set_zero();
@@ -203,8 +205,8 @@ void check(const std::vector<double>& weights, const std::vector<double>& expect
 }
 
 TEST_CASE("Adam and AdamW: two steps by hand", "[adam]") {
-    // beta_1 = beta_2 = 1/2, epsilon = 1. g = 3: m = 1.5, v = 4.5, corrected 3 and 9; step 3 / (3 + 1).
-    // g = 0: m = 0.75, v = 2.25, over 3/4: 1 and 3; step 1 / (sqrt 3 + 1) = (sqrt 3 - 1) / 2.
+    // beta_1 = beta_2 = 1/2, epsilon = 1. g = 3: m = 1.5, v = 4.5, corrected 3 and 9; step 3 / (3 +
+    // 1). g = 0: m = 0.75, v = 2.25, over 3/4: 1 and 3; step 1 / (sqrt 3 + 1) = (sqrt 3 - 1) / 2.
     const AdamOptions halves{.learning_rate = 1, .beta1 = 0.5, .beta2 = 0.5, .epsilon = 1};
     check(trajectory<Adam>(halves, 4, {3, 0}), {3.25, 3.25 - (std::sqrt(3.0) - 1) / 2});
     // With lambda = 1/4, g = 2 + 4/4 = 3.
@@ -226,8 +228,10 @@ TEST_CASE("Adam: constant gradients of any size move a weight by eta in each ste
     }
 }
 
-TEST_CASE("Adam: a layer that is seldom reached takes steps as if trained in those alone", "[adam]") {
-    // Gradients by the step at which the last block is reached; with pauses or without, the same path.
+TEST_CASE("Adam: a layer that is seldom reached takes steps as if trained in those alone",
+          "[adam]") {
+    // Gradients by the step at which the last block is reached; with pauses or without, the same
+    // path.
     const auto run = [](const std::vector<std::optional<double>>& slopes_of_last) {
         Network network = some_network(21);
         AdamW optimizer{network, {.learning_rate = 0.1, .weight_decay = 0.1}};
@@ -235,7 +239,8 @@ TEST_CASE("Adam: a layer that is seldom reached takes steps as if trained in tho
         Philox random{22};
         for (const std::optional<double>& slope : slopes_of_last) {
             set_gradient(network, gradient, random, slope ? 0b11100 : 0b11011);
-            if (slope) std::get<1>(gradient.layers).layers[2].layer.branch.weights.setConstant(*slope);
+            if (slope)
+                std::get<1>(gradient.layers).layers[2].layer.branch.weights.setConstant(*slope);
             if (slope) std::get<1>(gradient.layers).layers[2].layer.branch.bias.setConstant(*slope);
             const Eigen::VectorXd before = parameters(std::get<1>(network.layers()).layers()[2]);
             optimizer.step(network, gradient);
@@ -305,7 +310,8 @@ TEST_CASE("Adam and AdamW: bad options are refused by name, the rate stays", "[a
         CHECK(adam({.learning_rate = bad}).find("Adam" + rate) == 0);
         CHECK(adam_w({.learning_rate = bad}).find("AdamW" + rate) == 0);
         CHECK(adam({.epsilon = bad}).find("Adam: epsilon must be finite and above 0, got ") == 0);
-        CHECK(adam_w({.epsilon = bad}).find("AdamW: epsilon must be finite and above 0, got ") == 0);
+        CHECK(adam_w({.epsilon = bad}).find("AdamW: epsilon must be finite and above 0, got ") ==
+              0);
         Adam optimizer{network, {.learning_rate = 0.25}};
         CHECK(test::refusal([&] { optimizer.set_learning_rate(bad); }).find("Adam" + rate) == 0);
         CHECK(optimizer.options().learning_rate == 0.25);
@@ -328,8 +334,9 @@ TEST_CASE("Adam and AdamW: bad options are refused by name, the rate stays", "[a
     // 1e-50 is no float above 0.
     Philox random{51};
     const Linear<float> single{2, 2, random};
-    CHECK(test::refusal([&] { (void)Adam{single, {.epsilon = 1e-50}}; }) ==
-          "Adam: epsilon must be finite and above 0, got 1e-50");
+    CHECK(test::refusal([&] {
+              (void)Adam{single, {.epsilon = 1e-50}};
+          }) == "Adam: epsilon must be finite and above 0, got 1e-50");
 }
 
 }  // namespace

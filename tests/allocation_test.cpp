@@ -54,8 +54,8 @@ void count_allocation() {
 
 #if defined(STOCHASTIC_DEPTH_TESTS_SANITIZED)
 
-// A sanitizer has an allocator of its own, and offers to report each call. (g++ comes without the header,
-// sanitizer/allocator_interface.h.)
+// A sanitizer has an allocator of its own, and offers to report each call. (g++ comes without the
+// header, sanitizer/allocator_interface.h.)
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*,
                                                                   std::size_t),
                                                          void (*)(const volatile void*));
@@ -200,7 +200,8 @@ void check_no_allocation(const std::string& name, const Network& network, Index 
         CHECK(allocations_when_warm([&] { network.forward(x, y); }) == none);
         mask = SurvivalMask::none(p.size());
         CHECK(allocations_when_warm([&] { masked_forward(network, x, mask, y); }) == none);
-        // All masks that keep more than half of the layers come after the widest one: no step allocates.
+        // All masks that keep more than half of the layers come after the widest one: no step
+        // allocates.
         masked_forward(network, x, SurvivalMasks::all(p.size(), batch), y);
         masked_forward(network, x, masks, y);
         for (std::uint64_t step = 0; step < 3; ++step)

@@ -69,9 +69,7 @@ TEST_CASE(
 
     const VectorXd scores{{0.1, 0.4, 0.4}};
     const auto masks = [](double p_0, double p_1) {
-        return [=] {
-            (void)MostProbableMasks{VectorXd{{p_0, p_1}}};
-        };
+        return [=] { (void)MostProbableMasks{VectorXd{{p_0, p_1}}}; };
     };
     const auto interval = [](CertifiedIntervalOptions options) {
         return [=] { (void)CertifiedInterval{options}; };
@@ -89,7 +87,8 @@ TEST_CASE(
         {[&] { (void)both.output_size(2); }, {"Linear: input must have 3 rows", "got 2"}},
         {[&] { both.forward(wrong_x, y); }, {"Linear: input must have 3 rows", "got 2"}},
         {[&] { both.forward(x, y.topRows(4)); }, {"Concatenate: output must have 5 rows", "got 4"}},
-        {[&] { both.forward(x, y.leftCols(3)); }, {"Concatenate: output must have 5 columns", "got 3"}},
+        {[&] { both.forward(x, y.leftCols(3)); },
+         {"Concatenate: output must have 5 columns", "got 3"}},
         {[&] { both.forward(x, y.topRows(2), cache); },
          {"Concatenate: output must have 5 rows", "got 2"}},
         {[&] { both.backward(x, y.topRows(4), cache, gradient, y.topRows(3)); },
@@ -103,20 +102,24 @@ TEST_CASE(
          {"Entropy: output must have 5 columns", "got 4"}},
         {[&] { Entropy<double>{}.backward(x, x, {}, none, y.topRows(3)); },
          {"Entropy: output must have 1 rows", "got 3"}},
-        {[&] { LogSoftmax<double>{}.forward(x, y); }, {"LogSoftmax: output must have 3 rows", "got 5"}},
+        {[&] { LogSoftmax<double>{}.forward(x, y); },
+         {"LogSoftmax: output must have 3 rows", "got 5"}},
         {[&] { LogSoftmax<double>{}.backward(x, x, {}, none, y); },
          {"LogSoftmax: dx must be [3 x 5]", "got [5 x 5]"}},
 
         // predictive_uncertainty.
         {[&] { (void)predictive_uncertainty(ExactExpectation{}, network, wrong_x); },
          {"Linear: input must have 3 rows", "got 2"}},
-        {[&] { (void)predictive_uncertainty(ExactExpectation{}, Sequential{block, Nothing{}}, x); },
+        {[&] {
+             (void)predictive_uncertainty(ExactExpectation{}, Sequential{block, Nothing{}}, x);
+         },
          {"predictive_uncertainty: network", "at least 1 output", "got 0"}},
 
         // area_under_roc.
         {roc(scores, VectorXi{{1, 0}}), {"area_under_roc: positives", "each of 3 scores", "got 2"}},
         {roc(scores, VectorXi{{1, 0, 1, 0}}), {"area_under_roc: positives", "each of 3", "got 4"}},
-        {roc(scores, VectorXi{{1, 0, 2}}), {"area_under_roc: positives", "0 or 1", "got 2 for sample 2"}},
+        {roc(scores, VectorXi{{1, 0, 2}}),
+         {"area_under_roc: positives", "0 or 1", "got 2 for sample 2"}},
         {roc(scores, VectorXi{{-1, 0, 1}}), {"area_under_roc: positives", "got -1 for sample 0"}},
         {roc(VectorXd{{0.5, nan, 1}}, VectorXi{{1, 0, 1}}),
          {"area_under_roc: scores", "numbers", "got nan for sample 1"}},
@@ -132,8 +135,10 @@ TEST_CASE(
         {interval({.lowest = -inf}), {"CertifiedInterval: lowest", "finite", "got -inf"}},
         {interval({.highest = nan}), {"CertifiedInterval: highest", "above lowest", "got nan"}},
         {interval({.highest = inf}), {"CertifiedInterval: highest", "finite", "got inf"}},
-        {interval({.lowest = 2, .highest = 1}), {"CertifiedInterval: highest", "which is 2", "got 1"}},
-        {interval({.lowest = 1, .highest = 1}), {"CertifiedInterval: highest", "which is 1", "got 1"}},
+        {interval({.lowest = 2, .highest = 1}),
+         {"CertifiedInterval: highest", "which is 2", "got 1"}},
+        {interval({.lowest = 1, .highest = 1}),
+         {"CertifiedInterval: highest", "which is 1", "got 1"}},
         {interval({.lowest = -max, .highest = max}), {"CertifiedInterval: highest", "got 1.79"}},
         {interval({.uncovered = 1}), {"CertifiedInterval: uncovered", "[0, 1)", "got 1"}},
         {interval({.uncovered = -1e-9}), {"CertifiedInterval: uncovered", "[0, 1)", "got -1e-09"}},
@@ -151,7 +156,8 @@ TEST_CASE(
         {study({.ranking = {0, 2}}), {"lesion_study: ranking", "[0, 2)", "got 2"}},
         {study({.ranking = {-1, 0}}), {"lesion_study: ranking", "[0, 2)", "got -1"}},
         {study({.ranking = {1, 1}}), {"lesion_study: ranking", "once", "got 1 twice"}},
-        {[&] { (void)lesion_study(network, wrong_x, sum); }, {"Linear: input must have 3 rows", "got 2"}},
+        {[&] { (void)lesion_study(network, wrong_x, sum); },
+         {"Linear: input must have 3 rows", "got 2"}},
         {[&] { (void)lesion_study(network, x, [](const MatrixXd&) { return nan; }); },
          {"lesion_study: score", "number", "got nan"}},
     };
@@ -159,7 +165,8 @@ TEST_CASE(
     REQUIRE(rows.size() >= 40);
     for (std::size_t i = 0; i < rows.size(); ++i) {
         const std::string message = test::refusal(rows[i].call);
-        INFO("row " << i << ", wants \"" << rows[i].fragments.front() << "\", said \"" << message << '"');
+        INFO("row " << i << ", wants \"" << rows[i].fragments.front() << "\", said \"" << message
+                    << '"');
         for (const char* fragment : rows[i].fragments) {
             if (!fragment) break;
             INFO("must name " << fragment);

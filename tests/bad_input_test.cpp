@@ -25,7 +25,8 @@ constexpr double inf = std::numeric_limits<double>::infinity();
 
 enum class Error { invalid_argument, length, runtime, other, none };
 
-/// One wrong call: what it must throw, what the message must hold, and what it must not have changed.
+/// One wrong call: what it must throw, what the message must hold, and what it must not have
+/// changed.
 struct Row {
     std::function<void()> call;
     std::array<const char*, 6> fragments;

@@ -49,13 +49,14 @@ std::vector<long double> plain_softmax(const std::vector<long double>& logits) {
 template <class Network, class Scalar>
 std::vector<long double> exact_mean(const Network& network, const Matrix<Scalar>& x) {
     const Eigen::VectorXd p = network.survival_probabilities();
-    std::vector<long double> mean(static_cast<std::size_t>(network.output_size(x.rows()) * x.cols()));
+    std::vector<long double> mean(
+        static_cast<std::size_t>(network.output_size(x.rows()) * x.cols()));
     for (const auto& row : enumerate_masks(network, x)) {
         long double probability = 1;
         for (Index l = 0; l < p.size(); ++l)
-            probability *= row.mask[l] ? static_cast<long double>(p(l)) : 1 - static_cast<long double>(p(l));
-        for (std::size_t i = 0; i < mean.size(); ++i)
-            mean[i] += probability * row.output.data()[i];
+            probability *=
+                row.mask[l] ? static_cast<long double>(p(l)) : 1 - static_cast<long double>(p(l));
+        for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += probability * row.output.data()[i];
     }
     return mean;
 }
@@ -119,7 +120,8 @@ TEST_CASE("CertifiedInterval: masks in order of falling probability, until the m
     for (plain::Block& block : plain.blocks) block.p = 0.9;
     const Sequential network{plain::to_library<Branch<double>>(plain), Softmax<double>{}};
     const Matrix<double> x = test::random_matrix<double>(random, 3, 1);
-    // 0.9^10 + 10 0.9^9 0.1 + 45 0.9^8 0.01 + ...: 1, 11, 56, 176 masks cover 0.35, 0.74, 0.93, 0.987.
+    // 0.9^10 + 10 0.9^9 0.1 + 45 0.9^8 0.01 + ...: 1, 11, 56, 176 masks cover 0.35, 0.74, 0.93,
+    // 0.987.
     const double one = std::pow(0.9, 10), two = one + std::pow(0.9, 9);
     const double three = two + 45 * std::pow(0.9, 8) / 100;
     const auto bounds = [&](double uncovered) {
@@ -146,7 +148,8 @@ TEST_CASE("CertifiedInterval: masks in order of falling probability, until the m
     }
 }
 
-TEST_CASE("CertifiedInterval: the budget ends it with an answer that holds", "[certified_interval]") {
+TEST_CASE("CertifiedInterval: the budget ends it with an answer that holds",
+          "[certified_interval]") {
     Philox random{54};
     auto plain = plain::random_network(random, {8, 3, 1, plain::Activation::tanh, true});
     for (plain::Block& block : plain.blocks) block.p = 0.75;
@@ -160,7 +163,8 @@ TEST_CASE("CertifiedInterval: the budget ends it with an answer that holds", "[c
         CHECK(bounds.layer_evaluations <= static_cast<double>(budget));
         // 8 evaluations for the first mask, 7 for each of the next ones.
         if (budget <= 15) CHECK(bounds.masks == (budget < 8 ? 0 : budget < 15 ? 1 : 2));
-        if (budget < 8) CHECK((bounds.covered == 0 && bounds.lower.isZero(0) && bounds.upper.isOnes(0)));
+        if (budget < 8)
+            CHECK((bounds.covered == 0 && bounds.lower.isZero(0) && bounds.upper.isOnes(0)));
         CHECK((bounds.covered == 1) == (budget == 2000));
         for (Index i = 0; i < 2; ++i) {
             CHECK(bounds.lower(i, 0) <= mean[static_cast<std::size_t>(i)]);
@@ -178,8 +182,8 @@ TEST_CASE("CertifiedInterval: the same bits for any number of threads and any ba
     const auto bounds = CertifiedInterval{{.uncovered = 0.05}}(network, x);
     for (const unsigned threads : {2u, 3u, 7u, 16u})
         for (const Index columns : {1, 2, 60, 200, 1700}) {
-            const auto part =
-                CertifiedInterval{{.uncovered = 0.05, .threads = threads}}(network, x.leftCols(columns));
+            const auto part = CertifiedInterval{{.uncovered = 0.05, .threads = threads}}(
+                network, x.leftCols(columns));
             CHECK(test::same_bits(part.lower, bounds.lower.leftCols(columns)));
             CHECK(test::same_bits(part.upper, bounds.upper.leftCols(columns)));
             CHECK(part.masks == bounds.masks);
@@ -223,9 +227,10 @@ TEST_CASE("CertifiedInterval: layers inside a skipped one cost nothing, and any 
           "[certified_interval]") {
     std::atomic<long> columns{0};
     const StochasticDepth inner{probe::Counted{&columns}, SurvivalProbability{0.75}};
-    const StochasticDepth outer{Sequential{inner, probe::Counted{&columns}}, SurvivalProbability{0.5}};
-    const auto bounds =
-        CertifiedInterval{{.lowest = -3, .highest = 5, .uncovered = 0}}(outer, Matrix<double>::Ones(1, 1));
+    const StochasticDepth outer{Sequential{inner, probe::Counted{&columns}},
+                                SurvivalProbability{0.5}};
+    const auto bounds = CertifiedInterval{{.lowest = -3, .highest = 5, .uncovered = 0}}(
+        outer, Matrix<double>::Ones(1, 1));
     // Masks (1,1), (0,1), (1,0), (0,0), with 2, 0, 1, 0 layers.
     CHECK(bounds.masks == 4);
     CHECK(bounds.layer_evaluations == 3);

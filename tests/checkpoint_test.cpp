@@ -87,18 +87,19 @@ std::string load_error(const std::string& path, Network& network) {
 TEST_CASE("save_parameters: the file is as its format says, byte by byte", "[checkpoint]") {
     const TemporaryDirectory directory;
     const std::string path = directory.file("one");
-    const Linear<float> layer{Eigen::MatrixXf::Constant(1, 1, 1.5f), Eigen::VectorXf::Constant(1, -2)};
+    const Linear<float> layer{Eigen::MatrixXf::Constant(1, 1, 1.5f),
+                              Eigen::VectorXf::Constant(1, -2)};
     save_parameters(path, layer);
     Bytes expected{'S', 'D', 'P', 'A', 'R', 'A', 'M', 'S', 1, 0, 0, 0, 75, 0, 0, 0, 0, 0, 0, 0};
-    const Bytes content{2,   0, 0, 0,   0,   0,   0,    0,                       // parameters
-                        7,   0, 0, 0,   'w', 'e', 'i',  'g', 'h', 't', 's',      // name
-                        32,  0, 0, 0,   1,   0,   0,    0,   0,   0,   0,   0,   // bits, rows
-                        1,   0, 0, 0,   0,   0,   0,    0,                       // columns
-                        0,   0, 0xc0, 0x3f,                                      // 1.5
-                        4,   0, 0, 0,   'b', 'i', 'a',  's',                     // name
-                        32,  0, 0, 0,   1,   0,   0,    0,   0,   0,   0,   0,   // bits, rows
-                        1,   0, 0, 0,   0,   0,   0,    0,                       // columns
-                        0,   0, 0,    0xc0};                                     // -2
+    const Bytes content{2,  0, 0,    0,    0,   0,   0,   0,                      // parameters
+                        7,  0, 0,    0,    'w', 'e', 'i', 'g', 'h', 't', 's',     // name
+                        32, 0, 0,    0,    1,   0,   0,   0,   0,   0,   0,   0,  // bits, rows
+                        1,  0, 0,    0,    0,   0,   0,   0,                      // columns
+                        0,  0, 0xc0, 0x3f,                                        // 1.5
+                        4,  0, 0,    0,    'b', 'i', 'a', 's',                    // name
+                        32, 0, 0,    0,    1,   0,   0,   0,   0,   0,   0,   0,  // bits, rows
+                        1,  0, 0,    0,    0,   0,   0,   0,                      // columns
+                        0,  0, 0,    0xc0};                                       // -2
     REQUIRE(content.size() == 75);
     expected.insert(expected.end(), content.begin(), content.end());
     Bytes found = read(path);
@@ -204,18 +205,21 @@ TEST_CASE("load_parameters: a whole file of another network is refused, saying h
         CHECK(load_error(path, network) == "load_parameters: " + path + ": " + reason);
         CHECK(same_bits(parameters(network), before));
     };
-    refused(two<double>(2, 3),
-            "parameter 0 of the file is weights [2 x 2] of 64 bits, the network's is weights [3 x 2] "
-            "of 64 bits");
-    refused(two<float>(2),
-            "parameter 0 of the file is weights [2 x 2] of 64 bits, the network's is weights [2 x 2] "
-            "of 32 bits");
+    refused(
+        two<double>(2, 3),
+        "parameter 0 of the file is weights [2 x 2] of 64 bits, the network's is weights [3 x 2] "
+        "of 64 bits");
+    refused(
+        two<float>(2),
+        "parameter 0 of the file is weights [2 x 2] of 64 bits, the network's is weights [2 x 2] "
+        "of 32 bits");
     Philox random{3};
     refused(Linear<double>{2, 2, random}, "the file holds 4 parameters, the network has 2");
     // The first layer fits, and still is not changed.
-    refused(Sequential{Linear<double>{2, 2, random}, Linear<double>{2, 4, random}},
-            "parameter 2 of the file is weights [1 x 2] of 64 bits, the network's is weights [4 x 2] "
-            "of 64 bits");
+    refused(
+        Sequential{Linear<double>{2, 2, random}, Linear<double>{2, 4, random}},
+        "parameter 2 of the file is weights [1 x 2] of 64 bits, the network's is weights [4 x 2] "
+        "of 64 bits");
 }
 
 TEST_CASE("load_parameters: content that a good seal hides is refused", "[checkpoint]") {
@@ -245,7 +249,8 @@ TEST_CASE("load_parameters: content that a good seal hides is refused", "[checkp
     other_name[12] = 'W';
     refused(other_name, "parameter 0 of the file is Weights [2 x 2] of 32 bits");
     detail::write_sealed("test", path, "SDPARAMS", 2, content);
-    CHECK(holds(load_error(path, network), "has format version 2, and this library reads version 1"));
+    CHECK(
+        holds(load_error(path, network), "has format version 2, and this library reads version 1"));
     detail::write_sealed("test", path, "SDOTHERS", 1, content);
     CHECK(holds(load_error(path, network), "of another kind: it doesn't begin with SDPARAMS"));
 }
@@ -255,8 +260,8 @@ TEST_CASE("save_parameters, load_parameters: a file that cannot be had is named 
     const TemporaryDirectory directory;
     auto network = two<float>(1);
     const std::string missing = directory.file("missing"), inside = directory.file("gone/network");
-    CHECK(holds(load_error(missing, network), "load_parameters: " + missing + ": cannot open the file: ",
-                "No such file"));
+    CHECK(holds(load_error(missing, network),
+                "load_parameters: " + missing + ": cannot open the file: ", "No such file"));
     CHECK(holds(load_error(directory.file(""), network), "cannot read the file: ", "directory"));
     CHECK(holds(thrown<std::runtime_error>([&] { save_parameters(inside, network); }),
                 "save_parameters: " + inside + ": cannot create the file: ", "No such file"));

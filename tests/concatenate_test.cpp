@@ -23,7 +23,9 @@ using namespace stochastic_depth::test;
 using Block = StochasticDepth<Residual<Linear<double>>>;
 
 template <class... Layers>
-concept CanConcatenate = requires { typename Concatenate<Layers...>; };
+concept CanConcatenate = requires {
+    typename Concatenate<Layers...>;
+};
 static_assert(CanConcatenate<Linear<double>, Tanh<double>>);
 static_assert(!CanConcatenate<>);
 static_assert(!CanConcatenate<Linear<double>, Tanh<float>>);
@@ -39,18 +41,21 @@ static_assert(!DifferentiableLayer<Sequential<Linear<double>, Concatenate<Halve>
 
 TEST_CASE("Concatenate keeps the layer contract", "[concatenate]") {
     Philox random{2};
-    check_layer_contract("Concatenate",
-                         Concatenate{linear<double>(random, 6, 4), Identity<double>{}, wave<double>(),
-                                     Sequential{linear<double>(random, 6, 3), Tanh<double>{}}},
-                         6);
-    check_layer_contract("Concatenate", Concatenate{linear<float>(random, 7, 5), Identity<float>{}}, 7);
+    check_layer_contract(
+        "Concatenate",
+        Concatenate{linear<double>(random, 6, 4), Identity<double>{}, wave<double>(),
+                    Sequential{linear<double>(random, 6, 3), Tanh<double>{}}},
+        6);
+    check_layer_contract("Concatenate", Concatenate{linear<float>(random, 7, 5), Identity<float>{}},
+                         7);
     check_layer_contract(
         "Sequential",
         Sequential{linear<double>(random, 5, 3),
                    Concatenate{Concatenate{Identity<double>{}, Tanh<double>{}}, Identity<double>{}},
                    linear<double>(random, 9, 2)},
         5);
-    check_refuses_other_inputs(Concatenate{Tanh<double>{}, linear<double>(random, 6, 4)}, 6, "Linear");
+    check_refuses_other_inputs(Concatenate{Tanh<double>{}, linear<double>(random, 6, 4)}, 6,
+                               "Linear");
 }
 
 TEST_CASE("Concatenate: rows of y are the layers' own outputs, in their order", "[concatenate]") {

@@ -149,7 +149,8 @@ TEST_CASE("DesignedMaskSampler: a group is the same whenever it is drawn, seeds 
         const auto last = drawn(sampler, 8, 1);
         for (Index i = 0; i < 10; ++i) CHECK(all.mask(40 + i) == last.mask(i));
         CHECK_FALSE(drawn({p, 12, design, 10}, 4, 5) == all);
-        // A layer's bits do not depend on the other layers' p, but for the lattice, which is made for all.
+        // A layer's bits do not depend on the other layers' p, but for the lattice, which is made
+        // for all.
         if (design == MaskDesign::lattice) continue;
         Eigen::VectorXd other = p;
         other(0) = 0.4;

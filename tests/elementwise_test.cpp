@@ -108,8 +108,9 @@ void check_fusion(const char* name, const Layer& activation) {
     }
 }
 
-// The bits of one pass are those of separate passes: nothing is rounded differently on the way. Compilers
-// like to contract a product and a sum that they see side by side, so most of these end in a product.
+// The bits of one pass are those of separate passes: nothing is rounded differently on the way.
+// Compilers like to contract a product and a sum that they see side by side, so most of these end
+// in a product.
 TEMPLATE_TEST_CASE("elementwise: fused into a product and a residual addition, the same bits",
                    "[elementwise]", float, double) {
     using Scalar = TestType;

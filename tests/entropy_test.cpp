@@ -33,14 +33,15 @@ TEST_CASE("Entropy: by hand, with 0 log 0 = 0 and NaN for what is no probability
     CHECK(std::abs(y(0, 1) - std::log(2.0)) <= 1e-15);
     CHECK(std::abs(y(0, 2) - 1.5 * std::log(2.0)) <= 1e-15);
     CHECK(y(0, 3) == 0);
-    CHECK(std::abs(y(0, 4) -
-                   -(0.7 * std::log(0.7) + 0.2 * std::log(0.2) + 0.1 * std::log(0.1))) <= 1e-15);
+    CHECK(std::abs(y(0, 4) - -(0.7 * std::log(0.7) + 0.2 * std::log(0.2) + 0.1 * std::log(0.1))) <=
+          1e-15);
     CHECK(std::isnan(y(0, 5)));
     CHECK(std::isnan(y(0, 6)));
     CHECK(run(Entropy<double>{}, Matrix<double>(0, 2)).isZero(0));
 
     // Blocks of larger matrices; a NaN stays in its column.
-    Matrix<double> around = Matrix<double>::Constant(6, 5, nan), target = Matrix<double>::Constant(3, 5, 7);
+    Matrix<double> around = Matrix<double>::Constant(6, 5, nan),
+                   target = Matrix<double>::Constant(3, 5, 7);
     around.block(2, 1, 3, 3) = x.leftCols(3);
     Entropy<double>{}.forward(around.block(2, 1, 3, 3), target.block(1, 1, 1, 3));
     CHECK(same_bits(target.block(1, 1, 1, 3), y.leftCols(3)));
@@ -53,8 +54,8 @@ TEST_CASE("Entropy: derivatives are those of the formula, and 0 at 0", "[entropy
     Matrix<double> dx(2, 3);
     detail::NoGradient gradient;
     Entropy<double>{}.backward(x, dy, {}, gradient, dx);
-    const Matrix<double> expected{
-        {-2, 3 * (1 + std::log(0.5)), 0}, {0, 3 * (1 + std::log(1e-300)), -0.5}};
+    const Matrix<double> expected{{-2, 3 * (1 + std::log(0.5)), 0},
+                                  {0, 3 * (1 + std::log(1e-300)), -0.5}};
     for (Index j = 0; j < 3; ++j)
         for (Index i = 0; i < 2; ++i) {
             CAPTURE(i, j);
@@ -80,8 +81,9 @@ TEST_CASE("Entropy: sizes that don't fit are refused by name", "[entropy]") {
     CHECK(refusal([&] { Entropy<double>{}.forward(x, y.topLeftCorner(1, 3)); }) ==
           "Entropy: output must have 4 columns, got 3");
     detail::NoGradient gradient;
-    CHECK(refusal([&] { Entropy<double>{}.backward(x, x.topRows(1), {}, gradient, y.topRows(2)); }) ==
-          "Entropy: dx must be [3 x 4], got [2 x 4]");
+    CHECK(refusal([&] {
+              Entropy<double>{}.backward(x, x.topRows(1), {}, gradient, y.topRows(2));
+          }) == "Entropy: dx must be [3 x 4], got [2 x 4]");
     CHECK((y.array() == 7).all());
 }
 

@@ -14,8 +14,8 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/plain_network.hpp"
-#include "support/skippable_layers.hpp"
 #include "support/probe_layers.hpp"
+#include "support/skippable_layers.hpp"
 #include "support/thrown.hpp"
 
 namespace {
@@ -48,9 +48,9 @@ struct Worst {
     double mean = 0, variance = 0;
 };
 
-/// The largest errors over a batch, relative to the largest |E y_i| and the largest Var y_i of the column
-/// that an entry stands in: an entry that cancels to next to nothing is not asked for more digits than
-/// its neighbours have.
+/// The largest errors over a batch, relative to the largest |E y_i| and the largest Var y_i of the
+/// column that an entry stands in: an entry that cancels to next to nothing is not asked for more
+/// digits than its neighbours have.
 template <class Library, class Scalar, class Output>
 Worst compare(const plain::Network& network, const Library& library, const Matrix<Scalar>& x,
               const Output& output) {

@@ -44,7 +44,8 @@ struct AffineSlopes {
         : weights(affine.weights.size()), bias(affine.outputs) {}
 };
 
-Numbers backward(const plain::Affine& affine, const Numbers& x, const Numbers& dy, AffineSlopes& slopes) {
+Numbers backward(const plain::Affine& affine, const Numbers& x, const Numbers& dy,
+                 AffineSlopes& slopes) {
     Numbers dx(affine.inputs, 0.0L);
     for (std::size_t i = 0; i < affine.outputs; ++i) {
         slopes.bias[i].add(dy[i]);
@@ -86,7 +87,8 @@ PlainSlopes brute_force(const plain::Network& network, const std::vector<Numbers
             for (std::size_t l = network.blocks.size(); l-- > 0;) {
                 if ((mask >> l & 1u) == 0) continue;
                 Numbers dz = d;
-                for (std::size_t i = 0; i < dz.size(); ++i) dz[i] *= 1 - active[l][i] * active[l][i];
+                for (std::size_t i = 0; i < dz.size(); ++i)
+                    dz[i] *= 1 - active[l][i] * active[l][i];
                 const Numbers dx = backward(network.blocks[l].first, h[l], dz, slopes.blocks[l]);
                 for (std::size_t i = 0; i < d.size(); ++i) d[i] += dx[i];
             }
@@ -108,7 +110,8 @@ void check_close(const LinearGradient& gradient, const AffineSlopes& expected) {
     for (Index i = 0; i < gradient.weights.rows(); ++i) {
         check_close(gradient.bias(i), expected.bias[static_cast<std::size_t>(i)]);
         for (Index k = 0; k < inputs; ++k)
-            check_close(gradient.weights(i, k), expected.weights[static_cast<std::size_t>(i * inputs + k)]);
+            check_close(gradient.weights(i, k),
+                        expected.weights[static_cast<std::size_t>(i * inputs + k)]);
     }
 }
 
@@ -116,19 +119,22 @@ using Branch = plain::OneLinear<double, sd::Tanh<double>>;
 using Block = sd::StochasticDepth<sd::Residual<Branch>>;
 
 Block block(sd::Philox& random, Index width, double p) {
-    return {sd::Residual{Branch{sd::Linear<double>{width, width, random}, {}}}, sd::SurvivalProbability{p}};
+    return {sd::Residual{Branch{sd::Linear<double>{width, width, random}, {}}},
+            sd::SurvivalProbability{p}};
 }
 
-/// Skippable layers in every place: nested, with a shortcut of their own, in a residual layer's branch, in
-/// its shortcut.
+/// Skippable layers in every place: nested, with a shortcut of their own, in a residual layer's
+/// branch, in its shortcut.
 auto every_structure(sd::Philox& random) {
     const sd::Sequential inner{sd::Linear<double>{3, 3, random}, block(random, 3, 0.3)};
     const sd::StochasticDepth nested{sd::Residual{inner}, sd::SurvivalProbability{0.6}};
     const sd::Residual both{block(random, 3, 0.7), block(random, 3, 0.8)};
-    const sd::StochasticDepth narrowing{sd::Residual{sd::Sequential{sd::Linear<double>{3, 2, random}, sd::Tanh<double>{}},
-                                                     sd::Linear<double>{3, 2, random}},
-                                        sd::SurvivalProbability{0.45}};
-    return sd::Sequential{nested, both, sd::Stack{std::vector{block(random, 3, 1.0), block(random, 3, 0.5)}},
+    const sd::StochasticDepth narrowing{
+        sd::Residual{sd::Sequential{sd::Linear<double>{3, 2, random}, sd::Tanh<double>{}},
+                     sd::Linear<double>{3, 2, random}},
+        sd::SurvivalProbability{0.45}};
+    return sd::Sequential{nested, both,
+                          sd::Stack{std::vector{block(random, 3, 1.0), block(random, 3, 0.5)}},
                           narrowing};
 }
 
@@ -146,12 +152,14 @@ TEST_CASE("ExactGradient: 210 random networks against backward passes in long do
                                            .activation = plain::Activation::tanh,
                                            .ends = true});
         const auto network = plain::to_library<Branch>(plain_network);
-        const auto x = random_matrix<double>(random, 3, 2), dy = random_matrix<double>(random, 2, 2);
+        const auto x = random_matrix<double>(random, 3, 2),
+                   dy = random_matrix<double>(random, 2, 2);
         auto gradient = network.zero_gradient();
         sd::Matrix<double> dx(3, 2);
         sd::ExactGradient{}.of_mean(network, x, dy, gradient, dx);
-        const PlainSlopes expected = brute_force(plain_network, {plain::column(x, 0), plain::column(x, 1)},
-                                                 {plain::column(dy, 0), plain::column(dy, 1)});
+        const PlainSlopes expected =
+            brute_force(plain_network, {plain::column(x, 0), plain::column(x, 1)},
+                        {plain::column(dy, 0), plain::column(dy, 1)});
         const auto& [stem, blocks, head] = gradient.layers;
         check_close(stem, expected.stem);
         check_close(head, expected.head);
@@ -159,12 +167,14 @@ TEST_CASE("ExactGradient: 210 random networks against backward passes in long do
             REQUIRE(blocks.layers[l].reached);
             check_close(std::get<0>(blocks.layers[l].layer.branch.layers), expected.blocks[l]);
         }
-        for (Index k = 0; k < dx.size(); ++k) check_close(dx.data()[k], expected.x[static_cast<std::size_t>(k)]);
+        for (Index k = 0; k < dx.size(); ++k)
+            check_close(dx.data()[k], expected.x[static_cast<std::size_t>(k)]);
     }
 }
 
-TEST_CASE("ExactGradient: the gradient of the expected loss is the mean over all masks of a masked pass's",
-          "[exact_gradient]") {
+TEST_CASE(
+    "ExactGradient: the gradient of the expected loss is the mean over all masks of a masked pass's",
+    "[exact_gradient]") {
     sd::Philox random{41};
     auto network = every_structure(random);
     using Network = decltype(network);
@@ -220,12 +230,15 @@ TEST_CASE("ExactGradient: the gradient of a loss of the mean is that of central 
         CHECK(std::abs(difference(x.data()[k]) - dx.data()[k]) <= 1e-8);
 }
 
-TEST_CASE("ExactGradient: same bits for any number of threads; a batch of several blocks is their sum",
-          "[exact_gradient]") {
+TEST_CASE(
+    "ExactGradient: same bits for any number of threads; a batch of several blocks is their sum",
+    "[exact_gradient]") {
     sd::Philox random{43};
-    const sd::Sequential network{block(random, 3, 0.5), block(random, 3, 0.7), block(random, 3, 0.2)};
+    const sd::Sequential network{block(random, 3, 0.5), block(random, 3, 0.7),
+                                 block(random, 3, 0.2)};
     const Index batch = 700;  // more than eight blocks of 64
-    const auto x = random_matrix<double>(random, 3, batch), dy = random_matrix<double>(random, 3, batch);
+    const auto x = random_matrix<double>(random, 3, batch),
+               dy = random_matrix<double>(random, 3, batch);
     auto one = network.zero_gradient();
     sd::Matrix<double> dx(3, batch);
     sd::ExactGradient{}.of_mean(network, x, dy, one, dx);
@@ -236,7 +249,8 @@ TEST_CASE("ExactGradient: same bits for any number of threads; a batch of severa
         REQUIRE((dx_j - dx.col(j)).cwiseAbs().maxCoeff() <= 1e-14);
     }
     auto copy = network;
-    CHECK((sd::test::slopes(copy, one) - sd::test::slopes(copy, columns)).cwiseAbs().maxCoeff() <= 1e-11);
+    CHECK((sd::test::slopes(copy, one) - sd::test::slopes(copy, columns)).cwiseAbs().maxCoeff() <=
+          1e-11);
     for (const unsigned threads : {2u, 3u, 8u}) {
         auto many = network.zero_gradient();
         sd::Matrix<double> dx_many(3, batch);
@@ -246,7 +260,8 @@ TEST_CASE("ExactGradient: same bits for any number of threads; a batch of severa
     }
 }
 
-TEST_CASE("ExactGradient: descending the expected loss learns, labels included", "[exact_gradient]") {
+TEST_CASE("ExactGradient: descending the expected loss learns, labels included",
+          "[exact_gradient]") {
     sd::Philox random{44};
     auto network = sd::Sequential{block(random, 2, 0.8), block(random, 2, 0.5)};
     const auto x = random_matrix<double>(random, 2, 100);
@@ -259,7 +274,9 @@ TEST_CASE("ExactGradient: descending the expected loss learns, labels included",
         last = sd::ExactGradient{}.of_expected_loss(network, x, labels, loss, gradient);
         if (step == 0) first = last;
         sd::detail::visit_parameters(
-            network, [](const char*, auto& parameter, const auto& slope) { parameter -= 0.5 * slope; }, gradient);
+            network,
+            [](const char*, auto& parameter, const auto& slope) { parameter -= 0.5 * slope; },
+            gradient);
     }
     INFO(first << " to " << last);
     CHECK(last < first - 0.1);
@@ -281,17 +298,21 @@ TEST_CASE("ExactGradient: edge cases", "[exact_gradient]") {
                                                sd::MeanSquaredError<double>{}, gradient) == 0);
 }
 
-TEST_CASE("ExactGradient: bad input names what is wrong; progress can stop it", "[exact_gradient]") {
+TEST_CASE("ExactGradient: bad input names what is wrong; progress can stop it",
+          "[exact_gradient]") {
     sd::Philox random{46};
     const sd::Stack network{std::vector<Block>(21, block(random, 3, 0.5))};
     const auto x = random_matrix<double>(random, 3, 2);
     auto gradient = network.zero_gradient();
     sd::Matrix<double> dx(3, 2), wrong(2, 2);
-    CHECK(holds(thrown<std::length_error>([&] { sd::ExactGradient{}.of_mean(network, x, x, gradient, dx); }),
+    CHECK(holds(thrown<std::length_error>(
+                    [&] { sd::ExactGradient{}.of_mean(network, x, x, gradient, dx); }),
                 "ExactGradient: depth 21 takes 2097151 layer evaluations"));
-    CHECK(holds(thrown<std::invalid_argument>([&] { sd::ExactGradient{}.of_mean(network, x, wrong, gradient, dx); }),
+    CHECK(holds(thrown<std::invalid_argument>(
+                    [&] { sd::ExactGradient{}.of_mean(network, x, wrong, gradient, dx); }),
                 "ExactGradient", "got"));
-    CHECK(holds(thrown<std::invalid_argument>([&] { sd::ExactGradient{}.of_mean(network, x, x, gradient, wrong); }),
+    CHECK(holds(thrown<std::invalid_argument>(
+                    [&] { sd::ExactGradient{}.of_mean(network, x, x, gradient, wrong); }),
                 "ExactGradient", "got"));
     CHECK(thrown<std::invalid_argument>([] { (void)sd::ExactGradient{{.threads = 0}}; }) ==
           "ExactGradient: threads must be at least 1, got 0");

@@ -39,9 +39,11 @@ struct Difference {
     long double value = 0, size = 0;
 };
 
-/// sum over the masks of weight(mask without the given layers) times the difference by these layers.
+/// sum over the masks of weight(mask without the given layers) times the difference by these
+/// layers.
 template <class Weight>
-Difference difference(const Table& outputs, std::uint64_t layers, std::size_t i, const Weight& weight) {
+Difference difference(const Table& outputs, std::uint64_t layers, std::size_t i,
+                      const Weight& weight) {
     Difference sum;
     for (std::uint64_t mask = 0; mask < outputs.size(); ++mask) {
         const bool odd = std::popcount(layers & ~mask) % 2 != 0;
@@ -91,14 +93,17 @@ void check_network(const plain::Network& plain_network, sd::Philox& random) {
         for (Index i = 0; i < 2; ++i) {
             const auto row = static_cast<std::size_t>(i);
             for (Index l = 0; l < depth; ++l) {
-                check_close(answer.by_layer.of(l)(i, j),
-                            difference(outputs, bit(l), row, probability_without(plain_network, bit(l))));
-                check_close(banzhaf.value.of(l)(i, j), difference(outputs, bit(l), row, [&](std::uint64_t) {
+                check_close(
+                    answer.by_layer.of(l)(i, j),
+                    difference(outputs, bit(l), row, probability_without(plain_network, bit(l))));
+                check_close(banzhaf.value.of(l)(i, j),
+                            difference(outputs, bit(l), row, [&](std::uint64_t) {
                                 return std::ldexp(1.0L, 1 - static_cast<int>(depth));
                             }));
                 check_close(shapley.value.of(l)(i, j),
                             difference(outputs, bit(l), row, [&](std::uint64_t mask) {
-                                return shapley_weight(static_cast<int>(depth), std::popcount(mask & ~bit(l)));
+                                return shapley_weight(static_cast<int>(depth),
+                                                      std::popcount(mask & ~bit(l)));
                             }));
                 for (Index m = 0; m < l; ++m)
                     check_close(answer.by_pair.of(l, m)(i, j),
@@ -119,16 +124,18 @@ Skippable skippable(sd::Philox& random, double p) {
 
 }  // namespace
 
-TEST_CASE("ExactSensitivity: slopes, pairs, Banzhaf and Shapley values of 240 random networks against brute "
-          "force",
-          "[exact_sensitivity]") {
+TEST_CASE(
+    "ExactSensitivity: slopes, pairs, Banzhaf and Shapley values of 240 random networks against brute "
+    "force",
+    "[exact_sensitivity]") {
     sd::Philox random{20};
     for (int trial = 0; trial < 240; ++trial) {
-        plain::Shape shape{.depth = static_cast<std::size_t>(1 + trial % 7),
-                           .width = static_cast<std::size_t>(1 + trial % 5),
-                           .linears = 1 + trial % 2,
-                           .activation = trial % 4 < 2 ? plain::Activation::tanh : plain::Activation::relu,
-                           .ends = true};
+        plain::Shape shape{
+            .depth = static_cast<std::size_t>(1 + trial % 7),
+            .width = static_cast<std::size_t>(1 + trial % 5),
+            .linears = 1 + trial % 2,
+            .activation = trial % 4 < 2 ? plain::Activation::tanh : plain::Activation::relu,
+            .ends = true};
         const plain::Network network = plain::random_network(random, shape);
         INFO("trial " << trial);
         if (shape.linears == 1 && shape.activation == plain::Activation::tanh)
@@ -180,7 +187,8 @@ TEST_CASE("ExactSensitivity: a layer inside a skippable one matters where the ou
         return last_p * at(a, b, 1) + (1 - last_p) * at(a, b, 0);
     };
     const auto over_first = [&](int c) -> sd::Matrix<double> {
-        return outer_p * (inner_p * at(1, 1, c) + (1 - inner_p) * at(1, 0, c)) + (1 - outer_p) * at(0, 0, c);
+        return outer_p * (inner_p * at(1, 1, c) + (1 - inner_p) * at(1, 0, c)) +
+               (1 - outer_p) * at(0, 0, c);
     };
     const sd::Matrix<double> by_outer =
         inner_p * over_last(1, 1) + (1 - inner_p) * over_last(1, 0) - over_last(0, 0);
@@ -199,10 +207,12 @@ TEST_CASE("ExactSensitivity: a layer inside a skippable one matters where the ou
     CHECK(close(answer.by_pair.of(2, 1), by_inner_and_last));
 }
 
-TEST_CASE("ExactSensitivity: a layer that is always kept has a slope, and changes neither mean nor variance",
-          "[exact_sensitivity]") {
+TEST_CASE(
+    "ExactSensitivity: a layer that is always kept has a slope, and changes neither mean nor variance",
+    "[exact_sensitivity]") {
     sd::Philox random{23};
-    const Skippable first = skippable(random, 0.5), always = skippable(random, 1.0), last = skippable(random, 0.25);
+    const Skippable first = skippable(random, 0.5), always = skippable(random, 1.0),
+                    last = skippable(random, 0.25);
     const sd::Sequential network{first, always, last};
     const sd::Matrix<double> x = sd::test::random_matrix<double>(random, 3, 2);
     const auto answer = sd::ExactSensitivity{}(network, x);
@@ -215,14 +225,15 @@ TEST_CASE("ExactSensitivity: a layer that is always kept has a slope, and change
     CHECK((answer.by_layer.of(1) - slope).cwiseAbs().maxCoeff() <= 1e-14);
 }
 
-TEST_CASE("ExactSensitivity: what is not a number where an always kept layer is skipped stays out of the mean",
-          "[exact_sensitivity]") {
+TEST_CASE(
+    "ExactSensitivity: what is not a number where an always kept layer is skipped stays out of the mean",
+    "[exact_sensitivity]") {
     const auto nan_below = sd::elementwise<double>(
         [](double z) { return z < 1 ? std::numeric_limits<double>::quiet_NaN() : z; });
-    const auto plus_one = sd::function<double>([](const sd::ConstMatrixRef<double>& x) -> sd::Matrix<double> {
-        return x.array() + 1.0;
-    });
-    const sd::Sequential network{sd::StochasticDepth{plus_one, sd::SurvivalProbability{1.0}}, nan_below,
+    const auto plus_one = sd::function<double>(
+        [](const sd::ConstMatrixRef<double>& x) -> sd::Matrix<double> { return x.array() + 1.0; });
+    const sd::Sequential network{sd::StochasticDepth{plus_one, sd::SurvivalProbability{1.0}},
+                                 nan_below,
                                  sd::StochasticDepth{plus_one, sd::SurvivalProbability{0.5}}};
     const auto answer = sd::ExactSensitivity{}(network, sd::Matrix<double>::Zero(1, 1));
     CHECK(answer.expectation.mean(0, 0) == 1.5);
@@ -230,7 +241,8 @@ TEST_CASE("ExactSensitivity: what is not a number where an always kept layer is 
     CHECK(std::isnan(answer.by_layer.of(0)(0, 0)));
 }
 
-TEST_CASE("ExactSensitivity: same bits for any number of threads and in any batch", "[exact_sensitivity]") {
+TEST_CASE("ExactSensitivity: same bits for any number of threads and in any batch",
+          "[exact_sensitivity]") {
     sd::Philox random{24};
     std::vector<Skippable> layers;
     for (int l = 0; l < 13; ++l) layers.push_back(skippable(random, 0.3 + 0.05 * l));
@@ -238,15 +250,17 @@ TEST_CASE("ExactSensitivity: same bits for any number of threads and in any batc
     const sd::Matrix<double> x = sd::test::random_matrix<double>(random, 3, 5);
     const auto expected = sd::ExactSensitivity{{.order = sd::SensitivityOrder::pairs}}(network, x);
     for (const unsigned threads : {2u, 3u, 8u}) {
-        const auto answer =
-            sd::ExactSensitivity{{.order = sd::SensitivityOrder::pairs, .threads = threads}}(network, x);
+        const auto answer = sd::ExactSensitivity{
+            {.order = sd::SensitivityOrder::pairs, .threads = threads}}(network, x);
         CHECK(answer.by_layer.values() == expected.by_layer.values());
         for (Index l = 1; l < 13; ++l)
-            for (Index m = 0; m < l; ++m) CHECK(answer.by_pair.of(l, m) == expected.by_pair.of(l, m));
+            for (Index m = 0; m < l; ++m)
+                CHECK(answer.by_pair.of(l, m) == expected.by_pair.of(l, m));
     }
     for (Index j = 0; j < x.cols(); ++j) {
         const auto alone = sd::ExactSensitivity{}(network, x.col(j));
-        for (Index l = 0; l < 13; ++l) CHECK(alone.by_layer.of(l).col(0) == expected.by_layer.of(l).col(j));
+        for (Index l = 0; l < 13; ++l)
+            CHECK(alone.by_layer.of(l).col(0) == expected.by_layer.of(l).col(j));
     }
 }
 
@@ -254,7 +268,8 @@ TEST_CASE("ExactSensitivity: the slope of a scalar of the mean is that of finite
           "[exact_sensitivity]") {
     sd::Philox random{25};
     const Skippable a = skippable(random, 0.5), b = skippable(random, 0.7);
-    const sd::Matrix<double> x = sd::test::random_matrix<double>(random, 3, 2), slopes = sd::test::random_matrix<double>(random, 3, 2);
+    const sd::Matrix<double> x = sd::test::random_matrix<double>(random, 3, 2),
+                             slopes = sd::test::random_matrix<double>(random, 3, 2);
     const auto scalar = [&](double p) {
         const sd::Sequential network{sd::StochasticDepth{a.layer(), sd::SurvivalProbability{p}}, b};
         return sd::ExactExpectation{}(network, x).mean.cwiseProduct(slopes).sum();
@@ -274,10 +289,11 @@ TEST_CASE("Sensitivities, Banzhaf and Shapley values: edge cases", "[exact_sensi
     CHECK(sd::shapley_values(none, x).value.layers() == 0);
     const sd::Stack<Skippable> one{{skippable(random, 0.3)}};
     const sd::Matrix<double> added = one(x, sd::SurvivalMask::all(1)) - x;
-    for (const auto& value : {sd::ExactSensitivity{}(one, x).by_layer, sd::banzhaf_values(one, x).value,
-                              sd::shapley_values(one, x).value})
+    for (const auto& value : {sd::ExactSensitivity{}(one, x).by_layer,
+                              sd::banzhaf_values(one, x).value, sd::shapley_values(one, x).value})
         CHECK((value.of(0) - added).cwiseAbs().maxCoeff() <= 1e-15);
-    const auto empty = sd::ExactSensitivity{{.order = sd::SensitivityOrder::pairs}}(one, x.leftCols(0));
+    const auto empty =
+        sd::ExactSensitivity{{.order = sd::SensitivityOrder::pairs}}(one, x.leftCols(0));
     CHECK(empty.by_layer.of(0).cols() == 0);
 }
 
@@ -295,7 +311,8 @@ TEST_CASE("Shapley values sum to what all layers together add", "[exact_sensitiv
     CHECK(values.layer_evaluations == 3 * 63);
 }
 
-TEST_CASE("Sensitivities, Banzhaf and Shapley values: bad input names what is wrong", "[exact_sensitivity]") {
+TEST_CASE("Sensitivities, Banzhaf and Shapley values: bad input names what is wrong",
+          "[exact_sensitivity]") {
     sd::Philox random{28};
     std::vector<Skippable> layers(40, skippable(random, 0.5));
     const sd::Stack deep{layers};
@@ -304,11 +321,14 @@ TEST_CASE("Sensitivities, Banzhaf and Shapley values: bad input names what is wr
     CHECK(thrown<std::length_error>([&] { (void)sd::ExactSensitivity{}(deep, x); }) ==
           "ExactSensitivity: depth 40 takes 1099511627775 layer evaluations for each column, and "
           "max_layer_evaluations is 268435456; raise it, or sample with MonteCarloExpectation");
-    CHECK(thrown<std::length_error>([&] { (void)sd::shapley_values(deep, x); }).find("shapley_values: depth 40") == 0);
+    CHECK(thrown<std::length_error>([&] {
+              (void)sd::shapley_values(deep, x);
+          }).find("shapley_values: depth 40") == 0);
     CHECK(thrown<std::invalid_argument>([] { (void)sd::ExactSensitivity{{.threads = 0}}; }) ==
           "ExactSensitivity: threads must be at least 1, got 0");
-    CHECK(thrown<std::invalid_argument>([&] { (void)sd::banzhaf_values(one, x, {.threads = 0}); }) ==
-          "banzhaf_values: threads must be at least 1, got 0");
+    CHECK(thrown<std::invalid_argument>([&] {
+              (void)sd::banzhaf_values(one, x, {.threads = 0});
+          }) == "banzhaf_values: threads must be at least 1, got 0");
     const auto answer = sd::ExactSensitivity{{.order = sd::SensitivityOrder::pairs}}(one, x);
     CHECK(thrown<std::invalid_argument>([&] { (void)answer.by_layer.of(1); }) ==
           "ByLayer: layer must lie in [0, 1), got 1");
@@ -330,7 +350,8 @@ TEST_CASE("ExactExpectation and ExactSensitivity: progress rises to 1, and can s
             done.push_back(fraction);
             return true;
         };
-        const auto answer = sd::ExactExpectation{{.threads = threads, .progress = note}}(network, x);
+        const auto answer =
+            sd::ExactExpectation{{.threads = threads, .progress = note}}(network, x);
         CHECK(answer.mean == sd::ExactExpectation{}(network, x).mean);
         REQUIRE(done.size() >= 50);
         CHECK(std::is_sorted(done.begin(), done.end()));
@@ -339,9 +360,11 @@ TEST_CASE("ExactExpectation and ExactSensitivity: progress rises to 1, and can s
         CHECK(done.back() <= 1);
         int calls = 0;
         const sd::ProgressCallback stop = [&](double) { return ++calls < 5; };
-        CHECK_THROWS_AS(sd::ExactSensitivity({.threads = threads, .progress = stop})(network, x), sd::Cancelled);
+        CHECK_THROWS_AS(sd::ExactSensitivity({.threads = threads, .progress = stop})(network, x),
+                        sd::Cancelled);
         CHECK(calls == 5);
         calls = 0;
-        CHECK_THROWS_AS(sd::shapley_values(network, x, {.threads = threads, .progress = stop}), sd::Cancelled);
+        CHECK_THROWS_AS(sd::shapley_values(network, x, {.threads = threads, .progress = stop}),
+                        sd::Cancelled);
     }
 }

@@ -33,7 +33,8 @@ sd::Stack<Layer> network_of(Index depth, sd::Philox& random) {
 
 }  // namespace
 
-TEST_CASE("Expectation: exact where the budget reaches, sampled one evaluation below", "[expectation]") {
+TEST_CASE("Expectation: exact where the budget reaches, sampled one evaluation below",
+          "[expectation]") {
     sd::Philox random{70};
     const auto network = network_of(10, random);
     const auto x = random_matrix<double>(random, 3, 4);
@@ -49,14 +50,17 @@ TEST_CASE("Expectation: exact where the budget reaches, sampled one evaluation b
     CHECK(sampled.layer_evaluations <= 1022);
     CHECK(sampled.layer_evaluations > 500);
     CHECK(sampled.samples > 100);
-    // 12 values, each within 6 standard errors: for normal errors this fails once in 10^7 times or so.
+    // 12 values, each within 6 standard errors: for normal errors this fails once in 10^7 times or
+    // so.
     for (Index k = 0; k < exact.mean.size(); ++k)
-        CHECK(std::abs(sampled.mean.data()[k] - exact.mean.data()[k]) <= 6 * sampled.standard_error.data()[k]);
+        CHECK(std::abs(sampled.mean.data()[k] - exact.mean.data()[k]) <=
+              6 * sampled.standard_error.data()[k]);
     CHECK(sd::WeightScaling{}(network, x).method == sd::ExpectationMethod::weight_scaling);
 }
 
-TEST_CASE("Expectation: deep networks stay within the budget, with the same bits for any number of threads",
-          "[expectation]") {
+TEST_CASE(
+    "Expectation: deep networks stay within the budget, with the same bits for any number of threads",
+    "[expectation]") {
     sd::Philox random{71};
     const auto network = network_of(60, random);
     const auto x = random_matrix<double>(random, 3, 3);
@@ -73,14 +77,16 @@ TEST_CASE("Expectation: deep networks stay within the budget, with the same bits
     }
 }
 
-TEST_CASE("Expectation: stopped by its callback, a sampled answer is valid and an exact one is none",
-          "[expectation]") {
+TEST_CASE(
+    "Expectation: stopped by its callback, a sampled answer is valid and an exact one is none",
+    "[expectation]") {
     sd::Philox random{72};
     const auto network = network_of(16, random);
     const auto x = random_matrix<double>(random, 3, 4);
     int calls = 0;
     const sd::ProgressCallback stop = [&](double) { return ++calls < 2; };
-    const auto sampled = sd::Expectation{{.max_layer_evaluations = 20000, .progress = stop}}(network, x);
+    const auto sampled =
+        sd::Expectation{{.max_layer_evaluations = 20000, .progress = stop}}(network, x);
     CHECK(calls == 2);
     CHECK(sampled.samples > 0);
     CHECK(sampled.layer_evaluations < 20000);
@@ -98,8 +104,9 @@ TEST_CASE("Expectation: no layers, an empty batch, and bad input", "[expectation
     CHECK(nothing.method == sd::ExpectationMethod::exact);
     CHECK(nothing.mean == x);
     CHECK(sd::Expectation{}(network_of(30, random), x.leftCols(0)).mean.cols() == 0);
-    CHECK(thrown<std::invalid_argument>([] { (void)sd::Expectation{{.max_layer_evaluations = 0}}; }) ==
-          "Expectation: max_layer_evaluations must be at least 1, got 0");
+    CHECK(thrown<std::invalid_argument>([] {
+              (void)sd::Expectation{{.max_layer_evaluations = 0}};
+          }) == "Expectation: max_layer_evaluations must be at least 1, got 0");
     CHECK(thrown<std::invalid_argument>([] { (void)sd::Expectation{{.threads = 0}}; }) ==
           "Expectation: threads must be at least 1, got 0");
 }

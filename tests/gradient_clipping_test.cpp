@@ -87,7 +87,8 @@ TEMPLATE_TEST_CASE("clip_gradient_norm: agrees with a long double loop over ever
         const double scale = std::min(1.0, max_norm / exact);
         for (Index i = 0; i < after.size(); ++i)
             REQUIRE(std::abs(after(i) - scale * before(i)) <= 2 * rounding * std::abs(before(i)));
-        CHECK(static_cast<double>(norm_of(after)) <= std::min(exact, max_norm) * (1 + 2 * rounding));
+        CHECK(static_cast<double>(norm_of(after)) <=
+              std::min(exact, max_norm) * (1 + 2 * rounding));
         if (max_norm >= exact) CHECK(test::same_bits(before, after));
     }
 }
@@ -148,10 +149,12 @@ TEST_CASE("clip_gradient_norm: layers that no sample reached neither count nor c
     CHECK(clip_gradient_norm(network, gradient, 1.0) == 0);
 }
 
-TEST_CASE("clip_gradient_norm: of a skipped layer, its own shortcut counts", "[gradient_clipping]") {
+TEST_CASE("clip_gradient_norm: of a skipped layer, its own shortcut counts",
+          "[gradient_clipping]") {
     Philox random{5};
-    const StochasticDepth network{Residual{Linear<double>{2, 3, random}, Linear<double>{2, 3, random}},
-                                  SurvivalProbability{0.5}};
+    const StochasticDepth network{
+        Residual{Linear<double>{2, 3, random}, Linear<double>{2, 3, random}},
+        SurvivalProbability{0.5}};
     auto gradient = network.zero_gradient();
     gradient.layer.branch.weights.setConstant(7);
     gradient.layer.shortcut.bias.setConstant(4);
@@ -169,8 +172,9 @@ TEST_CASE("clip_gradient_norm: a bad bound is refused, the gradient unchanged",
     fill(network, gradient, random);
     const Eigen::VectorXd before = test::slopes(network, gradient);
     for (const double bad : {0.0, -1.0, -inf, nan}) {
-        CHECK(test::refusal([&] { (void)clip_gradient_norm(network, gradient, bad); })
-                  .find("clip_gradient_norm: max_norm must be above 0, got ") == 0);
+        CHECK(test::refusal([&] {
+                  (void)clip_gradient_norm(network, gradient, bad);
+              }).find("clip_gradient_norm: max_norm must be above 0, got ") == 0);
         CHECK(test::same_bits(test::slopes(network, gradient), before));
     }
 }

@@ -222,8 +222,9 @@ TEST_CASE("Linear: bad parameters are refused by name", "[layer_contract]") {
     CHECK(random == untouched);
 }
 
-// Uniform on +-gain sqrt(3 / n) has the variance gain^2 / n. With N = 1e6 weights the sample variance has
-// the relative standard deviation sqrt(0.8 / N) = 9e-4: bounds of 6 of these, false alarms of 2e-9.
+// Uniform on +-gain sqrt(3 / n) has the variance gain^2 / n. With N = 1e6 weights the sample
+// variance has the relative standard deviation sqrt(0.8 / N) = 9e-4: bounds of 6 of these, false
+// alarms of 2e-9.
 TEMPLATE_TEST_CASE("Linear: random weights have the variance that He et al. ask for",
                    "[layer_contract]", float, double) {
     Philox random{11};

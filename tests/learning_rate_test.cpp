@@ -36,7 +36,8 @@ TEST_CASE("StepLearningRate: steps at each milestone, by hand", "[learning_rate]
     CHECK(paper(0.75) == 0.1 * 0.1 * 0.1);
     CHECK(paper(1) == 0.1 * 0.1 * 0.1);
 
-    const Schedule halving{StepLearningRate{{.initial = 8, .factor = 0.5, .milestones = {0, 0.25, 0.25, 1}}}};
+    const Schedule halving{
+        StepLearningRate{{.initial = 8, .factor = 0.5, .milestones = {0, 0.25, 0.25, 1}}}};
     CHECK(halving(0) == 4);
     CHECK(halving(0.25) == 1);
     CHECK(halving(just_before_the_end) == 1);
@@ -66,7 +67,8 @@ TEST_CASE("CosineLearningRate: agrees with its formula, ends exact", "[learning_
     CHECK(CosineLearningRate{{.initial = 0.5}}(1) == 0);
 }
 
-TEST_CASE("CosineLearningRate: falls all the way, and is above 0 before the end", "[learning_rate]") {
+TEST_CASE("CosineLearningRate: falls all the way, and is above 0 before the end",
+          "[learning_rate]") {
     const CosineLearningRate rate{{.initial = 0.1}};
     double before = inf;
     for (int k = 0; k < 100000; ++k) {
@@ -118,8 +120,9 @@ TEST_CASE("LinearWarmUp: takes any function, which sees [0, 1]", "[learning_rate
     CHECK(seen[4] <= 1);
     CHECK(seen[5] == 1);
     // Warm-ups nest: to 0.1 in the first quarter, then on to 1 in the next.
-    const LinearWarmUp twice{{.share = 0.25, .start = 0.5},
-                             LinearWarmUp{{.share = 1.0 / 3, .start = 0.1}, ConstantLearningRate{1}}};
+    const LinearWarmUp twice{
+        {.share = 0.25, .start = 0.5},
+        LinearWarmUp{{.share = 1.0 / 3, .start = 0.1}, ConstantLearningRate{1}}};
     CHECK(std::abs(twice(0) - 0.05) <= 1e-16);
     CHECK(std::abs(twice(0.25) - 0.1) <= 1e-16);
     CHECK(std::abs(twice(0.375) - 0.55) <= 1e-15);
@@ -134,37 +137,47 @@ TEST_CASE("learning rates: progress outside [0, 1] is refused by name", "[learni
         {"LinearWarmUp", LinearWarmUp{{}, ConstantLearningRate{1}}}};
     for (const auto& [name, schedule] : all)
         for (const double progress : {-0.1, 1.1, inf, nan})
-            CHECK(refusal([&, run = schedule] { (void)run(progress); })
-                      .find(name + ": progress must lie in [0, 1], got ") == 0);
+            CHECK(refusal([&, run = schedule] {
+                      (void)run(progress);
+                  }).find(name + ": progress must lie in [0, 1], got ") == 0);
 }
 
 TEST_CASE("learning rates: bad options are refused by name", "[learning_rate]") {
     for (const double bad : {0.0, -0.1, inf, nan}) {
-        CHECK(refusal([&] { (void)ConstantLearningRate{bad}; })
-                  .find("ConstantLearningRate: rate must be finite and above 0, got ") == 0);
-        CHECK(refusal([&] { (void)StepLearningRate{{.initial = bad}}; })
-                  .find("StepLearningRate: initial must be finite and above 0, got ") == 0);
-        CHECK(refusal([&] { (void)StepLearningRate{{.factor = bad}}; })
-                  .find("StepLearningRate: factor must be finite and above 0, got ") == 0);
-        CHECK(refusal([&] { (void)CosineLearningRate{{.initial = bad}}; })
-                  .find("CosineLearningRate: initial must be finite and above 0, got ") == 0);
+        CHECK(refusal([&] {
+                  (void)ConstantLearningRate{bad};
+              }).find("ConstantLearningRate: rate must be finite and above 0, got ") == 0);
+        CHECK(refusal([&] {
+                  (void)StepLearningRate{{.initial = bad}};
+              }).find("StepLearningRate: initial must be finite and above 0, got ") == 0);
+        CHECK(refusal([&] {
+                  (void)StepLearningRate{{.factor = bad}};
+              }).find("StepLearningRate: factor must be finite and above 0, got ") == 0);
+        CHECK(refusal([&] {
+                  (void)CosineLearningRate{{.initial = bad}};
+              }).find("CosineLearningRate: initial must be finite and above 0, got ") == 0);
     }
     for (const double bad : {-0.1, 1.1, nan})
-        CHECK(refusal([&] { (void)StepLearningRate{{.milestones = {0, bad}}}; })
-                  .find("StepLearningRate: milestones must ascend in [0, 1], got ") == 0);
-    CHECK(refusal([] { (void)StepLearningRate{{.milestones = {0.5, 0.25}}}; }) ==
-          "StepLearningRate: milestones must ascend in [0, 1], got 0.25 after 0.5");
+        CHECK(refusal([&] {
+                  (void)StepLearningRate{{.milestones = {0, bad}}};
+              }).find("StepLearningRate: milestones must ascend in [0, 1], got ") == 0);
+    CHECK(refusal([] {
+              (void)StepLearningRate{{.milestones = {0.5, 0.25}}};
+          }) == "StepLearningRate: milestones must ascend in [0, 1], got 0.25 after 0.5");
     CHECK(refusal([] { (void)StepLearningRate{{.initial = 1e-300, .factor = 1e-300}}; }) ==
           "StepLearningRate: the rate after each milestone must be finite and above 0, got 0");
     for (const double bad : {-0.1, 0.2, inf, nan})
-        CHECK(refusal([&] { (void)CosineLearningRate{{.initial = 0.1, .last = bad}}; })
-                  .find("CosineLearningRate: last must lie in [0, 0.1], got ") == 0);
+        CHECK(refusal([&] {
+                  (void)CosineLearningRate{{.initial = 0.1, .last = bad}};
+              }).find("CosineLearningRate: last must lie in [0, 0.1], got ") == 0);
     for (const double bad : {-0.1, 1.0, inf, nan})
-        CHECK(refusal([&] { (void)LinearWarmUp{{.share = bad}, ConstantLearningRate{1}}; })
-                  .find("LinearWarmUp: share must lie in [0, 1), got ") == 0);
+        CHECK(refusal([&] {
+                  (void)LinearWarmUp{{.share = bad}, ConstantLearningRate{1}};
+              }).find("LinearWarmUp: share must lie in [0, 1), got ") == 0);
     for (const double bad : {-0.1, 0.0, 1.1, nan})
-        CHECK(refusal([&] { (void)LinearWarmUp{{.start = bad}, ConstantLearningRate{1}}; })
-                  .find("LinearWarmUp: start must lie in (0, 1], got ") == 0);
+        CHECK(refusal([&] {
+                  (void)LinearWarmUp{{.start = bad}, ConstantLearningRate{1}};
+              }).find("LinearWarmUp: start must lie in (0, 1], got ") == 0);
 }
 
 }  // namespace

@@ -26,8 +26,8 @@ const auto sum = [](const Matrix<double>& outputs) { return outputs.sum(); };
 
 TEST_CASE("lesion_study: four factors by hand", "[lesion_study]") {
     // Factors 2, 5, 1, 3 of x = 1 and x = 10: the whole product is 30 for each unit of x.
-    const Stack network{std::vector{scaling_layer(1, 0.5), scaling_layer(4, 0.9), scaling_layer(0, 1.0),
-                                    scaling_layer(2, 0.1)}};
+    const Stack network{std::vector{scaling_layer(1, 0.5), scaling_layer(4, 0.9),
+                                    scaling_layer(0, 1.0), scaling_layer(2, 0.1)}};
     const Matrix<double> x{{1, 10}};
     const LesionStudy study = lesion_study(network, x, sum);
     CHECK(study.full_score == 330);
@@ -57,13 +57,15 @@ TEST_CASE("lesion_study: equal scores rank the earlier layer first", "[lesion_st
 
 TEST_CASE("lesion_study: layers inside a removed one go with it", "[lesion_study]") {
     const StochasticDepth outer{
-        Sequential{scaling_layer(1, 0.5), Linear<double>{Matrix<double>{{3}}, Eigen::VectorXd::Zero(1)}},
+        Sequential{scaling_layer(1, 0.5),
+                   Linear<double>{Matrix<double>{{3}}, Eigen::VectorXd::Zero(1)}},
         SurvivalProbability{0.5}};
     const LesionStudy study = lesion_study(outer, Matrix<double>{{1}}, sum);
     CHECK(study.full_score == 6);
     CHECK(test::same_bits(study.score_without, Eigen::VectorXd{{1, 3}}));
     CHECK(test::same_bits(study.curve, Eigen::VectorXd{{1, 3, 6}}));
-    const LesionStudy inner_first = lesion_study(outer, Matrix<double>{{1}}, sum, {.ranking = {1, 0}});
+    const LesionStudy inner_first =
+        lesion_study(outer, Matrix<double>{{1}}, sum, {.ranking = {1, 0}});
     CHECK(test::same_bits(inner_first.curve, Eigen::VectorXd{{1, 1, 6}}));
 }
 
@@ -96,7 +98,9 @@ TEST_CASE("lesion_study: the scores are those of masked forward passes, with any
     const Matrix<float> x = test::random_matrix<float>(random, 3, 1000);
     Eigen::VectorXi labels(1000);
     for (Index j = 0; j < 1000; ++j) labels(j) = uniform<float>(random) < 0.5f ? 0 : 1;
-    const auto accuracy = [&](const Matrix<float>& outputs) { return 1 - error_rate(outputs, labels); };
+    const auto accuracy = [&](const Matrix<float>& outputs) {
+        return 1 - error_rate(outputs, labels);
+    };
     const LesionStudy study = lesion_study(network, x, accuracy);
     const auto score = [&](const SurvivalMask& mask) { return accuracy(network(x, mask)); };
     CHECK(study.full_score == score(SurvivalMask::all(7)));
@@ -109,7 +113,8 @@ TEST_CASE("lesion_study: the scores are those of masked forward passes, with any
         const auto at = static_cast<std::size_t>(k);
         kept.keep(study.ranking[at]);
         if (k > 0)
-            CHECK(study.score_without(study.ranking[at - 1]) <= study.score_without(study.ranking[at]));
+            CHECK(study.score_without(study.ranking[at - 1]) <=
+                  study.score_without(study.ranking[at]));
     }
     CHECK(study.curve(7) == study.full_score);
 

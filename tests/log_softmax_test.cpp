@@ -35,14 +35,13 @@ TEST_CASE("LogSoftmax: log probabilities that keep their digits, for logits of a
             x.col(j).maxCoeff(&top);
             long double rest = 0;
             for (Index i = 0; i < 11; ++i)
-                if (i != top)
-                    rest += std::exp(static_cast<long double>(x(i, j)) - x(top, j));
+                if (i != top) rest += std::exp(static_cast<long double>(x(i, j)) - x(top, j));
             for (Index i = 0; i < 11; ++i) {
                 CAPTURE(size, i, j);
                 const long double exact =
                     static_cast<long double>(x(i, j)) - x(top, j) - std::log1p(rest);
-                // The differences' rounding, up to 2 size, is a relative error of each exponential; the
-                // entry of the largest logit is -log1p(rest) and has nothing but that.
+                // The differences' rounding, up to 2 size, is a relative error of each exponential;
+                // the entry of the largest logit is -log1p(rest) and has nothing but that.
                 CHECK(std::abs(y(i, j) - exact) <= epsilon * (16 + 4 * size) * std::abs(exact) +
                                                        std::numeric_limits<double>::min());
             }
@@ -75,7 +74,8 @@ TEST_CASE("LogSoftmax: the exponentials are Softmax's probabilities", "[log_soft
     const Matrix<double> log_probabilities = run(LogSoftmax<double>{}, x);
     const Matrix<double> probabilities = run(Softmax<double>{}, x);
     for (Index k = 0; k < x.size(); ++k)
-        CHECK(std::abs(std::exp(log_probabilities.data()[k]) / probabilities.data()[k] - 1) <= 1e-14);
+        CHECK(std::abs(std::exp(log_probabilities.data()[k]) / probabilities.data()[k] - 1) <=
+              1e-14);
 }
 
 }  // namespace

@@ -33,8 +33,8 @@ Scalar multiply_add(Scalar a, Scalar b, Scalar c) {
 enum class RightFactorIs { plain, transposed };
 enum class Start { zero, vector };
 
-/// Factors of one product in memory that ends with their last entry, their columns apart; whatever lies
-/// between the columns is NaN, so that reading it shows.
+/// Factors of one product in memory that ends with their last entry, their columns apart; whatever
+/// lies between the columns is NaN, so that reading it shows.
 template <class Scalar>
 struct Product {
     Index rows, inner, columns, left_stride, right_stride;
@@ -90,8 +90,9 @@ struct Product {
         return result;
     }
 
-    /// The largest distance from the true product, in units of the bound that any order of summation keeps:
-    /// (inner + 1) roundings of eps / 2 each, of at most |start| + sum |left| |right|.
+    /// The largest distance from the true product, in units of the bound that any order of
+    /// summation keeps: (inner + 1) roundings of eps / 2 each, of at most |start| + sum |left|
+    /// |right|.
     double error_in_bounds(const Matrix<Scalar>& result) const {
         double largest = 0;
         for (Index j = 0; j < columns; ++j)
@@ -175,8 +176,8 @@ std::vector<Index> range(Index first, Index last) {
     return numbers;
 }
 
-// One fma chain in ascending k for every entry, whatever the number of columns: so a column's bits don't
-// depend on the batch that it stands in, and rows don't depend on the packet they fall into.
+// One fma chain in ascending k for every entry, whatever the number of columns: so a column's bits
+// don't depend on the batch that it stands in, and rows don't depend on the packet they fall into.
 TEMPLATE_TEST_CASE(
     "matrix kernel: every entry is one chain of multiply-adds in ascending order, for all "
     "shapes",
@@ -189,12 +190,14 @@ TEMPLATE_TEST_CASE("matrix kernel: the same for large shapes", "[matrix_kernel]"
 }
 
 // A single column takes taller tiles than several do.
-TEMPLATE_TEST_CASE("matrix kernel: the same for one column of many rows", "[matrix_kernel]", float, double) {
+TEMPLATE_TEST_CASE("matrix kernel: the same for one column of many rows", "[matrix_kernel]", float,
+                   double) {
     check_shapes<TestType>(range(60, 140), {1, 9}, {1, 2});
     check_shapes<TestType>({255, 256, 257, 300}, {1, 9}, {1, 2});
 }
 
-// Long sums for many columns take their weights from a packed copy, and wait in the output in between.
+// Long sums for many columns take their weights from a packed copy, and wait in the output in
+// between.
 TEMPLATE_TEST_CASE("matrix kernel: the same for long sums", "[matrix_kernel]", float, double) {
     check_shapes<TestType>({1, 3, 5, 8, 9, 17, 20, 33, 40, 65, 70}, {511, 512, 513, 1030},
                            {1, 6, 23, 24, 25, 40});
@@ -212,15 +215,18 @@ TEMPLATE_TEST_CASE("matrix kernel: no rows, no columns, no terms", "[matrix_kern
             }
 }
 
-/// What may follow a product: an epilogue that reads a matrix, then one that goes through every lane.
+/// What may follow a product: an epilogue that reads a matrix, then one that goes through every
+/// lane.
 template <class Scalar>
 auto shift_and_rectify(const Matrix<Scalar>& shift, const ReLU<Scalar>& relu) {
     using detail::AddMatrix, detail::ApplyElementwise, detail::Then;
-    return Then{AddMatrix<Scalar>{shift.data(), shift.rows()}, ApplyElementwise<ReLU<Scalar>>{relu}};
+    return Then{AddMatrix<Scalar>{shift.data(), shift.rows()},
+                ApplyElementwise<ReLU<Scalar>>{relu}};
 }
 
-/// Square matrices of a size known at compile time without gaps between their columns, so that several
-/// columns share a packet where that size is a part of one, unless the epilogue reads a matrix with gaps.
+/// Square matrices of a size known at compile time without gaps between their columns, so that
+/// several columns share a packet where that size is a part of one, unless the epilogue reads a
+/// matrix with gaps.
 template <class Scalar, int Width>
 void check_side_by_side() {
     Philox random{static_cast<std::uint_fast32_t>(300 + Width)};
@@ -236,7 +242,8 @@ void check_side_by_side() {
             for (Index j = 0; j < columns; ++j)
                 for (Index i = 0; i < Width; ++i) {
                     Scalar sum = from ? start(i) : Scalar(0);
-                    for (Index k = 0; k < Width; ++k) sum = multiply_add(left(i, k), right(k, j), sum);
+                    for (Index k = 0; k < Width; ++k)
+                        sum = multiply_add(left(i, k), right(k, j), sum);
                     expected(i, j) = std::max(shift(i, j) + sum, Scalar(0));
                 }
             Matrix<Scalar> out = Matrix<Scalar>::Constant(Width, columns + 1, Scalar(77));
@@ -257,8 +264,9 @@ TEMPLATE_TEST_CASE("matrix kernel: columns side by side in a packet have the bit
     check_side_by_side<TestType, 16>();
 }
 
-TEST_CASE("matrix kernel: a packet goes on to the next column where no matrix has gaps, and only there",
-          "[matrix_kernel]") {
+TEST_CASE(
+    "matrix kernel: a packet goes on to the next column where no matrix has gaps, and only there",
+    "[matrix_kernel]") {
     const Matrix<float> shift = Matrix<float>::Zero(8, 2);
     const ReLU<float> relu;
     const auto epilogue = shift_and_rectify(shift, relu);

@@ -77,8 +77,8 @@ TEST_CASE(
          decay,
          {.samples = 20, .enumerated_layers = 3}},
     };
-    // If the coverage is 95 %, a share of 20000 leaves this range once in 2e6; where it is off by 0.3 %, once
-    // in 500.
+    // If the coverage is 95 %, a share of 20000 leaves this range once in 2e6; where it is off by
+    // 0.3 %, once in 500.
     for (const auto& row : cases) {
         const Eigen::Array2d share = coverage(row.p, row.options, 20'000);
         INFO(row.name << ": " << 100 * share(0) << " %, " << 100 * share(1) << " %");
@@ -95,7 +95,8 @@ TEST_CASE(
     CHECK((coverage(decay, {.samples = 100, .design = MaskDesign::lattice, .groups = 1}, 2000) >=
            0.99)
               .all());
-    // With p of 0.99 and 0.01 alone, 20 masks of 8 layers are all alike in 1 of 5 samples: they see no variance.
+    // With p of 0.99 and 0.01 alone, 20 masks of 8 layers are all alike in 1 of 5 samples: they see
+    // no variance.
     const std::vector<double> rare{0.99, 0.99, 0.99, 0.99, 0.01, 0.01, 0.99, 0.99};
     const Eigen::Array2d few = coverage(rare, {.samples = 20}, 2000);
     CHECK((few >= 0.6).all());

@@ -81,8 +81,8 @@ TEST_CASE(
                                << std::sqrt(square[i]) << ", claimed " << std::sqrt(claimed[i]));
             // 48 beyond 5 sigma: once in 3e4 choices of seeds.
             CHECK(std::abs(sum[i]) <= 5 * std::sqrt(square[i] / seeds));
-            // The ratio's sigma: that of a mean of 3000 squares of kurtosis 4, and of 3000 claims of 3 degrees
-            // of freedom at least. A regression's claim is right to its order: K / n.
+            // The ratio's sigma: that of a mean of 3000 squares of kurtosis 4, and of 3000 claims
+            // of 3 degrees of freedom at least. A regression's claim is right to its order: K / n.
             const double ratio = claimed[i] / square[i];
             CHECK(ratio >= (options.control_variates == none && !one_group ? 0.8 : 0.75));
             CHECK(ratio <= (one_group ? 4 : options.control_variates == none ? 1.25 : 1.4));

@@ -32,7 +32,8 @@ auto random_network(Philox& random, std::size_t depth, std::size_t width) {
         plain::random_network(random, {depth, width, 1, Activation::relu, true}));
 }
 
-/// Evaluations if masks share what they have in common: different beginnings that end in a kept layer.
+/// Evaluations if masks share what they have in common: different beginnings that end in a kept
+/// layer.
 double distinct_kept_prefixes(const SurvivalMasks& masks) {
     std::set<std::string> prefixes;
     for (Index j = 0; j < masks.batch_size(); ++j) {
@@ -79,7 +80,8 @@ TEST_CASE("MonteCarloExpectation: a plain loop over the sampler's masks gives th
           "[monte_carlo_expectation]") {
     Philox random{1};
     const auto network = random_network(random, 7, 9);
-    // Below, at and above what passes the network at once; fewer samples than the runs they are split in.
+    // Below, at and above what passes the network at once; fewer samples than the runs they are
+    // split in.
     const struct {
         Index batch, samples;
     } cases[] = {{1, 2},   {1, 5},   {1, 100}, {1, 3000}, {5, 37},
@@ -154,8 +156,8 @@ TEST_CASE(
         INFO("output " << i << ": mean z " << sum_z / seeds << ", z^2 " << sum_z2 / seeds
                        << ", t^2 " << sum_t2 / seeds << ", variance " << sum_variance / seeds
                        << " of " << variance);
-        // Each line below fails for once in 1e5 choices of seeds at most: 5 sigma, with a right tail that
-        // is a little heavier than the normal one for the squares.
+        // Each line below fails for once in 1e5 choices of seeds at most: 5 sigma, with a right
+        // tail that is a little heavier than the normal one for the squares.
         CHECK(std::abs(sum_z / seeds) <= 5 / std::sqrt(seeds));
         const double kurtosis_of_mean = 3 + (mu4 / (variance * variance) - 3) / n;
         CHECK(std::abs(sum_z2 / seeds - 1) <= 5 * std::sqrt((kurtosis_of_mean - 1) / seeds));

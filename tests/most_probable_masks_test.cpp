@@ -47,7 +47,8 @@ TEST_CASE("MostProbableMasks: two layers by hand", "[most_probable_masks]") {
     CHECK_FALSE(masks.next());
 }
 
-TEST_CASE("MostProbableMasks: all masks, sorted, for every depth up to 12", "[most_probable_masks]") {
+TEST_CASE("MostProbableMasks: all masks, sorted, for every depth up to 12",
+          "[most_probable_masks]") {
     Philox random{1};
     for (Index depth = 0; depth <= 12; ++depth)
         for (int kind = 0; kind < 6; ++kind) {
@@ -86,7 +87,8 @@ TEST_CASE("MostProbableMasks: all masks, sorted, for every depth up to 12", "[mo
                 never_rises = never_rises && next->probability <= before;
                 before = next->probability;
                 sum += next->probability;
-                worst = std::max(worst, relative(next->probability, exact_probability(next->mask, p)));
+                worst =
+                    std::max(worst, relative(next->probability, exact_probability(next->mask, p)));
                 // The k-th mask is as probable as the k-th of all, ties aside.
                 worst = std::max(worst, relative(next->probability, probability));
             }
@@ -98,10 +100,11 @@ TEST_CASE("MostProbableMasks: all masks, sorted, for every depth up to 12", "[mo
         }
 }
 
-// Costs of log 2 times whole numbers: masks are grouped by their cost, and how many there are of each cost
-// is what a table of subset sums says.
-TEST_CASE("MostProbableMasks: 200 layers, 30,000 masks, against a count of the subsets of each cost",
-          "[most_probable_masks]") {
+// Costs of log 2 times whole numbers: masks are grouped by their cost, and how many there are of
+// each cost is what a table of subset sums says.
+TEST_CASE(
+    "MostProbableMasks: 200 layers, 30,000 masks, against a count of the subsets of each cost",
+    "[most_probable_masks]") {
     const Index depth = 200;
     Eigen::VectorXd p(depth);
     std::vector<int> cost;
@@ -139,7 +142,8 @@ TEST_CASE("MostProbableMasks: 200 layers, 30,000 masks, against a count of the s
     CHECK(seen.size() == 30000);
 }
 
-TEST_CASE("MostProbableMasks: the same p gives the same order, ties included", "[most_probable_masks]") {
+TEST_CASE("MostProbableMasks: the same p gives the same order, ties included",
+          "[most_probable_masks]") {
     const Eigen::VectorXd p = uniform_survival(70, 0.7);
     MostProbableMasks a{p}, b{p};
     for (int k = 0; k < 2000; ++k) {

@@ -38,7 +38,8 @@ struct PlainUncertainty {
     long double predictive = 0, expected = 0;
 };
 
-PlainUncertainty plain_uncertainty(const plain::Network& network, const std::vector<long double>& x) {
+PlainUncertainty plain_uncertainty(const plain::Network& network,
+                                   const std::vector<long double>& x) {
     PlainUncertainty result;
     result.probabilities = network.moments(x, probabilities_and_entropy).mean;
     result.expected = result.probabilities.back();
@@ -58,7 +59,8 @@ TEST_CASE("predictive_uncertainty: exact on 250 random networks, against all mas
     for (std::size_t k = 0; k < 250; ++k) {
         const std::size_t depth = k % 9, width = 2 + k % 5;
         const bool ends = k % 2 == 0;
-        auto plain = plain::random_network(random, {depth, width, 1, plain::Activation::tanh, true});
+        auto plain =
+            plain::random_network(random, {depth, width, 1, plain::Activation::tanh, true});
         if (ends) plain.head = plain::random_affine(random, 2 + k % 7, width, 3.0);
         const auto library = plain::to_library<Branch>(plain);
         const Matrix<double> x = test::random_matrix<double>(random, 3, 2);
@@ -72,13 +74,16 @@ TEST_CASE("predictive_uncertainty: exact on 250 random networks, against all mas
                 const long double p = exact.probabilities[static_cast<std::size_t>(i)];
                 here = std::max(here, relative(result.probabilities(i, j), p, p));
             }
-            here = std::max(here, relative(result.predictive_entropy(j), exact.predictive, exact.predictive));
-            here = std::max(here, relative(result.expected_entropy(j), exact.expected, exact.expected));
+            here = std::max(
+                here, relative(result.predictive_entropy(j), exact.predictive, exact.predictive));
+            here = std::max(here,
+                            relative(result.expected_entropy(j), exact.expected, exact.expected));
             worst = std::max(worst, here);
             REQUIRE(here <= 1e-12);
             // A difference of the two: its error is relative to these.
             const long double information = exact.predictive - exact.expected;
-            const double error = relative(result.mutual_information(j), information, exact.predictive);
+            const double error =
+                relative(result.mutual_information(j), information, exact.predictive);
             REQUIRE(error <= 1e-12);
             REQUIRE(result.mutual_information(j) >= 0);
             worst_difference = std::max(worst_difference, error);
@@ -103,7 +108,8 @@ struct Remembering {
     }
 };
 
-TEST_CASE("predictive_uncertainty: from samples it is what the samples say", "[predictive_uncertainty]") {
+TEST_CASE("predictive_uncertainty: from samples it is what the samples say",
+          "[predictive_uncertainty]") {
     Philox random{42};
     const auto plain = plain::random_network(random, {6, 5, 1, plain::Activation::tanh, true});
     const auto library = plain::to_library<Branch>(plain);
@@ -127,9 +133,9 @@ TEST_CASE("predictive_uncertainty: from samples it is what the samples say", "[p
     for (Index j = 0; j < 4; ++j) CHECK(one.mutual_information(j) <= 1e-15);
 }
 
-// The mean of R = 20,000 plug-in estimates has a standard error of about 1.2e-4, a thirtieth of the bias; both
-// bounds are 5 of these, measured from the estimates: false alarms of 6e-7 each. Masks of different seeds are
-// independent.
+// The mean of R = 20,000 plug-in estimates has a standard error of about 1.2e-4, a thirtieth of the
+// bias; both bounds are 5 of these, measured from the estimates: false alarms of 6e-7 each. Masks
+// of different seeds are independent.
 TEST_CASE("predictive_uncertainty: a sampled predictive entropy is too low by the stated bias",
           "[predictive_uncertainty]") {
     Philox random{43};
@@ -138,15 +144,17 @@ TEST_CASE("predictive_uncertainty: a sampled predictive entropy is too low by th
     const auto library = plain::to_library<Branch>(plain);
     const Matrix<double> x = test::random_matrix<double>(random, 3, 1);
     const auto exact = ExactExpectation{}(Sequential{library, Softmax<double>{}}, x);
-    const double entropy = predictive_uncertainty(ExactExpectation{}, library, x).predictive_entropy(0);
+    const double entropy =
+        predictive_uncertainty(ExactExpectation{}, library, x).predictive_entropy(0);
     const Index n = 30;
-    const double bias =
-        (exact.variance.col(0).array() / exact.mean.col(0).array()).sum() / (2.0 * static_cast<double>(n));
+    const double bias = (exact.variance.col(0).array() / exact.mean.col(0).array()).sum() /
+                        (2.0 * static_cast<double>(n));
     const int replications = 20000;
     double sum = 0, squares = 0;
     for (int r = 0; r < replications; ++r) {
         const MonteCarloExpectation rule{{.samples = n, .seed = static_cast<std::uint64_t>(r)}};
-        const double below = entropy - predictive_uncertainty(rule, library, x).predictive_entropy(0);
+        const double below =
+            entropy - predictive_uncertainty(rule, library, x).predictive_entropy(0);
         sum += below;
         squares += below * below;
     }
@@ -171,7 +179,8 @@ TEST_CASE("predictive_uncertainty: no masks to disagree, columns alone, float, N
         CHECK(alone.mutual_information(0) == result.mutual_information(j));
         CHECK(alone.predictive_entropy(0) == result.predictive_entropy(j));
     }
-    CHECK(predictive_uncertainty(ExactExpectation{}, library, x.leftCols(0)).mutual_information.size() == 0);
+    CHECK(predictive_uncertainty(ExactExpectation{}, library, x.leftCols(0))
+              .mutual_information.size() == 0);
 
     Matrix<double> sick = x;
     sick(1, 3) = std::numeric_limits<double>::quiet_NaN();
@@ -181,7 +190,8 @@ TEST_CASE("predictive_uncertainty: no masks to disagree, columns alone, float, N
     CHECK(with_nan.mutual_information(2) == result.mutual_information(2));
 
     for (plain::Block& block : plain.blocks) block.p = 1;
-    const auto certain = predictive_uncertainty(ExactExpectation{}, plain::to_library<Branch>(plain), x);
+    const auto certain =
+        predictive_uncertainty(ExactExpectation{}, plain::to_library<Branch>(plain), x);
     CHECK((certain.mutual_information.array() <= 1e-15).all());
     CHECK((certain.expected_entropy.array() > 0).all());
 }

@@ -23,7 +23,8 @@ using plain::OneLinear;
 using plain::TwoLinears;
 using test::same_bits;
 
-/// Mean and variance by the listed masks, in long double; errors relative to the column's largest entry.
+/// Mean and variance by the listed masks, in long double; errors relative to the column's largest
+/// entry.
 template <class Network>
 void check_against_enumeration(const Network& network, const Eigen::MatrixXd& x) {
     const auto exact = ExactExpectation{}(network, x);

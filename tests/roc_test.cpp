@@ -57,7 +57,8 @@ TEST_CASE("area_under_roc: the definition, pair by pair, on random scores with a
             }
         CHECK(area_under_roc(scores, positives) == right / pairs);
         // Rows, expressions and the other scalar do as well.
-        CHECK(area_under_roc(scores.cast<double>().transpose(), positives.cast<int>()) == right / pairs);
+        CHECK(area_under_roc(scores.cast<double>().transpose(), positives.cast<int>()) ==
+              right / pairs);
     }
 }
 

@@ -24,7 +24,8 @@ using Layer = sd::StochasticDepth<sd::Residual<Branch>>;
 sd::Stack<Layer> network_of(Index depth, sd::Philox& random) {
     std::vector<Layer> layers;
     for (Index l = 0; l < depth; ++l)
-        layers.emplace_back(sd::Residual{Branch{sd::Linear<double>{3, 3, random}, {}}}, sd::SurvivalProbability{0.9});
+        layers.emplace_back(sd::Residual{Branch{sd::Linear<double>{3, 3, random}, {}}},
+                            sd::SurvivalProbability{0.9});
     return sd::Stack{layers};
 }
 
@@ -36,7 +37,8 @@ struct Hits {
 Hits compare(const sd::LayerValues<double>& sampled, const sd::LayerValues<double>& exact) {
     Hits hits;
     for (Index k = 0; k < exact.value.values().size(); ++k) {
-        const double error = std::abs(sampled.value.values().data()[k] - exact.value.values().data()[k]);
+        const double error =
+            std::abs(sampled.value.values().data()[k] - exact.value.values().data()[k]);
         const double unit = sampled.standard_error.values().data()[k];
         REQUIRE(unit > 0);
         hits.within_one += error <= unit;
@@ -48,23 +50,27 @@ Hits compare(const sd::LayerValues<double>& sampled, const sd::LayerValues<doubl
 
 }  // namespace
 
-TEST_CASE("Sampled layer values: the exact ones lie within their standard errors", "[sampled_layer_values]") {
+TEST_CASE("Sampled layer values: the exact ones lie within their standard errors",
+          "[sampled_layer_values]") {
     sd::Philox random{60};
     const auto network = network_of(6, random);
     const auto x = random_matrix<double>(random, 3, 5);
-    // 40 seeds, 90 correlated values each. A value lies within 3 standard errors with probability 0.997 and
-    // within one with 0.68, for normal means; the bounds are some 10 standard deviations of the count away
-    // even if all the values of a seed were one.
+    // 40 seeds, 90 correlated values each. A value lies within 3 standard errors with probability
+    // 0.997 and within one with 0.68, for normal means; the bounds are some 10 standard deviations
+    // of the count away even if all the values of a seed were one.
     Hits shapley, banzhaf;
-    const auto exact_shapley = sd::shapley_values(network, x), exact_banzhaf = sd::banzhaf_values(network, x);
+    const auto exact_shapley = sd::shapley_values(network, x),
+               exact_banzhaf = sd::banzhaf_values(network, x);
     const auto add = [](Hits& sum, const Hits& hits) {
         sum.within_one += hits.within_one;
         sum.within_three += hits.within_three;
         sum.all += hits.all;
     };
     for (std::uint64_t seed = 0; seed < 40; ++seed) {
-        add(shapley, compare(sd::sampled_shapley_values(network, x, {.pairs = 60, .seed = seed}), exact_shapley));
-        add(banzhaf, compare(sd::sampled_banzhaf_values(network, x, {.pairs = 60, .seed = seed}), exact_banzhaf));
+        add(shapley, compare(sd::sampled_shapley_values(network, x, {.pairs = 60, .seed = seed}),
+                             exact_shapley));
+        add(banzhaf, compare(sd::sampled_banzhaf_values(network, x, {.pairs = 60, .seed = seed}),
+                             exact_banzhaf));
     }
     for (const Hits& hits : {shapley, banzhaf}) {
         INFO(hits.within_one << " and " << hits.within_three << " of " << hits.all);
@@ -74,7 +80,8 @@ TEST_CASE("Sampled layer values: the exact ones lie within their standard errors
     }
 }
 
-TEST_CASE("sampled_shapley_values: the values of a sample sum to what all layers add", "[sampled_layer_values]") {
+TEST_CASE("sampled_shapley_values: the values of a sample sum to what all layers add",
+          "[sampled_layer_values]") {
     sd::Philox random{61};
     const auto network = network_of(30, random);
     const auto x = random_matrix<double>(random, 3, 2);
@@ -86,17 +93,18 @@ TEST_CASE("sampled_shapley_values: the values of a sample sum to what all layers
     CHECK(values.layer_evaluations == 3 * 2 * 30 * 31 / 2);
 }
 
-TEST_CASE("Sampled layer values: same bits for any number of threads and in any batch", "[sampled_layer_values]") {
+TEST_CASE("Sampled layer values: same bits for any number of threads and in any batch",
+          "[sampled_layer_values]") {
     sd::Philox random{62};
     const auto network = network_of(5, random);
     const auto x = random_matrix<double>(random, 3, 230);
     const auto shapley = sd::sampled_shapley_values(network, x, {.pairs = 4});
     const auto banzhaf = sd::sampled_banzhaf_values(network, x, {.pairs = 4});
     for (const unsigned threads : {2u, 3u, 8u}) {
-        CHECK(sd::sampled_shapley_values(network, x, {.pairs = 4, .threads = threads}).value.values() ==
-              shapley.value.values());
-        CHECK(sd::sampled_banzhaf_values(network, x, {.pairs = 4, .threads = threads}).standard_error.values() ==
-              banzhaf.standard_error.values());
+        CHECK(sd::sampled_shapley_values(network, x, {.pairs = 4, .threads = threads})
+                  .value.values() == shapley.value.values());
+        CHECK(sd::sampled_banzhaf_values(network, x, {.pairs = 4, .threads = threads})
+                  .standard_error.values() == banzhaf.standard_error.values());
     }
     for (const Index j : {0, 95, 96, 229}) {
         const auto alone = sd::sampled_shapley_values(network, x.col(j), {.pairs = 4});
@@ -108,8 +116,10 @@ TEST_CASE("Sampled layer values: one layer and none, an empty batch", "[sampled_
     sd::Philox random{63};
     const auto x = random_matrix<double>(random, 3, 2);
     const auto one = network_of(1, random);
-    for (const auto& values : {sd::sampled_shapley_values(one, x), sd::sampled_banzhaf_values(one, x)}) {
-        CHECK((values.value.of(0) - (one(x, sd::SurvivalMask::all(1)) - x)).cwiseAbs().maxCoeff() <= 1e-15);
+    for (const auto& values :
+         {sd::sampled_shapley_values(one, x), sd::sampled_banzhaf_values(one, x)}) {
+        CHECK((values.value.of(0) - (one(x, sd::SurvivalMask::all(1)) - x)).cwiseAbs().maxCoeff() <=
+              1e-15);
         CHECK(values.standard_error.of(0).maxCoeff() <= 1e-16);
     }
     CHECK(sd::sampled_shapley_values(network_of(0, random), x).value.layers() == 0);
@@ -120,10 +130,13 @@ TEST_CASE("Sampled layer values: bad input names what is wrong", "[sampled_layer
     sd::Philox random{64};
     const auto network = network_of(2, random);
     const auto x = random_matrix<double>(random, 3, 1), wide = random_matrix<double>(random, 4, 1);
-    CHECK(thrown<std::invalid_argument>([&] { (void)sd::sampled_shapley_values(network, x, {.pairs = 1}); }) ==
-          "sampled_shapley_values: pairs must be at least 2, got 1");
-    CHECK(thrown<std::invalid_argument>([&] { (void)sd::sampled_banzhaf_values(network, x, {.threads = 0}); }) ==
-          "sampled_banzhaf_values: threads must be at least 1, got 0");
-    CHECK(holds(thrown<std::invalid_argument>([&] { (void)sd::sampled_banzhaf_values(network, wide); }),
-                "Linear: input must have 3 rows, got 4"));
+    CHECK(thrown<std::invalid_argument>([&] {
+              (void)sd::sampled_shapley_values(network, x, {.pairs = 1});
+          }) == "sampled_shapley_values: pairs must be at least 2, got 1");
+    CHECK(thrown<std::invalid_argument>([&] {
+              (void)sd::sampled_banzhaf_values(network, x, {.threads = 0});
+          }) == "sampled_banzhaf_values: threads must be at least 1, got 0");
+    CHECK(holds(
+        thrown<std::invalid_argument>([&] { (void)sd::sampled_banzhaf_values(network, wide); }),
+        "Linear: input must have 3 rows, got 4"));
 }

@@ -169,8 +169,7 @@ TEST_CASE("schedules: agree with their formulas in long double", "[schedules]") 
 TEST_CASE("schedules: end exactly at p_L and never rise, one layer has p_L", "[schedules]") {
     for (const auto& [name, schedule] : falling)
         for (const Index depth : {1, 2, 3, 10, 49, 54, 1000})
-            for (const double last :
-                 {5e-324, 1e-9, 0.1, 0.3, 0.7, std::nextafter(1.0, 0.0), 1.0}) {
+            for (const double last : {5e-324, 1e-9, 0.1, 0.3, 0.7, std::nextafter(1.0, 0.0), 1.0}) {
                 INFO(name << ", L = " << depth << ", p_L = " << last);
                 const Eigen::VectorXd p = schedule(depth, last);
                 REQUIRE(p.size() == depth);
@@ -241,7 +240,8 @@ TEST_CASE("schedules: bad input is refused by name", "[schedules]") {
         CHECK(decay.find("linear_decay: ") == 0);
         CHECK(decay.find(bad.got) != std::string::npos);
         for (const auto& [name, schedule] : falling) {
-            const std::string message = refusal([&, run = schedule] { (void)run(bad.depth, bad.p); });
+            const std::string message =
+                refusal([&, run = schedule] { (void)run(bad.depth, bad.p); });
             INFO(message);
             CHECK(message.find(name + std::string(": ")) == 0);
             CHECK(message.find(bad.got) != std::string::npos);

@@ -72,8 +72,8 @@ TEST_CASE("Sgd: plain steps, momentum, Nesterov and weight decay, by hand", "[sg
 }
 
 TEST_CASE("Sgd: follows PyTorch's published formulas over many random steps", "[sgd]") {
-    // g = slope + lambda w;  buffer = mu buffer + g (at first: g);  g = nesterov ? g + mu buffer : buffer;
-    // w = w - eta g.
+    // g = slope + lambda w;  buffer = mu buffer + g (at first: g);  g = nesterov ? g + mu buffer :
+    // buffer; w = w - eta g.
     const SgdOptions all[] = {
         {.learning_rate = 0.05},
         {.learning_rate = 0.05, .weight_decay = 0.1},
@@ -179,8 +179,9 @@ TEST_CASE("Sgd: a skipped layer is left alone, neither momentum nor weight decay
 }
 
 TEST_CASE("Sgd: a layer's momentum waits while the layer is skipped", "[sgd]") {
-    // The last of three layers sees the same gradient whenever it is kept, since its own input is all that
-    // it depends on and the layers before it are skipped: with pauses or without, the same path.
+    // The last of three layers sees the same gradient whenever it is kept, since its own input is
+    // all that it depends on and the layers before it are skipped: with pauses or without, the same
+    // path.
     const SgdOptions options{.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 0.1};
     const Eigen::MatrixXd x = Eigen::MatrixXd::Constant(2, 4, 0.5);
     const auto run = [&](const std::vector<SurvivalMask>& masks) {

@@ -44,8 +44,8 @@ SurvivalMasks random_masks(Index depth, Index batch) {
     return masks;
 }
 
-/// NN(x, S) as it is defined, with nothing skipped, gathered or fused: every layer runs, its shortcut too, and
-/// the mask selects. Only `forward` of layers that hold no other layer is used.
+/// NN(x, S) as it is defined, with nothing skipped, gathered or fused: every layer runs, its
+/// shortcut too, and the mask selects. Only `forward` of layers that hold no other layer is used.
 template <class Scalar>
 class Naive {
 public:
@@ -86,7 +86,8 @@ private:
     Index next_ = 0;
 };
 
-/// Every way to run a network of any type: `check_masked_forward` is then compiled once for each Scalar.
+/// Every way to run a network of any type: `check_masked_forward` is then compiled once for each
+/// Scalar.
 template <class Scalar>
 struct AnyNetwork {
     Index outputs;
@@ -558,7 +559,8 @@ struct RecordedPass {
     typename Network::Gradient gradient;
 };
 
-/// d sum(weight * NN(x, S)) by all parameters and by x, against central differences of the masked pass.
+/// d sum(weight * NN(x, S)) by all parameters and by x, against central differences of the masked
+/// pass.
 template <class Network, class Mask, class View>
 void check_masked_gradient(const Network& network, Matrix<double> x, const Mask& mask,
                            const View& view) {
@@ -586,7 +588,8 @@ void check_masked_gradient(const Network& network, Matrix<double> x, const Mask&
     const auto differentiate = [&](const char*, auto& parameter, auto& slope) {
         slope = differences(parameter, weight, 5e-4, [&] { return copy(x, mask); });
     };
-    // Every parameter is differentiated, those that backward did not reach too: their differences are 0.
+    // Every parameter is differentiated, those that backward did not reach too: their differences
+    // are 0.
     mark_reached(numeric);
     detail::visit_parameters(copy, differentiate, numeric);
     mark_reached(gradient);
@@ -710,7 +713,8 @@ TEST_CASE("backward under masks: what no sample reached stays zero, and is not v
         CHECK(nonzero == pattern);
         return pattern;
     };
-    // Masks: inner, nested, nested's inner, two of the stack. Pattern: stem, inner, nested, its inner, stack.
+    // Masks: inner, nested, nested's inner, two of the stack. Pattern: stem, inner, nested, its
+    // inner, stack.
     const auto for_all = [](const SurvivalMask& mask, std::size_t samples) {
         return SurvivalMasks::from_masks(std::vector<SurvivalMask>(samples, mask));
     };

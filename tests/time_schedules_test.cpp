@@ -26,8 +26,9 @@ TEST_CASE("SurvivalWarmUp: falls from 1 to the target over its share, then stays
     for (const double progress : {0.5, 0.75, 1.0}) CHECK(warm_up(0.5, progress) == 0.5);
 }
 
-TEST_CASE("SurvivalWarmUp: without a share the target holds from the start, with all of it to the end",
-          "[time_schedules]") {
+TEST_CASE(
+    "SurvivalWarmUp: without a share the target holds from the start, with all of it to the end",
+    "[time_schedules]") {
     CHECK(SurvivalWarmUp{0.0}(0.3, 0.0) == 0.3);
     CHECK(SurvivalWarmUp{0.0}(0.3, 1.0) == 0.3);
     CHECK(SurvivalWarmUp{5e-324}(0.3, 0.0) == 1.0);
@@ -42,10 +43,10 @@ TEST_CASE("ProgressiveLayerDropping: agrees with its formula in long double", "[
         for (const double target : {1e-9, 0.3, 0.5, 0.9, 1.0}) {
             const ProgressiveLayerDropping schedule{gamma};
             for (const Index step : {0, 1, 2, 10, 1000, 1000000}) {
-                const long double exact =
-                    (1 - static_cast<long double>(target)) *
-                        std::exp(-static_cast<long double>(gamma) * static_cast<long double>(step)) +
-                    static_cast<long double>(target);
+                const long double exact = (1 - static_cast<long double>(target)) *
+                                              std::exp(-static_cast<long double>(gamma) *
+                                                       static_cast<long double>(step)) +
+                                          static_cast<long double>(target);
                 REQUIRE(std::abs(static_cast<double>(schedule(target, step) - exact)) <= 3e-16);
             }
         }
@@ -99,29 +100,34 @@ TEST_CASE("time schedules: a vector of targets is each of them by itself", "[tim
 
 TEST_CASE("time schedules: bad input is refused by name", "[time_schedules]") {
     for (const double share : {-0.1, 1.1, inf, nan})
-        CHECK(refusal([&] { (void)SurvivalWarmUp{share}; })
-                  .find("SurvivalWarmUp: share must lie in [0, 1], got ") == 0);
+        CHECK(refusal([&] {
+                  (void)SurvivalWarmUp{share};
+              }).find("SurvivalWarmUp: share must lie in [0, 1], got ") == 0);
     for (const double gamma : {0.0, -0.1, inf, nan})
-        CHECK(refusal([&] { (void)ProgressiveLayerDropping{gamma}; })
-                  .find("ProgressiveLayerDropping: gamma must be finite and above 0, got ") == 0);
+        CHECK(refusal([&] {
+                  (void)ProgressiveLayerDropping{gamma};
+              }).find("ProgressiveLayerDropping: gamma must be finite and above 0, got ") == 0);
     const SurvivalWarmUp warm_up{0.5};
     const ProgressiveLayerDropping dropping{0.5};
     for (const double progress : {-0.1, 1.1, nan})
-        CHECK(refusal([&] { (void)warm_up(0.5, progress); })
-                  .find("SurvivalWarmUp: progress must lie in [0, 1], got ") == 0);
+        CHECK(refusal([&] {
+                  (void)warm_up(0.5, progress);
+              }).find("SurvivalWarmUp: progress must lie in [0, 1], got ") == 0);
     CHECK(refusal([&] { (void)dropping(0.5, -1); }) ==
           "ProgressiveLayerDropping: step must be at least 0, got -1");
     for (const double target : {0.0, -0.5, 1.5, nan}) {
         const std::string expected = ": target survival probability must lie in (0, 1], got ";
         CHECK(refusal([&] { (void)warm_up(target, 1.0); }).find("SurvivalWarmUp" + expected) == 0);
-        CHECK(refusal([&] { (void)dropping(target, 3); })
-                  .find("ProgressiveLayerDropping" + expected) == 0);
+        CHECK(refusal([&] {
+                  (void)dropping(target, 3);
+              }).find("ProgressiveLayerDropping" + expected) == 0);
         const Eigen::VectorXd targets = (Eigen::VectorXd(2) << 0.5, target).finished();
         const std::string of_vector = ": survival probability p(1) must lie in (0, 1], got ";
         CHECK(refusal([&] { (void)warm_up(targets, 0.1); }).find("SurvivalWarmUp" + of_vector) ==
               0);
-        CHECK(refusal([&] { (void)dropping(targets, 3); })
-                  .find("ProgressiveLayerDropping" + of_vector) == 0);
+        CHECK(refusal([&] {
+                  (void)dropping(targets, 3);
+              }).find("ProgressiveLayerDropping" + of_vector) == 0);
     }
 }
 

@@ -30,7 +30,8 @@ Network some_network(std::uint32_t seed, double survival) {
     Philox random{seed};
     std::vector<Block> blocks;
     for (int l = 0; l < 3; ++l)
-        blocks.emplace_back(Residual{Linear<double>{2, 2, random, 0.5}}, SurvivalProbability{survival});
+        blocks.emplace_back(Residual{Linear<double>{2, 2, random, 0.5}},
+                            SurvivalProbability{survival});
     return Stack{blocks};
 }
 
@@ -54,7 +55,8 @@ struct OwnDescent {
     void step(Network& network, Network::Gradient& gradient) {
         ++steps;
         detail::visit_parameters(
-            network, [&](const char*, auto& parameter, const auto& slope) { parameter -= rate * slope; },
+            network,
+            [&](const char*, auto& parameter, const auto& slope) { parameter -= rate * slope; },
             gradient);
     }
 };
@@ -77,7 +79,8 @@ TEST_CASE("Trainer: an Sgd that it is given does what the options' would", "[tra
     const auto history = trainer.fit(given, data, MeanSquaredError<double>{}, Sgd{given, descent});
     CHECK(test::same_bits(parameters(own), parameters(given)));
     REQUIRE(history.size() == 3);
-    for (std::size_t epoch = 0; epoch < 3; ++epoch) CHECK(history[epoch].loss == own_history[epoch].loss);
+    for (std::size_t epoch = 0; epoch < 3; ++epoch)
+        CHECK(history[epoch].loss == own_history[epoch].loss);
 }
 
 TEST_CASE("Trainer: a user's own optimizer is stepped once a batch, at the schedule's rates",
@@ -121,11 +124,13 @@ TEST_CASE("Trainer: Adam learns under stochastic depth, to the targets", "[train
     // Below 1, every layer is trained, each in the steps that keep it.
     Network skipping = some_network(8, 0.5);
     const Network before = skipping;
-    const auto history = Trainer{{.batch_size = 8, .epochs = 100, .mask_scope = MaskScope::batch}}.fit(
-        skipping, data, MeanSquaredError<double>{}, AdamW{skipping, {.learning_rate = 0.01}});
+    const auto history =
+        Trainer{{.batch_size = 8, .epochs = 100, .mask_scope = MaskScope::batch}}.fit(
+            skipping, data, MeanSquaredError<double>{}, AdamW{skipping, {.learning_rate = 0.01}});
     CHECK(history.back().loss < history.front().loss);
     for (std::size_t l = 0; l < 3; ++l)
-        CHECK_FALSE(test::same_bits(parameters(skipping.layers()[l]), parameters(before.layers()[l])));
+        CHECK_FALSE(
+            test::same_bits(parameters(skipping.layers()[l]), parameters(before.layers()[l])));
 }
 
 }  // namespace

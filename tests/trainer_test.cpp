@@ -57,8 +57,8 @@ Eigen::MatrixXd weights_and_bias(const Linear<double>& layer) {
     return joined;
 }
 
-/// Mean squared error that writes down the targets of each batch: where they are the samples' numbers, the
-/// order of the samples.
+/// Mean squared error that writes down the targets of each batch: where they are the samples'
+/// numbers, the order of the samples.
 struct RecordingLoss {
     using Targets = Matrix<double>;
     std::vector<std::vector<Index>>* batches;
@@ -110,8 +110,8 @@ TEST_CASE("Trainer: linear regression ends at the least-squares solution", "[tra
 
 TEST_CASE("Trainer: a skippable linear layer learns the same as one that is always kept",
           "[trainer]") {
-    // The expected loss of x + s (W x + b) is p |x + W x + b - t|^2 + (1 - p) |x - t|^2: its minimum is the
-    // least-squares fit of t - x, for any p.
+    // The expected loss of x + s (W x + b) is p |x + W x + b - t|^2 + (1 - p) |x - t|^2: its
+    // minimum is the least-squares fit of t - x, for any p.
     Philox random{2};
     const auto x = random_matrix<double>(random, 3, 30);
     const Eigen::MatrixXd exact_targets = random_matrix<double>(random, 3, 3) * x;
@@ -253,8 +253,8 @@ TEST_CASE("Trainer: every order of the samples is as likely as any other", "[tra
     for (const auto& order : batches)
         for (Index place = 0; place < samples; ++place)
             ++count(place, order[static_cast<std::size_t>(place)]);
-    // Rows and columns sum to the epochs, which leaves 7 * 7 degrees of freedom; a chi-square of 49 exceeds
-    // 110 once in 1e6 choices of seeds.
+    // Rows and columns sum to the epochs, which leaves 7 * 7 degrees of freedom; a chi-square of 49
+    // exceeds 110 once in 1e6 choices of seeds.
     const double expected = static_cast<double>(epochs) / samples;
     CHECK((count.array() - expected).square().sum() / expected < 110 * 8.0 / 7.0);
 }
@@ -308,8 +308,8 @@ TEST_CASE("Trainer: no epochs leave the network as it was", "[trainer]") {
     CHECK(same_bits(parameters(network), before));
 }
 
-/// Training in plain numbers: x + w_l x + b_l for each kept layer, the mean of (y - t)^2, and Sgd's formulas
-/// for the layers that a sample kept.
+/// Training in plain numbers: x + w_l x + b_l for each kept layer, the mean of (y - t)^2, and Sgd's
+/// formulas for the layers that a sample kept.
 struct PlainTraining {
     std::vector<double> w, b, vw, vb;
     double momentum, decay;
@@ -469,7 +469,8 @@ TEST_CASE(
     "Trainer: the mean stochastic gradient over all masks is the gradient of the expected loss",
     "[trainer]") {
     Philox random{22};
-    // Smooth branches, one of them around a layer that may be skipped itself, and a shortcut of its own.
+    // Smooth branches, one of them around a layer that may be skipped itself, and a shortcut of its
+    // own.
     const auto block = [&](Index width, double p) {
         return StochasticDepth{
             Residual{Sequential{Linear<double>{width, width, random}, Tanh<double>{}}},
@@ -503,8 +504,8 @@ TEST_CASE(
         mean += row.probability * test::slopes(network, gradient);
     }
 
-    // Central differences with h = 1e-5: about h^2 = 1e-10 from the third derivative, and 1e-16 / h = 1e-11
-    // from rounding.
+    // Central differences with h = 1e-5: about h^2 = 1e-10 from the third derivative, and 1e-16 / h
+    // = 1e-11 from rounding.
     const auto expected_loss = [&] {
         double sum = 0;
         for (const auto& row : enumerate_masks(network, x))

@@ -19,8 +19,8 @@ namespace fashion_mnist {
 /// Every layer runs, as if none had been skipped in training.
 struct FullDepth {
     template <sd::MaskedNetwork Network>
-    [[nodiscard]] sd::ExpectationResult<float> operator()(const Network& network,
-                                                    const sd::ConstMatrixRef<float>& x) const {
+    [[nodiscard]] sd::ExpectationResult<float> operator()(
+        const Network& network, const sd::ConstMatrixRef<float>& x) const {
         sd::ExpectationResult<float> result;
         result.mean = network(x, sd::SurvivalMask::all(network.depth()));
         result.layer_evaluations = static_cast<double>(network.depth());
@@ -33,10 +33,7 @@ class Evaluation {
 public:
     Evaluation(const Network& network, const sd::Dataset<float>& test, const Options& options,
                Progress& progress)
-        : network_(network),
-          test_(test),
-          options_(options),
-          progress_(progress) {}
+        : network_(network), test_(test), options_(options), progress_(progress) {}
 
     [[nodiscard]] std::vector<Row> run() {
         const Eigen::VectorXd p = network_.survival_probabilities();
@@ -93,8 +90,8 @@ private:
             progress_.now(name + ": " + std::to_string(first) + " of " +
                           std::to_string(test_.size()) + " images");
             const sd::Index images = std::min(images_at_once, test_.size() - first);
-            const auto answer =
-                sd::predictive_uncertainty(rule, network_, test_.inputs().middleCols(first, images));
+            const auto answer = sd::predictive_uncertainty(
+                rule, network_, test_.inputs().middleCols(first, images));
             probabilities.middleCols(first, images) = answer.probabilities;
             disagreement.segment(first, images) = answer.mutual_information;
             row.layer_evaluations = answer.layer_evaluations;

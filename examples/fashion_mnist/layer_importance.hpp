@@ -12,8 +12,8 @@
 
 namespace fashion_mnist {
 
-/// What each skippable layer does for the probability of the right class, mean over the first test images,
-/// and for the error when it is removed alone. \throws as the expectations do.
+/// What each skippable layer does for the probability of the right class, mean over the first test
+/// images, and for the error when it is removed alone. \throws as the expectations do.
 [[nodiscard]] inline LayerImportance layer_importance(const Network& network,
                                                       const sd::Dataset<float>& test,
                                                       const Options& options, Progress& progress) {
@@ -25,11 +25,13 @@ namespace fashion_mnist {
 
     // The mean over the images of the label's probability, as a scalar of the outputs.
     sd::Matrix<float> slopes = sd::Matrix<float>::Zero(classes, images);
-    for (sd::Index j = 0; j < images; ++j) slopes(test.labels()(j), j) = 1.0f / static_cast<float>(images);
+    for (sd::Index j = 0; j < images; ++j)
+        slopes(test.labels()(j), j) = 1.0f / static_cast<float>(images);
 
     LayerImportance importance{.images = images, .layers = {}};
     const Eigen::VectorXd p = network.survival_probabilities();
-    const auto by_p = sd::ExactSensitivity{{.threads = options.threads}}(classifier, x).by_layer.contract(slopes);
+    const auto by_p =
+        sd::ExactSensitivity{{.threads = options.threads}}(classifier, x).by_layer.contract(slopes);
     const auto shapley =
         sd::shapley_values(classifier, x, {.threads = options.threads}).value.contract(slopes);
     const auto error = [&](const sd::Matrix<float>& logits) {

@@ -7,8 +7,9 @@
 //
 // Usually nobody computes that: full depth ignores the question, weight scaling replaces each
 // branch by its mean, Monte Carlo samples. This program trains such a network on Fashion-MNIST,
-// computes the exact answer for every test image, and shows how far from it the other rules are, how
-// well the masks' disagreement tells wrong predictions from right ones, and what each layer is worth.
+// computes the exact answer for every test image, and shows how far from it the other rules are,
+// how well the masks' disagreement tells wrong predictions from right ones, and what each layer is
+// worth.
 #include <algorithm>
 #include <chrono>
 #include <cmath>

@@ -65,7 +65,8 @@ nlohmann::ordered_json json_of(const LayerImportance& importance) {
                           {"sensitivity", layer.sensitivity},
                           {"shapley_value", layer.shapley},
                           {"error_without", layer.error_without}});
-    return {{"images", importance.images}, {"full_error", importance.full_error}, {"layers", layers}};
+    return {
+        {"images", importance.images}, {"full_error", importance.full_error}, {"layers", layers}};
 }
 
 nlohmann::ordered_json json_of(const Options& options) {
@@ -99,22 +100,23 @@ nlohmann::ordered_json json_of(const Report& report) {
               {"epoch_losses", losses},
               {"epoch_seconds", seconds}}},
             {"rules", rules},
-            {"layer_importance", report.importance ? json_of(*report.importance)
-                                                   : nlohmann::ordered_json(nullptr)},
+            {"layer_importance",
+             report.importance ? json_of(*report.importance) : nlohmann::ordered_json(nullptr)},
             {"seconds", report.seconds}};
 }
 
 void print(std::ostream& out, const LayerImportance& importance) {
-    out << "\nWhat the layers do for the probability of the right class, mean over " << importance.images
-        << " test images:\n"
+    out << "\nWhat the layers do for the probability of the right class, mean over "
+        << importance.images << " test images:\n"
         << "derivative of the exact expectation by p_l, and Shapley value; and the error of full depth\n"
         << "without this layer (with all: " << fixed(100 * importance.full_error, 1) << " %).\n\n"
         << "layer    p_l   derivative    Shapley    error without\n";
     for (std::size_t l = 0; l < importance.layers.size(); ++l) {
         const auto& layer = importance.layers[l];
         out << std::setw(5) << l + 1 << std::setw(7) << fixed(layer.survival_probability, 3)
-            << std::setw(13) << fixed(layer.sensitivity, 4) << std::setw(11) << fixed(layer.shapley, 4)
-            << std::setw(15) << fixed(100 * layer.error_without, 1) << " %\n";
+            << std::setw(13) << fixed(layer.sensitivity, 4) << std::setw(11)
+            << fixed(layer.shapley, 4) << std::setw(15) << fixed(100 * layer.error_without, 1)
+            << " %\n";
     }
 }
 

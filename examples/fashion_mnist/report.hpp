@@ -45,7 +45,7 @@ struct Report {
     std::vector<stochastic_depth::EpochRecord> epochs = {};
     std::vector<Row> rows = {};
     std::optional<LayerImportance> importance = std::nullopt;  // none for networks too deep
-    double seconds = 0;  // in all, reading the data included
+    double seconds = 0;                                        // in all, reading the data included
 
     [[nodiscard]] double training_seconds() const;
     /// Share of the layer evaluations of full depth that training took.

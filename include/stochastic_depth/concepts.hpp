@@ -10,9 +10,9 @@ namespace stochastic_depth {
 
 /// A map of columns: y = layer(x).
 ///
-/// Beyond the syntax: `forward` is pure and may run in many threads at once; column j of y depends on
-/// column j of x alone; `forward` accepts 0 columns; `output_size` throws std::invalid_argument for an
-/// input size that the layer cannot take.
+/// Beyond the syntax: `forward` is pure and may run in many threads at once; column j of y depends
+/// on column j of x alone; `forward` accepts 0 columns; `output_size` throws std::invalid_argument
+/// for an input size that the layer cannot take.
 ///
 /// Models: every layer of the library; a user's type that has the three members. The smallest one:
 ///
@@ -32,8 +32,8 @@ concept ForwardLayer = std::copy_constructible<Layer> &&
 /// A layer that maps each entry by itself: y(i, j) = value(x(i, j)).
 ///
 /// Such a layer is fused into the matrix product that precedes it. It may also offer
-/// `template <class Packet> Packet packet(const Packet& z) const`, the same function on an Eigen packet;
-/// without it, `value` is applied lane by lane.
+/// `template <class Packet> Packet packet(const Packet& z) const`, the same function on an Eigen
+/// packet; without it, `value` is applied lane by lane.
 ///
 /// Models: ReLU, Tanh, GELU, ElementwiseFunction.
 template <class Layer>
@@ -44,7 +44,8 @@ concept ElementwiseLayer =
 
 namespace detail {
 
-/// Whether the parts of a layer made of layers are differentiable; a layer without parts has none in the way.
+/// Whether the parts of a layer made of layers are differentiable; a layer without parts has none
+/// in the way.
 template <class Layer>
 inline constexpr bool parts_are_differentiable = [] {
     if constexpr (requires { Layer::parts_are_differentiable; })
@@ -57,10 +58,11 @@ inline constexpr bool parts_are_differentiable = [] {
 
 /// A layer that gradients pass through.
 ///
-/// Beyond the syntax: `forward(x, y, cache)` computes what `forward(x, y)` computes and leaves in the
-/// cache what `backward` needs; `backward(x, dy, cache, gradient, dx)` gets the same x, adds the
-/// parameters' gradient into `gradient`, and overwrites dx [inputs x batch]. It reads the cache only:
-/// calling it twice gives the same dx. `zero_gradient` is a gradient of the right shape, all zero.
+/// Beyond the syntax: `forward(x, y, cache)` computes what `forward(x, y)` computes and leaves in
+/// the cache what `backward` needs; `backward(x, dy, cache, gradient, dx)` gets the same x, adds
+/// the parameters' gradient into `gradient`, and overwrites dx [inputs x batch]. It reads the cache
+/// only: calling it twice gives the same dx. `zero_gradient` is a gradient of the right shape, all
+/// zero.
 ///
 /// Models: every layer of the library.
 template <class Layer>

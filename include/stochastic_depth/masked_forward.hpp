@@ -9,8 +9,8 @@ namespace stochastic_depth {
 namespace detail {
 
 template <class Network, class Mask>
-void run_masked(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x, const Mask& mask,
-                MatrixRef<typename Network::Scalar> y) {
+void run_masked(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                const Mask& mask, MatrixRef<typename Network::Scalar> y) {
     Activations<typename Network::Scalar> activations(x, widest(network, x.rows()));
     propagate(network, activations, mask);
     copy_columns(activations.current(), y);
@@ -20,8 +20,8 @@ void run_masked(const Network& network, const ConstMatrixRef<typename Network::S
 
 /// y = NN(x, S) with one mask for the whole batch.
 ///
-/// A skipped layer runs no instruction and hands its input on. A call like one before it on the same
-/// thread allocates nothing.
+/// A skipped layer runs no instruction and hands its input on. A call like one before it on the
+/// same thread allocates nothing.
 ///
 /// \param x     [features x batch].
 /// \param mask  S, network.depth() layers.
@@ -36,8 +36,8 @@ void masked_forward(const Network& network, const ConstMatrixRef<typename Networ
     detail::run_masked(network, x, detail::MaskView{mask}, y);
 }
 
-/// y(:, j) = NN(x(:, j), S_j), one mask for each sample: each layer gathers the columns that keep it, runs
-/// on them alone, and scatters the result.
+/// y(:, j) = NN(x(:, j), S_j), one mask for each sample: each layer gathers the columns that keep
+/// it, runs on them alone, and scatters the result.
 ///
 /// \param x      [features x batch].
 /// \param masks  network.depth() layers, batch samples.

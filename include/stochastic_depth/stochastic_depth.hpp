@@ -39,7 +39,8 @@ template <class From>
 
 /// Lists the columns that keep the mask's first layer, and those that skip it.
 template <class Mask>
-void split_columns(const Mask& mask, Index batch, std::vector<Index>& kept, std::vector<Index>& skipped) {
+void split_columns(const Mask& mask, Index batch, std::vector<Index>& kept,
+                   std::vector<Index>& skipped) {
     kept.clear();
     skipped.clear();
     for (Index j = 0; j < batch; ++j) (mask.keeps(j) ? kept : skipped).push_back(j);
@@ -47,8 +48,8 @@ void split_columns(const Mask& mask, Index batch, std::vector<Index>& kept, std:
 
 }  // namespace detail
 
-/// A skippable layer: kept with probability p, it is the layer; skipped, it is the layer's shortcut, which
-/// is the identity for a layer that has none.
+/// A skippable layer: kept with probability p, it is the layer; skipped, it is the layer's
+/// shortcut, which is the identity for a layer that has none.
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Eq. (2).
 template <ForwardLayer Layer>
@@ -83,7 +84,8 @@ public:
     /// \param mask  One SurvivalMask for the batch, or SurvivalMasks, one mask for each sample.
     /// \throws std::invalid_argument  if sizes don't match.
     template <class Mask>
-    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x, const Mask& mask) const {
+    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x,
+                                            const Mask& mask) const {
         return masked_forward(*this, x, mask);
     }
 
@@ -117,7 +119,9 @@ public:
             run_survivors(activations, mask);
     }
 
-    [[nodiscard]] Index widest(Index input_size) const { return detail::widest(layer_, input_size); }
+    [[nodiscard]] Index widest(Index input_size) const {
+        return detail::widest(layer_, input_size);
+    }
 
     void write_survival_probabilities(double*& first) const {
         *first++ = survival_probability_.value();
@@ -139,8 +143,8 @@ public:
         detail::Record<Shortcut> shortcut;
     };
 
-    /// Gradient of the layer; the flags tell whether a sample has gone through the layer, or through the
-    /// shortcut of a skipped one, since set_zero.
+    /// Gradient of the layer; the flags tell whether a sample has gone through the layer, or
+    /// through the shortcut of a skipped one, since set_zero.
     struct Gradient {
         typename Layer::Gradient layer;
         bool reached = false;
@@ -160,8 +164,8 @@ public:
     /// \param x   [features x batch], the input of forward.
     /// \param dy  [outputs x batch], gradient by the output.
     /// \param dx  [features x batch], gradient by the input, overwritten.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache& cache,
-                  Gradient& gradient, MatrixRef<Scalar> dx) const {
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
+                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
         detail::backward_recorded("StochasticDepth", *this, x, dy, cache, gradient, dx);
     }
 
@@ -190,19 +194,22 @@ public:
     void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
         using Parts = detail::ShortcutOf<Layer>;
         gradient.reached = gradient.reached || !cache.kept.empty();
-        gradient.shortcut_reached = gradient.shortcut_reached || (!identity_shortcut && !cache.skipped.empty());
+        gradient.shortcut_reached =
+            gradient.shortcut_reached || (!identity_shortcut && !cache.skipped.empty());
         if (cache.skipped.empty())
             return detail::backpropagate(layer_, d, cache.layer, gradient.layer);
         if (cache.kept.empty()) {
             if constexpr (!identity_shortcut)
-                detail::backpropagate(shortcut(), d, cache.shortcut, Parts::gradient(gradient.layer));
+                detail::backpropagate(shortcut(), d, cache.shortcut,
+                                      Parts::gradient(gradient.layer));
             return;
         }
         Matrix<Scalar> active = detail::gathered(d, cache.kept);
         detail::backpropagate(layer_, active, cache.layer, gradient.layer);
         if constexpr (!identity_shortcut) {
             Matrix<Scalar> passive = detail::gathered(d, cache.skipped);
-            detail::backpropagate(shortcut(), passive, cache.shortcut, Parts::gradient(gradient.layer));
+            detail::backpropagate(shortcut(), passive, cache.shortcut,
+                                  Parts::gradient(gradient.layer));
             d.resize(passive.rows(), cache.batch);
             detail::scatter(passive, cache.skipped.data(), d);
         }
@@ -227,7 +234,8 @@ private:
     static constexpr bool identity_shortcut = std::is_same_v<Shortcut, Identity<Scalar>>;
 
     /// The same for every column.
-    void run_all(detail::Activations<Scalar>& activations, const detail::MaskView& mask, bool keeps) const {
+    void run_all(detail::Activations<Scalar>& activations, const detail::MaskView& mask,
+                 bool keeps) const {
         if (keeps)
             detail::propagate(layer_, activations, mask.from(1));
         else if constexpr (!identity_shortcut)
@@ -235,7 +243,8 @@ private:
     }
 
     /// Gathers the columns that keep the layer, runs on them alone, and scatters the result.
-    void run_survivors(detail::Activations<Scalar>& activations, const detail::MaskView& mask) const {
+    void run_survivors(detail::Activations<Scalar>& activations,
+                       const detail::MaskView& mask) const {
         const Index batch = activations.current().cols();
         const detail::ScratchArray<Index> survivors(batch);
         const Index kept = mask.list_survivors(batch, survivors.data());
@@ -252,7 +261,8 @@ private:
     }
 
     /// Runs the shortcut on the columns that are not in the list, and leaves room for the others.
-    void run_shortcut(detail::Activations<Scalar>& activations, const Index* survivors, Index kept) const {
+    void run_shortcut(detail::Activations<Scalar>& activations, const Index* survivors,
+                      Index kept) const {
         const auto run = [&](const auto& from, auto to) {
             const Index rest = from.cols() - kept;
             const detail::ScratchArray<Index> skipped(rest);

@@ -4,7 +4,8 @@
 #include <Eigen/Core>
 
 #if defined(__FAST_MATH__)
-#error "stochastic_depth needs IEEE arithmetic (NaN tests, fixed order of sums): build without -ffast-math"
+#error \
+    "stochastic_depth needs IEEE arithmetic (NaN tests, fixed order of sums): build without -ffast-math"
 #endif
 
 /// Networks whose layers are skipped at random, and the exact mathematics of the ensemble that this

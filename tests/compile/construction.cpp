@@ -63,7 +63,8 @@ static_assert(!std::is_convertible_v<L, Residual<L>>);
 static_assert(!std::is_convertible_v<L, Sequential<L>>);
 static_assert(!std::is_convertible_v<std::vector<L>, Stack<L>>);
 
-// Linear: weights and bias, widths and a generator, or a generator alone where the widths are known.
+// Linear: weights and bias, widths and a generator, or a generator alone where the widths are
+// known.
 using Weights = Eigen::MatrixXd;
 static_assert(std::is_constructible_v<L, Weights, Eigen::VectorXd>);
 static_assert(std::is_constructible_v<L, Index, Index, Philox&>);

@@ -12,13 +12,13 @@ namespace stochastic_depth {
 namespace {
 
 template <class First, class Second>
-constexpr bool compose = requires(const First &first, const Second &second) {
-  Sequential{first, second};
-  Residual{first, second};
+constexpr bool compose = requires(const First& first, const Second& second) {
+    Sequential{first, second};
+    Residual{first, second};
 };
 static_assert(compose<Linear<double>, ReLU<double>>);
 static_assert(!compose<Linear<double>, ReLU<float>>);
 static_assert(!compose<Linear<float>, Linear<double>>);
 
-} // namespace
-} // namespace stochastic_depth
+}  // namespace
+}  // namespace stochastic_depth

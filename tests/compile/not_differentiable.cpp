@@ -18,22 +18,20 @@ namespace {
 
 template <class Layer>
 constexpr bool nowhere_differentiable =
-    !DifferentiableLayer<Layer> &&
-    !DifferentiableLayer<Sequential<Linear<double>, Layer>> &&
-    !DifferentiableLayer<Stack<Layer>> &&
-    !DifferentiableLayer<Residual<Layer>> &&
+    !DifferentiableLayer<Layer> && !DifferentiableLayer<Sequential<Linear<double>, Layer>> &&
+    !DifferentiableLayer<Stack<Layer>> && !DifferentiableLayer<Residual<Layer>> &&
     !DifferentiableLayer<Residual<Linear<double>, Layer>> &&
     !DifferentiableLayer<StochasticDepth<Layer>> &&
     !DifferentiableLayer<StochasticDepth<Residual<Layer>>> &&
     !DifferentiableLayer<Sequential<Stack<Sequential<Layer>>>>;
 
 /// Without backward, cache or gradient.
-const auto halve = function<double>([](const auto &x) { return 0.5 * x; });
+const auto halve = function<double>([](const auto& x) { return 0.5 * x; });
 static_assert(nowhere_differentiable<std::remove_const_t<decltype(halve)>>);
 
 /// With cache and gradient, but no derivative.
 const auto square = elementwise<double>([](double z) { return z * z; });
 static_assert(nowhere_differentiable<std::remove_const_t<decltype(square)>>);
 
-} // namespace
-} // namespace stochastic_depth
+}  // namespace
+}  // namespace stochastic_depth

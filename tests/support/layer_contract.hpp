@@ -20,9 +20,9 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 
-/// What every layer promises, checked on any layer: the contract that concepts.hpp states beyond the syntax.
-/// The checks see a layer through `AnyLayer`, so that they are compiled once for each Scalar and not for each
-/// of many types.
+/// What every layer promises, checked on any layer: the contract that concepts.hpp states beyond
+/// the syntax. The checks see a layer through `AnyLayer`, so that they are compiled once for each
+/// Scalar and not for each of many types.
 namespace stochastic_depth::test {
 
 /// layer(x), by `forward` into a matrix of its own.
@@ -35,8 +35,8 @@ template <class Layer>
     return y;
 }
 
-/// The largest |actual - expected| in units of the entry's own size; entries below a thousandth of the
-/// largest count as that large.
+/// The largest |actual - expected| in units of the entry's own size; entries below a thousandth of
+/// the largest count as that large.
 [[nodiscard]] inline double relative_error(const Matrix<double>& actual,
                                            const Matrix<double>& expected) {
     const double floor = 1e-3 * (expected.size() == 0 ? 0 : expected.cwiseAbs().maxCoeff());
@@ -50,8 +50,8 @@ template <class Layer>
     return largest;
 }
 
-/// d/dz sum(weight * function()) for each entry z of a parameter or an input, by central differences of
-/// fourth order: error of h^4 / 30 fifth derivatives.
+/// d/dz sum(weight * function()) for each entry z of a parameter or an input, by central
+/// differences of fourth order: error of h^4 / 30 fifth derivatives.
 [[nodiscard]] inline Matrix<double> differences(Eigen::Ref<Matrix<double>> parameter,
                                                 const Matrix<double>& weight, double h,
                                                 const std::function<Matrix<double>()>& function) {
@@ -64,7 +64,8 @@ template <class Layer>
                 z = here + step;
                 return function();
             };
-            // Entry by entry before the sum, so that outputs which z does not touch leave no rounding error.
+            // Entry by entry before the sum, so that outputs which z does not touch leave no
+            // rounding error.
             Matrix<double> near = at(h), far = at(2 * h);
             near -= at(-h);
             far -= at(-2 * h);
@@ -74,7 +75,8 @@ template <class Layer>
     return result;
 }
 
-/// Calls visit(name, parameter, slope) with Eigen::Ref's of matrices for all that the gradient has reached.
+/// Calls visit(name, parameter, slope) with Eigen::Ref's of matrices for all that the gradient has
+/// reached.
 template <class Layer, class Visit>
 void visit_with_gradient(Layer& layer, typename Layer::Gradient& gradient, const Visit& visit) {
     using Ref = MatrixRef<typename Layer::Scalar>;
@@ -112,7 +114,8 @@ struct AnyPass {
     /// The gradient, flattened.
     std::function<Vector<Scalar>()> gradient;
     std::function<void()> set_zero;
-    /// Calls visit(layer, name, parameter, slope) with a copy of the layer that holds the parameter.
+    /// Calls visit(layer, name, parameter, slope) with a copy of the layer that holds the
+    /// parameter.
     using Visit = std::function<void(
         const std::function<Matrix<Scalar>(const ConstMatrixRef<Scalar>&)>& layer, const char* name,
         MatrixRef<Scalar> parameter, MatrixRef<Scalar> slope)>;
@@ -241,7 +244,8 @@ void check_forward(const std::string& name, const AnyLayer<Scalar>& layer, Index
     around_y.block(1, 1, outputs, batch).setConstant(Scalar(77));
     CHECK((around_y.array() == Scalar(77)).all());
 
-    // Maps of memory of the right size and not aligned, expressions, a transpose, another storage order.
+    // Maps of memory of the right size and not aligned, expressions, a transpose, another storage
+    // order.
     std::vector<Scalar> memory_x(static_cast<std::size_t>(x.size() + 1)),
         memory_y(static_cast<std::size_t>(y.size() + 1));
     Eigen::Map<Matrix<Scalar>> map_x(memory_x.data() + 1, inputs, batch);
@@ -274,7 +278,8 @@ void check_forward(const std::string& name, const AnyLayer<Scalar>& layer, Index
     CHECK(refused(outputs, 0) == columns_message(0));
 }
 
-/// A layer with one input size refuses any other one, in every call, and says which layer refuses it.
+/// A layer with one input size refuses any other one, in every call, and says which layer refuses
+/// it.
 template <class Scalar>
 void check_refusal_of_other_inputs(const AnyLayer<Scalar>& layer, Index inputs,
                                    const std::string& who) {
@@ -310,7 +315,8 @@ void check_backward(const std::string& name, const AnyLayer<Scalar>& layer, Inde
     pass.forward(x, y);
     CHECK(same_bits(y, layer.run(x)));
 
-    // backward reads the cache only: twice the same answer; and adds to the gradient: twice the sum.
+    // backward reads the cache only: twice the same answer; and adds to the gradient: twice the
+    // sum.
     Matrix<Scalar> dx = Matrix<Scalar>::Constant(inputs, batch, nan), dx_again = dx;
     pass.backward(x, dy, dx);
     CHECK(dx.allFinite());

@@ -17,8 +17,9 @@
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
-/// Random residual networks as plain numbers, what they compute in plain loops of long double, and the
-/// same networks as the library's types. Nothing of the library takes part in the plain answers.
+/// Random residual networks as plain numbers, what they compute in plain loops of long double, and
+/// the same networks as the library's types. Nothing of the library takes part in the plain
+/// answers.
 namespace plain {
 
 using stochastic_depth::Index;
@@ -85,7 +86,8 @@ struct Network {
         return product;
     }
 
-    /// Mean and variance over all masks, each evaluated from the start; `output(y)` is what is averaged.
+    /// Mean and variance over all masks, each evaluated from the start; `output(y)` is what is
+    /// averaged.
     template <class Output>
     Moments moments(const std::vector<long double>& x, const Output& output) const {
         std::vector<std::vector<long double>> y;

@@ -5,7 +5,8 @@
 
 #include <string>
 
-// The same work in either unit, so that both emit the same templates and the linker has to merge them.
+// The same work in either unit, so that both emit the same templates and the linker has to merge
+// them.
 inline double expectation_of_worked_example() {
     namespace sd = stochastic_depth;
     const auto layer = [](double slope, double p) {

@@ -15,10 +15,12 @@
 namespace stochastic_depth {
 
 struct LesionStudyOptions {
-    /// The layers from the one to keep longest to the one to give up first, each once; empty: by the score
-    /// that the network has without them, the worst first (of equal ones the earlier layer).
+    /// The layers from the one to keep longest to the one to give up first, each once; empty: by
+    /// the score that the network has without them, the worst first (of equal ones the earlier
+    /// layer).
     std::vector<Index> ranking = {};
-    /// Threads to share the forward passes, at least 1. The result has the same bits for any number.
+    /// Threads to share the forward passes, at least 1. The result has the same bits for any
+    /// number.
     unsigned threads = 1;
 };
 
@@ -34,24 +36,25 @@ struct LesionStudy {
     Eigen::VectorXd curve;
 };
 
-/// What a network is worth without some of its layers: each skippable layer removed alone, and the k best
-/// layers kept for k = 0, ..., L.
+/// What a network is worth without some of its layers: each skippable layer removed alone, and the
+/// k best layers kept for k = 0, ..., L.
 ///
-/// A removed layer is one that the mask skips, whatever its survival probability; it takes the layers inside it
-/// along. Layers that look worthless alone may stand in for each other: a ranking by Shapley values sees
-/// that, the one by removal does not.
+/// A removed layer is one that the mask skips, whatever its survival probability; it takes the
+/// layers inside it along. Layers that look worthless alone may stand in for each other: a ranking
+/// by Shapley values sees that, the one by removal does not.
 ///
 /// \param network  L skippable layers.
 /// \param x        Inputs, [features x batch].
-/// \param score    score(outputs) with outputs [outputs x batch], a number, the higher the better: accuracy
-///                 on a labelled set, say, or minus a loss. Called on the caller's thread alone.
-/// \throws std::invalid_argument  if threads is 0, ranking no order of the L layers, a score NaN, or the network
-///                                cannot take x.
+/// \param score    score(outputs) with outputs [outputs x batch], a number, the higher the better:
+///                 accuracy on a labelled set, say, or minus a loss. Called on the caller's thread
+///                 alone.
+/// \throws std::invalid_argument  if threads is 0, ranking no order of the L layers, a score NaN,
+///                                or the network cannot take x.
 /// \complexity     2 L masked forward passes and scores; one for L = 0.
-/// \source         Veit, Wilber & Belongie 2016, Residual Networks Behave Like Ensembles of Relatively
-///                 Shallow Networks: the lesion study.
+/// \source         Veit, Wilber & Belongie 2016, Residual Networks Behave Like Ensembles of
+///                 Relatively Shallow Networks: the lesion study.
 template <MaskedNetwork Network, class Score>
-    requires std::is_invocable_r_v<double, const Score&, const Matrix<typename Network::Scalar>&>
+    requires(std::is_invocable_r_v<double, const Score&, const Matrix<typename Network::Scalar>&>)
 [[nodiscard]] LesionStudy lesion_study(const Network& network,
                                        const ConstMatrixRef<typename Network::Scalar>& x,
                                        const Score& score, const LesionStudyOptions& options = {}) {
@@ -59,14 +62,16 @@ template <MaskedNetwork Network, class Score>
     if (options.threads < 1) detail::refuse("lesion_study: threads must be at least 1, got 0");
     if (!options.ranking.empty()) {
         if (static_cast<Index>(options.ranking.size()) != depth)
-            detail::refuse("lesion_study: ranking must have one entry for each of ", depth, " layers, got ",
-                           options.ranking.size());
+            detail::refuse("lesion_study: ranking must have one entry for each of ", depth,
+                           " layers, got ", options.ranking.size());
         std::vector<bool> ranked(options.ranking.size(), false);
         for (const Index layer : options.ranking) {
             if (!(layer >= 0 && layer < depth))
-                detail::refuse("lesion_study: ranking must hold layers in [0, ", depth, "), got ", layer);
+                detail::refuse("lesion_study: ranking must hold layers in [0, ", depth, "), got ",
+                               layer);
             if (ranked[static_cast<std::size_t>(layer)])
-                detail::refuse("lesion_study: ranking must hold each layer once, got ", layer, " twice");
+                detail::refuse("lesion_study: ranking must hold each layer once, got ", layer,
+                               " twice");
             ranked[static_cast<std::size_t>(layer)] = true;
         }
     }
@@ -74,11 +79,13 @@ template <MaskedNetwork Network, class Score>
     Matrix<typename Network::Scalar> outputs(network.output_size(x.rows()), x.cols());
     constexpr Index block_columns = 96;
     const auto score_under = [&](const SurvivalMask& mask) {
-        detail::parallel_for((x.cols() + block_columns - 1) / block_columns, options.threads, [&](Index b) {
-            const Index first = b * block_columns;
-            const Index columns = std::min(block_columns, x.cols() - first);
-            masked_forward(network, x.middleCols(first, columns), mask, outputs.middleCols(first, columns));
-        });
+        detail::parallel_for((x.cols() + block_columns - 1) / block_columns, options.threads,
+                             [&](Index b) {
+                                 const Index first = b * block_columns;
+                                 const Index columns = std::min(block_columns, x.cols() - first);
+                                 masked_forward(network, x.middleCols(first, columns), mask,
+                                                outputs.middleCols(first, columns));
+                             });
         const double value = score(std::as_const(outputs));
         if (!(value == value)) detail::refuse("lesion_study: score must be a number, got ", value);
         return value;

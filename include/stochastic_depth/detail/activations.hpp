@@ -8,8 +8,8 @@
 
 namespace stochastic_depth::detail {
 
-/// The activations of a batch on their way through a network: the caller's input at first, then one of
-/// two buffers in turn. A layer that is skipped leaves them where they are.
+/// The activations of a batch on their way through a network: the caller's input at first, then one
+/// of two buffers in turn. A layer that is skipped leaves them where they are.
 template <class Scalar>
 class Activations {
 public:
@@ -61,10 +61,11 @@ private:
     Index stride_;
 };
 
-/// Sends activations through a layer under a mask: composites hand it on to their parts, slice by slice;
-/// any other layer runs.
+/// Sends activations through a layer under a mask: composites hand it on to their parts, slice by
+/// slice; any other layer runs.
 template <class Layer, class Mask>
-void propagate(const Layer& layer, Activations<typename Layer::Scalar>& activations, const Mask& mask) {
+void propagate(const Layer& layer, Activations<typename Layer::Scalar>& activations,
+               const Mask& mask) {
     if constexpr (has_skippable_layers<Layer>)
         layer.propagate(activations, mask);
     else

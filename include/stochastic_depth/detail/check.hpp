@@ -29,11 +29,21 @@ public:
         char digits[64];
         char* const end = digits + sizeof digits;
         switch (kind_) {
-            case Kind::text: text += text_; return;
-            case Kind::single: text.append(digits, std::to_chars(digits, end, static_cast<float>(real_)).ptr); return;
-            case Kind::real: text.append(digits, std::to_chars(digits, end, real_).ptr); return;
-            case Kind::whole: text.append(digits, std::to_chars(digits, end, whole_).ptr); return;
-            case Kind::natural: text.append(digits, std::to_chars(digits, end, natural_).ptr); return;
+            case Kind::text:
+                text += text_;
+                return;
+            case Kind::single:
+                text.append(digits, std::to_chars(digits, end, static_cast<float>(real_)).ptr);
+                return;
+            case Kind::real:
+                text.append(digits, std::to_chars(digits, end, real_).ptr);
+                return;
+            case Kind::whole:
+                text.append(digits, std::to_chars(digits, end, whole_).ptr);
+                return;
+            case Kind::natural:
+                text.append(digits, std::to_chars(digits, end, natural_).ptr);
+                return;
         }
     }
 
@@ -47,14 +57,16 @@ private:
     std::uint64_t natural_ = 0;
 };
 
-// Messages are made out of line, by functions that don't depend on the pieces' types: every check of every
-// class would instantiate another.
-[[nodiscard, gnu::cold, gnu::noinline]] inline std::string join(std::initializer_list<Piece> pieces) {
+// Messages are made out of line, by functions that don't depend on the pieces' types: every check
+// of every class would instantiate another.
+[[nodiscard, gnu::cold, gnu::noinline]] inline std::string join(
+    std::initializer_list<Piece> pieces) {
     std::string text;
     for (const Piece& piece : pieces) piece.append_to(text);
     return text;
 }
-[[noreturn, gnu::cold, gnu::noinline]] inline void refuse_because(std::initializer_list<Piece> pieces) {
+[[noreturn, gnu::cold, gnu::noinline]] inline void refuse_because(
+    std::initializer_list<Piece> pieces) {
     throw std::invalid_argument(join(pieces));
 }
 
@@ -74,7 +86,8 @@ template <class Layer, class Input, class Output>
 void check_forward(std::string_view name, const Layer& layer, const Input& x, const Output& y) {
     const auto outputs = layer.output_size(x.rows());
     if (y.rows() != outputs) refuse(name, ": output must have ", outputs, " rows, got ", y.rows());
-    if (y.cols() != x.cols()) refuse(name, ": output must have ", x.cols(), " columns, got ", y.cols());
+    if (y.cols() != x.cols())
+        refuse(name, ": output must have ", x.cols(), " columns, got ", y.cols());
 }
 
 /// Refuses a backward call whose matrices don't fit: dy [outputs x batch], dx [inputs x batch].
@@ -83,8 +96,8 @@ void check_backward(std::string_view name, const Layer& layer, const Input& x, c
                     const InputDelta& dx) {
     check_forward(name, layer, x, dy);
     if (dx.rows() != x.rows() || dx.cols() != x.cols())
-        refuse(name, ": dx must be [", x.rows(), " x ", x.cols(), "], got [", dx.rows(), " x ", dx.cols(),
-               "]");
+        refuse(name, ": dx must be [", x.rows(), " x ", x.cols(), "], got [", dx.rows(), " x ",
+               dx.cols(), "]");
 }
 
 }  // namespace stochastic_depth::detail

@@ -5,15 +5,16 @@
 
 #include <stochastic_depth/types.hpp>
 
-/// Copies of columns. From and To are matrices, blocks or maps with contiguous columns; copying these by
-/// hand spares the compiler an assignment for each pair of Eigen types.
+/// Copies of columns. From and To are matrices, blocks or maps with contiguous columns; copying
+/// these by hand spares the compiler an assignment for each pair of Eigen types.
 namespace stochastic_depth::detail {
 
 /// to(:, j) = from(:, j).
 template <class From, class To>
 void copy_columns(const From& from, To&& to) {
     for (Index j = 0; j < from.cols(); ++j)
-        std::copy_n(from.data() + j * from.outerStride(), from.rows(), to.data() + j * to.outerStride());
+        std::copy_n(from.data() + j * from.outerStride(), from.rows(),
+                    to.data() + j * to.outerStride());
 }
 
 /// to(:, k) = from(:, columns[k]).

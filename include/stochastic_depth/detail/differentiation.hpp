@@ -8,13 +8,15 @@
 #include <stochastic_depth/detail/structure.hpp>
 
 /// Forward with a record and backward through it, in place: one matrix of activations (of their
-/// gradients) goes through the whole network, and each plain layer keeps the input that it was given by
-/// taking it over, not by copying it. A layer that no sample reaches touches nothing.
+/// gradients) goes through the whole network, and each plain layer keeps the input that it was
+/// given by taking it over, not by copying it. A layer that no sample reaches touches nothing.
 namespace stochastic_depth::detail {
 
 /// A layer made of layers: it hands activations on to its parts itself.
 template <class Layer>
-inline constexpr bool is_composite = requires { Layer::has_skippable_layers; };
+inline constexpr bool is_composite = requires {
+    Layer::has_skippable_layers;
+};
 
 /// What a plain layer has after a recorded pass.
 template <class Layer>
@@ -48,11 +50,11 @@ void record(const Layer& layer, Matrix<typename Layer::Scalar>& h, Record<Layer>
     }
 }
 
-/// d = gradient by the layer's input, given d = gradient by its output; the gradient by its parameters is
-/// added into `gradient`.
+/// d = gradient by the layer's input, given d = gradient by its output; the gradient by its
+/// parameters is added into `gradient`.
 template <class Layer>
-void backpropagate(const Layer& layer, Matrix<typename Layer::Scalar>& d, const Record<Layer>& record,
-                   typename Layer::Gradient& gradient) {
+void backpropagate(const Layer& layer, Matrix<typename Layer::Scalar>& d,
+                   const Record<Layer>& record, typename Layer::Gradient& gradient) {
     if constexpr (is_composite<Layer>) {
         layer.backpropagate(d, record, gradient);
     } else {

@@ -58,8 +58,8 @@ Then(First, Second) -> Then<First, Second>;
 
 /// y = epilogue(x), for the layers that no product precedes. y may be x itself.
 template <int Lanes, class Scalar, class Epilogue>
-void transform_columns(Index rows, Index columns, const Scalar* x, Index x_stride, Destination<Scalar> y,
-                       const Epilogue& epilogue) {
+void transform_columns(Index rows, Index columns, const Scalar* x, Index x_stride,
+                       Destination<Scalar> y, const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
     if constexpr (Lanes > 1) {
         if (rows < Lanes)
@@ -70,7 +70,8 @@ void transform_columns(Index rows, Index columns, const Scalar* x, Index x_strid
         Scalar* to = y.data + j * y.stride;
         // The last packet may overlap the one before: it is computed while x is still whole.
         const P last = epilogue(P::load(from + rows - Lanes), rows - Lanes, j);
-        for (Index i = 0; i + Lanes < rows; i += Lanes) epilogue(P::load(from + i), i, j).store(to + i);
+        for (Index i = 0; i + Lanes < rows; i += Lanes)
+            epilogue(P::load(from + i), i, j).store(to + i);
         last.store(to + rows - Lanes);
     }
 }

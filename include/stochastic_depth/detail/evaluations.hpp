@@ -9,12 +9,12 @@
 #include <stochastic_depth/detail/scratch.hpp>
 #include <stochastic_depth/detail/structure.hpp>
 
-/// How many evaluations of skippable layers something takes. Layers inside a skipped one don't run, whatever
-/// the mask says of them.
+/// How many evaluations of skippable layers something takes. Layers inside a skipped one don't run,
+/// whatever the mask says of them.
 namespace stochastic_depth::detail {
 
-/// For each skippable layer of a network, in order of depth, the index of the innermost skippable layer
-/// around it; -1 where there is none.
+/// For each skippable layer of a network, in order of depth, the index of the innermost skippable
+/// layer around it; -1 where there is none.
 template <class Network>
 [[nodiscard]] std::vector<Index> enclosing_layers(const Network& network) {
     std::vector<Index> enclosing(static_cast<std::size_t>(depth(network)));
@@ -26,7 +26,7 @@ template <class Network>
 
 /// As `evaluations_of_tree`, for layers with these layers around them.
 [[nodiscard]] inline double evaluations_of_layers(const Index* enclosing,
-                                                const Eigen::Ref<const Eigen::VectorXd>& p) {
+                                                  const Eigen::Ref<const Eigen::VectorXd>& p) {
     // Prefixes that skip layer l, which go on after the layers inside it.
     const ScratchArray<double> waiting(p.size());
     double prefixes = 1;
@@ -42,8 +42,8 @@ template <class Network>
     return evaluations;
 }
 
-/// Evaluations that the tree of mask prefixes makes for each column, where a layer with p_l = 1 does not
-/// branch: 2^L - 1 if all of L layers do.
+/// Evaluations that the tree of mask prefixes makes for each column, where a layer with p_l = 1
+/// does not branch: 2^L - 1 if all of L layers do.
 template <class Network>
 [[nodiscard]] double evaluations_of_tree(const Network& network,
                                          const Eigen::Ref<const Eigen::VectorXd>& p) {
@@ -58,7 +58,8 @@ template <class Network>
 class EvaluationsUnderMasks {
 public:
     template <class Network>
-    explicit EvaluationsUnderMasks(const Network& network) : enclosing_(enclosing_layers(network)) {}
+    explicit EvaluationsUnderMasks(const Network& network)
+        : enclosing_(enclosing_layers(network)) {}
 
     /// \param masks  SurvivalMasks of the network's depth.
     template <class Masks>
@@ -72,7 +73,8 @@ public:
             for (std::size_t w = 0; w < words; ++w) {
                 std::uint64_t& reached = reached_[l * words + w];
                 reached = kept[w];
-                if (enclosing_[l] >= 0) reached &= reached_[static_cast<std::size_t>(enclosing_[l]) * words + w];
+                if (enclosing_[l] >= 0)
+                    reached &= reached_[static_cast<std::size_t>(enclosing_[l]) * words + w];
                 count += std::popcount(reached);
             }
         }

@@ -8,8 +8,8 @@
 
 namespace stochastic_depth::detail {
 
-/// Gauss-Legendre quadrature on [0, 1]: sum_k weights(k) f(nodes(k)) is the integral of f, exactly for
-/// polynomials of degree 2 n - 1.
+/// Gauss-Legendre quadrature on [0, 1]: sum_k weights(k) f(nodes(k)) is the integral of f, exactly
+/// for polynomials of degree 2 n - 1.
 struct GaussLegendre {
     Eigen::VectorXd nodes;
     Eigen::VectorXd weights;

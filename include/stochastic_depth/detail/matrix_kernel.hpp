@@ -10,26 +10,29 @@
 
 namespace stochastic_depth::detail {
 
-/// How many packets of rows and how many columns of the product stay in registers: with the packets of
-/// one column of weights and one broadcast input they fill the register file.
+/// How many packets of rows and how many columns of the product stay in registers: with the packets
+/// of one column of weights and one broadcast input they fill the register file.
 inline constexpr int tile_packets = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32 ? 4 : 2;
 inline constexpr int tile_columns = 6;
 
-/// Columns in a tile of so many packets: one packet of rows needs more of them, so that there are enough
-/// sums to work on while others wait for their last multiply-add.
+/// Columns in a tile of so many packets: one packet of rows needs more of them, so that there are
+/// enough sums to work on while others wait for their last multiply-add.
 template <int Packets>
 inline constexpr int columns_beside = Packets == 1 ? 2 * tile_columns : tile_columns;
 
-/// Packets of rows in a tile: below the widest packet there are fewer than two packets' worth of rows.
+/// Packets of rows in a tile: below the widest packet there are fewer than two packets' worth of
+/// rows.
 template <class Scalar, int Lanes>
-inline constexpr int max_packets = Lanes == widest_lanes<Scalar> ? tile_packets : std::min(Lanes, 2);
+inline constexpr int max_packets = Lanes == widest_lanes<Scalar> ? tile_packets
+                                                                 : std::min(Lanes, 2);
 
 /// Packets of rows for a single column, whose sums would else be too few.
 inline constexpr int tall_packets = 8;
 
-/// One tile of the product: Packets packets of rows from `row` on, by Columns columns from `column` on, over
-/// the whole inner dimension. The last packet starts at row + last; it may overlap the one before, whose
-/// rows it then computes again, to the same bits. Each packet ends in sink(sum, packet, column of tile).
+/// One tile of the product: Packets packets of rows from `row` on, by Columns columns from `column`
+/// on, over the whole inner dimension. The last packet starts at row + last; it may overlap the one
+/// before, whose rows it then computes again, to the same bits. Each packet ends in sink(sum,
+/// packet, column of tile).
 template <int Lanes, int Packets, int Columns, class Scalar, class Sink>
 EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Operands<Scalar>& f,
                                   const Sink& sink) {
@@ -38,16 +41,19 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
     Array<Array<P, Columns>, Packets> sum;
     for (int c = 0; c < Columns; ++c)
         for (int p = 0; p < Packets; ++p)
-            sum[p][c] = f.start.data ? P::load(f.start.data + row + offset(p) +
-                                               (column + c) * f.start.column_stride)
-                                     : P::broadcast(Scalar(0));
+            sum[p][c] =
+                f.start.data
+                    ? P::load(f.start.data + row + offset(p) + (column + c) * f.start.column_stride)
+                    : P::broadcast(Scalar(0));
     const Scalar* weights = f.left.data + row;
     const Index left_stride = f.left.stride;
     const Index inner_stride = f.right.inner_stride, column_stride = f.right.column_stride;
-    // Several pointers, each for a few columns: clang moves a single one from column to column, step by step.
+    // Several pointers, each for a few columns: clang moves a single one from column to column,
+    // step by step.
     constexpr int group = 3;
     Array<const Scalar*, (Columns + group - 1) / group> inputs;
-    for (int c = 0; c < Columns; c += group) inputs[c / group] = f.right.data + (column + c) * column_stride;
+    for (int c = 0; c < Columns; c += group)
+        inputs[c / group] = f.right.data + (column + c) * column_stride;
     for (Index k = f.inner; k > 0; --k) {
         Array<P, Packets> weight;
         for (int p = 0; p < Packets; ++p) weight[p] = P::load(weights + offset(p));
@@ -58,8 +64,8 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
         weights += left_stride;
         for (const Scalar*& input : inputs) input += inner_stride;
     }
-    // A copy: a compiler that keeps the last loops, because of one in the sink, then keeps the copy in memory
-    // and not the sums.
+    // A copy: a compiler that keeps the last loops, because of one in the sink, then keeps the copy
+    // in memory and not the sums.
     Array<Array<P, Columns>, Packets> done;
     for (int c = 0; c < Columns; ++c)
         for (int p = 0; p < Packets; ++p) done[p][c] = sum[p][c];
@@ -67,8 +73,8 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
         for (int p = 0; p < Packets; ++p) sink(done[p][c], p, c);
 }
 
-/// A tile that leaves its sums in memory, packet after packet, column after column: one set of such tiles
-/// serves every epilogue.
+/// A tile that leaves its sums in memory, packet after packet, column after column: one set of such
+/// tiles serves every epilogue.
 template <int Lanes, int Packets, int Columns, class Scalar>
 void run_tile_into(Scalar* sums, Index row, Index last, Index column, const Operands<Scalar>& f) {
     const auto store = [sums](const Packet<Scalar, Lanes>& sum, int p, int c) {
@@ -90,15 +96,16 @@ Index run_some_tile(Index columns, Scalar* sums, Index row, Index last, Index co
 
 /// A tile of one column and many packets.
 template <int Lanes, class Scalar>
-Index run_tall_tile(Index, Scalar* sums, Index row, Index last, Index column, const Operands<Scalar>& f) {
+Index run_tall_tile(Index, Scalar* sums, Index row, Index last, Index column,
+                    const Operands<Scalar>& f) {
     run_tile_into<Lanes, tall_packets, 1>(sums, row, last, column, f);
     return 1;
 }
 
 /// The tiles of a band from `column` on, by tile(columns, sums, ...) as run_some_tile is called.
 template <int Lanes, class Tile, class Scalar, class Epilogue>
-void run_tiles(Tile tile, int packets, Index row, Index last, Index column, const Operands<Scalar>& f,
-               const Epilogue& epilogue) {
+void run_tiles(Tile tile, int packets, Index row, Index last, Index column,
+               const Operands<Scalar>& f, const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
     Scalar* const out = f.out.data;
     const Index stride = f.out.stride;
@@ -129,17 +136,18 @@ void run_band(Index row, Index last, const Operands<Scalar>& f, const Epilogue& 
             const Index i = row + (p + 1 < Packets ? p * Lanes : last);
             finish(sum, i, column + c).store(out + i + (column + c) * stride);
         });
-    run_tiles<Lanes>(run_some_tile<Lanes, Packets, Scalar>, Packets, row, last, column, f, epilogue);
+    run_tiles<Lanes>(run_some_tile<Lanes, Packets, Scalar>, Packets, row, last, column, f,
+                     epilogue);
 }
 
 /// From this inner dimension on, and this many columns, weights are packed.
 inline constexpr Index packed_inner = 512;
 inline constexpr Index packed_columns = 4 * tile_columns;
 
-/// Prepares a band whose weights lie too far apart for the cache: runs all of the inner dimension but its
-/// last `packed_inner` steps or fewer, with the weights of so many steps at a time copied side by side into
-/// `packed`, and the sums waiting in the output in between. Returns what remains to be done. Same order, same
-/// bits.
+/// Prepares a band whose weights lie too far apart for the cache: runs all of the inner dimension
+/// but its last `packed_inner` steps or fewer, with the weights of so many steps at a time copied
+/// side by side into `packed`, and the sums waiting in the output in between. Returns what remains
+/// to be done. Same order, same bits.
 template <int Lanes, int Packets, class Scalar>
 Operands<Scalar> run_packed_steps(Index row, Index last, Operands<Scalar> rest, Scalar* packed) {
     // A band of one packet begins above its row where it overlaps the band before.
@@ -148,7 +156,8 @@ Operands<Scalar> run_packed_steps(Index row, Index last, Operands<Scalar> rest, 
     for (;;) {
         const Index steps = std::min(packed_inner, rest.inner);
         for (Index k = 0; k < steps; ++k)
-            std::copy_n(rest.left.data + row + top + k * rest.left.stride, height, packed + k * height);
+            std::copy_n(rest.left.data + row + top + k * rest.left.stride, height,
+                        packed + k * height);
         Operands<Scalar> now = rest;
         now.left = {packed - row - top, height};
         now.inner = steps;
@@ -161,7 +170,8 @@ Operands<Scalar> run_packed_steps(Index row, Index last, Operands<Scalar> rest, 
     }
 }
 
-/// The bands of a product with `rows` >= Lanes, or Lanes = 1. Weights are packed into `packed`; null: not.
+/// The bands of a product with `rows` >= Lanes, or Lanes = 1. Weights are packed into `packed`;
+/// null: not.
 template <int Lanes, class Scalar, class Epilogue>
 void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epilogue& epilogue) {
     constexpr int tall = max_packets<Scalar, Lanes>;
@@ -182,8 +192,8 @@ void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epil
         unroll<tall>([&](auto p) {
             if (height != p + 1) return;
             if (packed)
-                run_band<Lanes, p + 1>(row, last, run_packed_steps<Lanes, p + 1>(row, last, f, packed),
-                                       epilogue);
+                run_band<Lanes, p + 1>(
+                    row, last, run_packed_steps<Lanes, p + 1>(row, last, f, packed), epilogue);
             else
                 run_band<Lanes, p + 1>(row, last, f, epilogue);
         });
@@ -200,9 +210,10 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
         constexpr int widest = widest_lanes<Scalar>;
         if constexpr (fits_side_by_side<widest, Rows, Inner>)
             if (f.columns >= widest / Rows && f.left.stride == Rows && f.right.inner_stride == 1 &&
-                f.right.column_stride == Rows && f.out.stride == Rows && crosses_columns(epilogue, Rows))
-                column = run_side_by_side<widest, Rows>(f.columns, f.left.data, f.start.data, f.right.data,
-                                                        f.out.data, epilogue);
+                f.right.column_stride == Rows && f.out.stride == Rows &&
+                crosses_columns(epilogue, Rows))
+                column = run_side_by_side<widest, Rows>(f.columns, f.left.data, f.start.data,
+                                                        f.right.data, f.out.data, epilogue);
         return run_resident<Lanes, Rows, Inner>(column, f, epilogue);
     }
     if constexpr (Lanes > 1 && (Rows == Eigen::Dynamic || Rows < Lanes)) {
@@ -215,22 +226,24 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
     run_bands<Lanes>(rows, f, packed.data(), epilogue);
 }
 
-/// out = epilogue(start + left * right) in one pass: every element sums over the inner dimension in one
-/// order, from `start` (a column of `rows` numbers; null: zero) on, with fused multiply-adds, and goes
-/// through the epilogue before it is stored. Neither the number of columns nor the tiling changes a bit.
+/// out = epilogue(start + left * right) in one pass: every element sums over the inner dimension in
+/// one order, from `start` (a column of `rows` numbers; null: zero) on, with fused multiply-adds,
+/// and goes through the epilogue before it is stored. Neither the number of columns nor the tiling
+/// changes a bit.
 ///
-/// epilogue(packet, i, j) returns what is stored for rows i, i + 1, ... of column j. It may be called
-/// twice for the same rows, and must give the same answer both times; it must not read `out`. If it has a
-/// member crosses_columns(rows) that says so, the packet may go on in the columns after j.
+/// epilogue(packet, i, j) returns what is stored for rows i, i + 1, ... of column j. It may be
+/// called twice for the same rows, and must give the same answer both times; it must not read
+/// `out`. If it has a member crosses_columns(rows) that says so, the packet may go on in the
+/// columns after j.
 ///
 /// Rows and Inner are sizes known at compile time, or Eigen::Dynamic.
 template <class Scalar, int Rows = Eigen::Dynamic, int Inner = Eigen::Dynamic,
           int Lanes = widest_lanes<Scalar>, class Epilogue>
 EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFactor<Scalar> left,
-                                 const Scalar* start, RightFactor<Scalar> right, Destination<Scalar> out,
-                                 const Epilogue& epilogue) {
-    run_product<Rows, Inner, Lanes>(rows, Operands<Scalar>{left, {start}, right, out, inner, columns},
-                                    epilogue);
+                                 const Scalar* start, RightFactor<Scalar> right,
+                                 Destination<Scalar> out, const Epilogue& epilogue) {
+    run_product<Rows, Inner, Lanes>(
+        rows, Operands<Scalar>{left, {start}, right, out, inner, columns}, epilogue);
 }
 
 }  // namespace stochastic_depth::detail

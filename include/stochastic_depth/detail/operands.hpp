@@ -12,8 +12,8 @@ struct LeftFactor {
     Index stride;
 };
 
-/// The right factor, [inner x columns]: entry (k, j) is data[k * inner_stride + j * column_stride], so
-/// that a transpose is a matter of strides.
+/// The right factor, [inner x columns]: entry (k, j) is data[k * inner_stride + j * column_stride],
+/// so that a transpose is a matter of strides.
 template <class Scalar>
 struct RightFactor {
     const Scalar* data;
@@ -21,8 +21,8 @@ struct RightFactor {
     Index column_stride;
 };
 
-/// What the sums start from: entry (i, j) is data[i + j * column_stride], so that a stride of 0 repeats one
-/// column; null: zero.
+/// What the sums start from: entry (i, j) is data[i + j * column_stride], so that a stride of 0
+/// repeats one column; null: zero.
 template <class Scalar>
 struct Start {
     const Scalar* data;
@@ -57,8 +57,9 @@ struct Operands {
     Index columns;
 };
 
-/// Whether an epilogue takes packets that go on from the end of one column to the next. It does if it says
-/// so, as it may where all that it reads and writes has columns of `rows` numbers without gaps.
+/// Whether an epilogue takes packets that go on from the end of one column to the next. It does if
+/// it says so, as it may where all that it reads and writes has columns of `rows` numbers without
+/// gaps.
 template <class Epilogue>
 [[nodiscard]] bool crosses_columns(const Epilogue& epilogue, Index rows) {
     if constexpr (requires { epilogue.crosses_columns(rows); })

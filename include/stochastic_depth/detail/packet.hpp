@@ -25,19 +25,21 @@ template <class Scalar>
 inline constexpr int widest_lanes =
     Eigen::internal::unpacket_traits<typename Eigen::internal::packet_traits<Scalar>::type>::size;
 
-/// Eigen's register of `Lanes` scalars: the widest one, or the half of it, and so on; the scalar itself
-/// for one lane.
-template <class Scalar, int Lanes, class Candidate = typename Eigen::internal::packet_traits<Scalar>::type>
+/// Eigen's register of `Lanes` scalars: the widest one, or the half of it, and so on; the scalar
+/// itself for one lane.
+template <class Scalar, int Lanes,
+          class Candidate = typename Eigen::internal::packet_traits<Scalar>::type>
 struct RegisterOf {
     using Half = typename Eigen::internal::unpacket_traits<Candidate>::half;
     using Next = std::conditional_t<std::is_same_v<Half, Candidate>, Scalar, Half>;
-    using Found = std::conditional_t<Eigen::internal::unpacket_traits<Candidate>::size == Lanes,
-                                     std::type_identity<Candidate>, RegisterOf<Scalar, Lanes, Next>>;
+    using Found =
+        std::conditional_t<Eigen::internal::unpacket_traits<Candidate>::size == Lanes,
+                           std::type_identity<Candidate>, RegisterOf<Scalar, Lanes, Next>>;
     using type = typename Found::type;
 };
 
-/// `Lanes` numbers in one SIMD register. Every operation acts on each lane by itself and rounds as the
-/// scalar operation does, so a result does not depend on the packet that a number travelled in.
+/// `Lanes` numbers in one SIMD register. Every operation acts on each lane by itself and rounds as
+/// the scalar operation does, so a result does not depend on the packet that a number travelled in.
 template <class Scalar, int Lanes>
 class Packet {
 public:
@@ -64,7 +66,8 @@ public:
     static EIGEN_ALWAYS_INLINE Packet repeat(const Scalar* from) {
         return [from]<int... lane>(std::integer_sequence<int, lane...>) {
             return Packet{Register{from[lane % Group]...}};
-        }(std::make_integer_sequence<int, Lanes>{});
+        }
+        (std::make_integer_sequence<int, Lanes>{});
     }
     /// The k-th lane of each group, in every lane of that group.
     template <int Group, int k>
@@ -72,7 +75,8 @@ public:
         return [this]<int... lane>(std::integer_sequence<int, lane...>) {
             return Packet{static_cast<Register>(
                 __builtin_shufflevector(register_, register_, (lane / Group * Group + k)...))};
-        }(std::make_integer_sequence<int, Lanes>{});
+        }
+        (std::make_integer_sequence<int, Lanes>{});
     }
     EIGEN_ALWAYS_INLINE void store(Scalar* to) const { Eigen::internal::pstoreu(to, register_); }
     EIGEN_ALWAYS_INLINE Scalar first() const { return Eigen::internal::pfirst(register_); }
@@ -85,7 +89,8 @@ public:
     }
     friend EIGEN_ALWAYS_INLINE Packet operator*(Packet a, Packet b) {
         Packet product{Eigen::internal::pmul(a.register_, b.register_)};
-        // g++ would contract this product and a sum that uses it, in some instantiations and not in others.
+        // g++ would contract this product and a sum that uses it, in some instantiations and not in
+        // others.
 #if defined(__GNUC__) && !defined(__clang__)
         EIGEN_OPTIMIZATION_BARRIER(product.register_);
 #endif
@@ -95,9 +100,7 @@ public:
     friend EIGEN_ALWAYS_INLINE Packet max(Packet a, Packet b) {
         return Packet{Eigen::internal::pmax(a.register_, b.register_)};
     }
-    EIGEN_ALWAYS_INLINE Packet tanh() const {
-        return Packet{Eigen::internal::ptanh(register_)};
-    }
+    EIGEN_ALWAYS_INLINE Packet tanh() const { return Packet{Eigen::internal::ptanh(register_)}; }
     /// a b + c, rounded once wherever the target has a fused multiply-add.
     friend EIGEN_ALWAYS_INLINE Packet multiply_add(Packet a, Packet b, Packet c) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
@@ -118,8 +121,8 @@ public:
     }
 
 private:
-    /// Not inlined: how g++ contracts the function's products and sums, with each other and with what follows,
-    /// would depend on the place that it is inlined into.
+    /// Not inlined: how g++ contracts the function's products and sums, with each other and with
+    /// what follows, would depend on the place that it is inlined into.
     template <class Function>
     [[gnu::noinline]] static void apply(const Function& function, Scalar* values) {
         for (int lane = 0; lane < Lanes; ++lane) values[lane] = function(values[lane]);
@@ -137,7 +140,8 @@ template <int N, class Function>
 EIGEN_ALWAYS_INLINE void unroll(Function function) {
     [&]<int... i>(std::integer_sequence<int, i...>) {
         (function(std::integral_constant<int, i>{}), ...);
-    }(std::make_integer_sequence<int, N>{});
+    }
+    (std::make_integer_sequence<int, N>{});
 }
 
 }  // namespace stochastic_depth::detail

@@ -14,7 +14,8 @@
 namespace stochastic_depth::detail {
 
 /// The part of parallel_for that is the same for every task.
-inline void run_on_threads(Index tasks, Index workers, void (*run)(const void*, Index), const void* task) {
+inline void run_on_threads(Index tasks, Index workers, void (*run)(const void*, Index),
+                           const void* task) {
     std::atomic<Index> next{0};
     std::exception_ptr failure;
     std::mutex failure_access;
@@ -39,8 +40,9 @@ inline void run_on_threads(Index tasks, Index workers, void (*run)(const void*, 
     if (failure) std::rethrow_exception(failure);
 }
 
-/// Runs task(0), ..., task(tasks - 1), each once, on up to `threads` threads, the caller's among them.
-/// Tasks are taken in order by whoever is free. The first exception ends the work and is thrown here.
+/// Runs task(0), ..., task(tasks - 1), each once, on up to `threads` threads, the caller's among
+/// them. Tasks are taken in order by whoever is free. The first exception ends the work and is
+/// thrown here.
 template <class Task>
 void parallel_for(Index tasks, unsigned threads, const Task& task) {
     const Index workers = std::min(static_cast<Index>(threads), tasks);
@@ -48,7 +50,8 @@ void parallel_for(Index tasks, unsigned threads, const Task& task) {
         for (Index i = 0; i < tasks; ++i) task(i);
     else
         run_on_threads(
-            tasks, workers, [](const void* self, Index i) { (*static_cast<const Task*>(self))(i); }, &task);
+            tasks, workers, [](const void* self, Index i) { (*static_cast<const Task*>(self))(i); },
+            &task);
 }
 
 }  // namespace stochastic_depth::detail

@@ -11,12 +11,13 @@ namespace stochastic_depth::detail {
 template <int Lanes, int Rows, int Inner>
 inline constexpr bool stays_resident =
     Rows > 0 && Inner > 0 && Rows % Lanes == 0 &&
-    Rows / Lanes * Inner <= EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS / 2;
+    Rows / Lanes* Inner <= EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS / 2;
 
-/// A product so small that its weights, [Rows x Inner] known at compile time, stay in registers while all
-/// columns from `column` on pass. Rows is a multiple of Lanes.
+/// A product so small that its weights, [Rows x Inner] known at compile time, stay in registers
+/// while all columns from `column` on pass. Rows is a multiple of Lanes.
 template <int Lanes, int Rows, int Inner, class Scalar, class Epilogue>
-EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f, const Epilogue& epilogue) {
+EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f,
+                                      const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
     // Copies: what a store of a packet might have changed would be read again for each.
     const auto [left, start, right, out, ignored, columns] = f;
@@ -25,7 +26,8 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f, c
     Array<P, packets> first;
     for (int p = 0; p < packets; ++p) {
         first[p] = start.data ? P::load(start.data + p * Lanes) : P::broadcast(Scalar(0));
-        for (int k = 0; k < Inner; ++k) weight[k][p] = P::load(left.data + k * left.stride + p * Lanes);
+        for (int k = 0; k < Inner; ++k)
+            weight[k][p] = P::load(left.data + k * left.stride + p * Lanes);
     }
     for (Index j = column; j < columns; ++j) {
         const Scalar* input = right.data + j * right.column_stride;
@@ -42,10 +44,11 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f, c
 
 /// Whether several columns of a square matrix of this size fit side by side into a packet.
 template <int Lanes, int Rows, int Inner>
-inline constexpr bool fits_side_by_side = Rows == Inner && Rows < Lanes && Lanes % Rows == 0;
+inline constexpr bool fits_side_by_side = Rows == Inner&& Rows < Lanes&& Lanes % Rows == 0;
 
-/// The same with several columns side by side in a packet. The columns of each matrix, all of Rows numbers,
-/// follow each other without gaps. Returns how many columns are done: as many as there are whole packets.
+/// The same with several columns side by side in a packet. The columns of each matrix, all of Rows
+/// numbers, follow each other without gaps. Returns how many columns are done: as many as there are
+/// whole packets.
 template <int Lanes, int Rows, class Scalar, class Epilogue>
 Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, const Scalar* right,
                        Scalar* out, const Epilogue& epilogue) {

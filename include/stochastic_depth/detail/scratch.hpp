@@ -12,9 +12,9 @@
 
 namespace stochastic_depth::detail {
 
-/// Memory for the intermediate results of one thread, handed out and taken back in stack order. It grows
-/// to what the deepest call needed and is kept until the thread ends: a pass that ran before allocates
-/// nothing.
+/// Memory for the intermediate results of one thread, handed out and taken back in stack order. It
+/// grows to what the deepest call needed and is kept until the thread ends: a pass that ran before
+/// allocates nothing.
 class ScratchArena {
 public:
     [[nodiscard]] static ScratchArena& of_this_thread() {

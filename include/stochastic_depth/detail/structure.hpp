@@ -11,9 +11,11 @@ namespace stochastic_depth::detail {
 
 /// Whether layers compute in one Scalar.
 template <class First, class... Others>
-inline constexpr bool one_scalar = (std::is_same_v<typename First::Scalar, typename Others::Scalar> && ...);
+inline constexpr bool one_scalar =
+    (std::is_same_v<typename First::Scalar, typename Others::Scalar> && ...);
 
-/// Whether a layer is skippable or contains skippable layers. Composites say so; any other layer has none.
+/// Whether a layer is skippable or contains skippable layers. Composites say so; any other layer
+/// has none.
 template <class Layer>
 inline constexpr bool has_skippable_layers = [] {
     if constexpr (requires { Layer::has_skippable_layers; })
@@ -31,8 +33,8 @@ template <class Layer>
         return 0;
 }
 
-/// Writes the survival probabilities of the skippable layers in a layer, in order of depth, from `first`
-/// on, and moves `first` past them.
+/// Writes the survival probabilities of the skippable layers in a layer, in order of depth, from
+/// `first` on, and moves `first` past them.
 template <class Layer>
 void write_survival_probabilities(const Layer& layer, double*& first) {
     if constexpr (has_skippable_layers<Layer>) layer.write_survival_probabilities(first);
@@ -46,8 +48,9 @@ template <class Network>
     return p;
 }
 
-/// Writes, for each skippable layer in a layer, the index of the innermost skippable layer around it, or
-/// `enclosing` where there is none; `first` moves past them, `next` is the index of the first of them.
+/// Writes, for each skippable layer in a layer, the index of the innermost skippable layer around
+/// it, or `enclosing` where there is none; `first` moves past them, `next` is the index of the
+/// first of them.
 template <class Layer>
 void write_enclosing_layers(const Layer& layer, Index*& first, Index& next, Index enclosing) {
     if constexpr (has_skippable_layers<Layer>) layer.write_enclosing_layers(first, next, enclosing);
@@ -78,8 +81,8 @@ struct NoGradient {
 /// What a layer keeps that needs nothing but its input for backward.
 struct NoCache {};
 
-/// Calls visit(name, parameter, gradients...) for each parameter of a layer, with what stands in its place
-/// in each of the gradients.
+/// Calls visit(name, parameter, gradients...) for each parameter of a layer, with what stands in
+/// its place in each of the gradients.
 template <class Layer, class Visit, class... Gradients>
 void visit_parameters(Layer& layer, Visit&& visit, Gradients&... gradients) {
     using Type = std::remove_const_t<Layer>;

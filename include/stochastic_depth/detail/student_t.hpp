@@ -72,8 +72,8 @@ template <class Tail, class Density>
     return t;
 }
 
-/// The t with P(-t <= T <= t) = level, for Student's t of `degrees` degrees of freedom; infinity: the normal
-/// distribution.
+/// The t with P(-t <= T <= t) = level, for Student's t of `degrees` degrees of freedom; infinity:
+/// the normal distribution.
 /// \param level  In [0, 1).
 [[nodiscard]] inline double student_t_two_sided(double level, double degrees) {
     const double tail = (1 - level) / 2;

@@ -16,7 +16,9 @@ public:
 
     /// Zeros for `layers` layers, [outputs x batch] each.
     ByLayer(Index outputs, Index batch, Index layers)
-        : outputs_(outputs), batch_(batch), values_(Matrix<Scalar>::Zero(outputs * batch, layers)) {}
+        : outputs_(outputs),
+          batch_(batch),
+          values_(Matrix<Scalar>::Zero(outputs * batch, layers)) {}
 
     [[nodiscard]] Index layers() const { return values_.cols(); }
 
@@ -28,17 +30,18 @@ public:
         return {values_.col(l).data(), outputs_, batch_};
     }
 
-    /// For a scalar of the outputs with these slopes: sum_ij slopes(i, j) of(l)(i, j) for each l, summed in
-    /// double.
+    /// For a scalar of the outputs with these slopes: sum_ij slopes(i, j) of(l)(i, j) for each l,
+    /// summed in double.
     /// \param slopes  [outputs x batch].
     /// \throws std::invalid_argument  if sizes differ.
     [[nodiscard]] Eigen::VectorXd contract(const ConstMatrixRef<Scalar>& slopes) const {
         if (slopes.rows() != outputs_ || slopes.cols() != batch_)
-            detail::refuse("ByLayer: slopes must be [", outputs_, " x ", batch_, "], got [", slopes.rows(),
-                           " x ", slopes.cols(), "]");
+            detail::refuse("ByLayer: slopes must be [", outputs_, " x ", batch_, "], got [",
+                           slopes.rows(), " x ", slopes.cols(), "]");
         Eigen::VectorXd sums(layers());
         for (Index l = 0; l < layers(); ++l)
-            sums(l) = of(l).template cast<double>().cwiseProduct(slopes.template cast<double>()).sum();
+            sums(l) =
+                of(l).template cast<double>().cwiseProduct(slopes.template cast<double>()).sum();
         return sums;
     }
 
@@ -63,7 +66,8 @@ public:
         : outputs_(outputs),
           batch_(batch),
           layers_(layers),
-          values_(Matrix<Scalar>::Zero(outputs * batch, std::max<Index>(layers * (layers - 1) / 2, 0))) {}
+          values_(Matrix<Scalar>::Zero(outputs * batch,
+                                       std::max<Index>(layers * (layers - 1) / 2, 0))) {}
 
     [[nodiscard]] Index layers() const { return layers_; }
 

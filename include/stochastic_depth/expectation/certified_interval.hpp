@@ -16,8 +16,8 @@
 namespace stochastic_depth {
 
 struct CertifiedIntervalOptions {
-    /// The range of the network's outputs, finite, lowest < highest. Every mask's outputs must lie in it;
-    /// the caller knows that they do, as with probabilities behind a Softmax.
+    /// The range of the network's outputs, finite, lowest < highest. Every mask's outputs must lie
+    /// in it; the caller knows that they do, as with probabilities behind a Softmax.
     double lowest = 0;
     double highest = 1;
     /// The probability mass that may stay without evaluation, in [0, 1).
@@ -58,18 +58,19 @@ struct CompensatedSum {
 
 }  // namespace detail
 
-/// An interval that surely contains f_SD(x) = E[NN(x, S)] of a network whose outputs have a known range:
-/// masks are evaluated in order of falling probability, and what is left can be no worse than the range,
+/// An interval that surely contains f_SD(x) = E[NN(x, S)] of a network whose outputs have a known
+/// range: masks are evaluated in order of falling probability, and what is left can be no worse
+/// than the range,
 ///     lower = lowest + sum P(S) (NN(x, S) - lowest),  upper = highest - sum P(S) (highest - NN(x, S)),
-/// summed over the evaluated masks. The width is (highest - lowest) (1 - covered mass). It stops when all but
-/// `uncovered` of the mass is covered, or before the mask that would exceed the budget; the answer is valid
-/// then as well, and wider.
+/// summed over the evaluated masks. The width is (highest - lowest) (1 - covered mass). It stops
+/// when all but `uncovered` of the mass is covered, or before the mask that would exceed the
+/// budget; the answer is valid then as well, and wider.
 ///
 /// What is certain: the bounds hold for the function that the program computes, NN(x, S) being what
-/// `network(x, mask)` returns. All rounding of probabilities and sums is bounded, and the interval widened by
-/// it: by less than (16 L + 32) 2^-53 (highest - lowest) and two units in the last place of each end. The
-/// rounding inside NN is not: against a network of real arithmetic the interval holds once both ends are
-/// moved outward by the largest error of any NN(x, S).
+/// `network(x, mask)` returns. All rounding of probabilities and sums is bounded, and the interval
+/// widened by it: by less than (16 L + 32) 2^-53 (highest - lowest) and two units in the last place
+/// of each end. The rounding inside NN is not: against a network of real arithmetic the interval
+/// holds once both ends are moved outward by the largest error of any NN(x, S).
 ///
 /// A column's bits depend neither on the batch that it stands in nor on the threads.
 class CertifiedInterval {
@@ -84,18 +85,21 @@ public:
             detail::refuse("CertifiedInterval: highest must be finite and above lowest, which is ",
                            options.lowest, ", got ", options.highest);
         if (!(options.uncovered >= 0 && options.uncovered < 1))
-            detail::refuse("CertifiedInterval: uncovered must lie in [0, 1), got ", options.uncovered);
-        if (options.threads < 1) detail::refuse("CertifiedInterval: threads must be at least 1, got 0");
+            detail::refuse("CertifiedInterval: uncovered must lie in [0, 1), got ",
+                           options.uncovered);
+        if (options.threads < 1)
+            detail::refuse("CertifiedInterval: threads must be at least 1, got 0");
     }
 
     /// \param network  L skippable layers.
     /// \param x        Inputs, [features x batch].
-    /// \throws std::invalid_argument  if the network cannot take x, or an output is not a number in [lowest,
-    ///                                highest].
-    /// \complexity     A masked forward pass for each mask and column; memory for the list of masks.
+    /// \throws std::invalid_argument  if the network cannot take x, or an output is not a number in
+    ///                                [lowest, highest].
+    /// \complexity     A masked forward pass for each mask and column; memory for the list of
+    ///                 masks.
     template <MaskedNetwork Network>
-    [[nodiscard]] CertifiedBounds operator()(const Network& network,
-                                             const ConstMatrixRef<typename Network::Scalar>& x) const {
+    [[nodiscard]] CertifiedBounds operator()(
+        const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         const Index outputs = network.output_size(x.rows());
         const Plan plan = choose_masks(network);
         CertifiedBounds result;
@@ -120,8 +124,8 @@ private:
     static constexpr Index block_columns = 96;
     /// Passes that the threads share before their outputs are summed up.
     static constexpr Index passes_at_once = 16;
-    /// Masks less probable than this are left out of the sums, which stay lower bounds: products with them
-    /// might underflow.
+    /// Masks less probable than this are left out of the sums, which stay lower bounds: products
+    /// with them might underflow.
     static constexpr double negligible = 1e-200;
 
     /// The masks to evaluate, `words_of_mask` words for each.
@@ -131,8 +135,9 @@ private:
         std::vector<double> weights;
         double covered = 0;
         double evaluations = 0;
-        /// Bound of the relative error of a sum of P(S) times a difference: 8 L roundings in P(S), one in
-        /// the difference, two in the compensated sum, what `at_least` itself adds, and room to spare.
+        /// Bound of the relative error of a sum of P(S) times a difference: 8 L roundings in P(S),
+        /// one in the difference, two in the compensated sum, what `at_least` itself adds, and room
+        /// to spare.
         double relative_error = 0;
 
         [[nodiscard]] Index size() const { return static_cast<Index>(weights.size()); }
@@ -144,7 +149,8 @@ private:
         /// What the exact value of a rounded sum cannot be below.
         [[nodiscard]] double at_least(const detail::CompensatedSum& sum) const {
             // Each product may have lost the smallest of all numbers.
-            const double underflow = static_cast<double>(size()) * std::numeric_limits<double>::min();
+            const double underflow =
+                static_cast<double>(size()) * std::numeric_limits<double>::min();
             return std::max(0.0, std::fma(sum.sum, 1 - relative_error, -underflow));
         }
     };
@@ -167,7 +173,8 @@ private:
             const double evaluations = plan.evaluations + count_evaluations(next->mask, enclosing);
             if (!(evaluations <= static_cast<double>(options_.max_layer_evaluations))) break;
             plan.evaluations = evaluations;
-            plan.words.insert(plan.words.end(), next->mask.words().begin(), next->mask.words().end());
+            plan.words.insert(plan.words.end(), next->mask.words().begin(),
+                              next->mask.words().end());
             plan.weights.push_back(next->probability >= negligible ? next->probability : 0);
             mass.add_product(plan.weights.back(), 1);
             plan.covered = plan.at_least(mass);
@@ -189,8 +196,8 @@ private:
 
     template <class Network>
     void bound_block(const Network& network, const Plan& plan,
-                     const ConstMatrixRef<typename Network::Scalar>& x, Index first_column, unsigned threads,
-                     CertifiedBounds& result) const {
+                     const ConstMatrixRef<typename Network::Scalar>& x, Index first_column,
+                     unsigned threads, CertifiedBounds& result) const {
         const Index outputs = result.lower.rows(), columns = x.cols(), entries = outputs * columns;
         // A narrow batch passes the network under several masks at once.
         const Index masks_of_pass = std::max<Index>(1, block_columns / columns);
@@ -200,29 +207,34 @@ private:
         Matrix<typename Network::Scalar> y(outputs, masks_at_once * columns);
         for (Index first = 0; first < plan.size(); first += masks_at_once) {
             const Index count = std::min(masks_at_once, plan.size() - first);
-            detail::parallel_for((count + masks_of_pass - 1) / masks_of_pass, threads, [&](Index pass) {
-                const Index from = pass * masks_of_pass;
-                const Index masks = std::min(masks_of_pass, count - from);
-                evaluate(network, plan, first + from, masks, x,
-                         y.middleCols(from * columns, masks * columns));
-            });
+            detail::parallel_for((count + masks_of_pass - 1) / masks_of_pass, threads,
+                                 [&](Index pass) {
+                                     const Index from = pass * masks_of_pass;
+                                     const Index masks = std::min(masks_of_pass, count - from);
+                                     evaluate(network, plan, first + from, masks, x,
+                                              y.middleCols(from * columns, masks * columns));
+                                 });
             for (Index k = 0; k < count; ++k) {
                 const double weight = plan.weights[static_cast<std::size_t>(first + k)];
                 for (Index i = 0; i < entries; ++i) {
                     const auto value = static_cast<double>(y.data()[k * entries + i]);
                     if (!(value >= options_.lowest && value <= options_.highest))
-                        detail::refuse("CertifiedInterval: outputs must lie in [", options_.lowest, ", ",
-                                       options_.highest, "], got ", value, " for output ", i % outputs,
-                                       " of sample ", first_column + i / outputs);
-                    above_lowest[static_cast<std::size_t>(i)].add_product(weight, value - options_.lowest);
-                    below_highest[static_cast<std::size_t>(i)].add_product(weight, options_.highest - value);
+                        detail::refuse("CertifiedInterval: outputs must lie in [", options_.lowest,
+                                       ", ", options_.highest, "], got ", value, " for output ",
+                                       i % outputs, " of sample ", first_column + i / outputs);
+                    above_lowest[static_cast<std::size_t>(i)].add_product(weight,
+                                                                          value - options_.lowest);
+                    below_highest[static_cast<std::size_t>(i)].add_product(
+                        weight, options_.highest - value);
                 }
             }
         }
         constexpr double infinity = std::numeric_limits<double>::infinity();
         for (Index i = 0; i < entries; ++i) {
-            const double low = options_.lowest + plan.at_least(above_lowest[static_cast<std::size_t>(i)]);
-            const double high = options_.highest - plan.at_least(below_highest[static_cast<std::size_t>(i)]);
+            const double low =
+                options_.lowest + plan.at_least(above_lowest[static_cast<std::size_t>(i)]);
+            const double high =
+                options_.highest - plan.at_least(below_highest[static_cast<std::size_t>(i)]);
             const Index to = first_column * outputs + i;
             result.lower.data()[to] = std::max(options_.lowest, std::nextafter(low, -infinity));
             result.upper.data()[to] = std::min(options_.highest, std::nextafter(high, infinity));

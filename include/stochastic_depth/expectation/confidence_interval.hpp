@@ -16,17 +16,18 @@ struct ConfidenceInterval {
     Matrix<Scalar> upper;
 };
 
-/// mean -+ t standard_error, with the t of Student's distribution: holds f_SD with probability `level`
-/// where the estimate is nearly normally distributed. Each entry by itself: all intervals together hold all
-/// of f_SD with a smaller probability.
+/// mean -+ t standard_error, with the t of Student's distribution: holds f_SD with probability
+/// `level` where the estimate is nearly normally distributed. Each entry by itself: all intervals
+/// together hold all of f_SD with a smaller probability.
 ///
-/// It holds f_SD less often where masks that are too rare for the sample make much of the error: layers with
-/// samples p_l (1 - p_l) below 5 or so, or outputs that few masks change, such as the probability of a class
-/// that is nearly ruled out. Neither a sample that met no such mask nor any other method of sampling can tell.
-/// benchmarks/coverage_table and estimator_table print how often.
+/// It holds f_SD less often where masks that are too rare for the sample make much of the error:
+/// layers with samples p_l (1 - p_l) below 5 or so, or outputs that few masks change, such as the
+/// probability of a class that is nearly ruled out. Neither a sample that met no such mask nor any
+/// other method of sampling can tell. benchmarks/coverage_table and estimator_table print how
+/// often.
 ///
-/// \param result  Of a sampled or exact expectation. Where the standard error is 0 the bounds are the mean;
-///                where it or its degrees of freedom are unknown they are NaN.
+/// \param result  Of a sampled or exact expectation. Where the standard error is 0 the bounds are
+///                the mean; where it or its degrees of freedom are unknown they are NaN.
 /// \param level   In (0, 1).
 /// \throws std::invalid_argument  if level is outside that range.
 template <class Scalar>

@@ -22,9 +22,9 @@ struct MaskedOutput {
 /// The deepest network that enumerate_masks lists.
 inline constexpr Index max_enumerated_depth = 24;
 
-/// Every survival mask with its probability and its output: what the exact expectation sums, listed. Rows
-/// run from (1, ..., 1) to (0, ..., 0), the last layer changing fastest; masks of probability 0 are among
-/// them.
+/// Every survival mask with its probability and its output: what the exact expectation sums,
+/// listed. Rows run from (1, ..., 1) to (0, ..., 0), the last layer changing fastest; masks of
+/// probability 0 are among them.
 ///
 /// For looking at small networks; ExactExpectation does not need the list.
 ///

@@ -14,7 +14,8 @@ namespace stochastic_depth {
 struct ExactExpectationOptions {
     /// Threads to share the work, at least 1. The result has the same bits for any number.
     unsigned threads = 1;
-    /// The most evaluations of skippable layers that one column may take: 2^L - 1 for L layers with p < 1.
+    /// The most evaluations of skippable layers that one column may take: 2^L - 1 for L layers with
+    /// p < 1.
     std::uint64_t max_layer_evaluations = std::uint64_t{1} << 28;
     /// Told of the progress; when it asks to stop, Cancelled is thrown.
     ProgressCallback progress = nullptr;
@@ -23,21 +24,23 @@ struct ExactExpectationOptions {
 /// Exact mean and variance of the network output over all 2^L survival masks,
 ///     f_SD(x) = E[NN(x, S)] = sum_S P(S) NN(x, S).
 ///
-/// Masks that share a prefix share its work, layers with p = 1 do not branch, and what a mask cannot reach
-/// is not computed. The moments are built from convex combinations, so rounding errors grow with L and not
-/// with 2^L. A column's bits depend neither on the batch that it stands in nor on the threads.
+/// Masks that share a prefix share its work, layers with p = 1 do not branch, and what a mask
+/// cannot reach is not computed. The moments are built from convex combinations, so rounding errors
+/// grow with L and not with 2^L. A column's bits depend neither on the batch that it stands in nor
+/// on the threads.
 ///
 /// A network with a NaN on any path that a mask can take has a NaN mean.
 ///
-/// \source Huang et al. 2016, Deep Networks with Stochastic Depth: Eq. (5) is the rule that this makes
-///         exact.
+/// \source Huang et al. 2016, Deep Networks with Stochastic Depth: Eq. (5) is the rule that this
+///         makes exact.
 class ExactExpectation {
 public:
     ExactExpectation() = default;
 
     /// \throws std::invalid_argument  if options.threads is 0.
     explicit ExactExpectation(ExactExpectationOptions options) : options_(std::move(options)) {
-        if (options_.threads < 1) detail::refuse("ExactExpectation: threads must be at least 1, got 0");
+        if (options_.threads < 1)
+            detail::refuse("ExactExpectation: threads must be at least 1, got 0");
     }
 
     /// \param network  L skippable layers.
@@ -46,8 +49,8 @@ public:
     /// \throws std::invalid_argument  if the network cannot take x.
     /// \throws std::length_error      if the evaluations exceed the budget; nothing has run then.
     /// \throws Cancelled              if the progress callback asks to stop.
-    /// \complexity     2^L - 1 layer evaluations for each column, and one of the layers after the last
-    ///                 skippable one for each mask; O(L) blocks of memory for each thread.
+    /// \complexity     2^L - 1 layer evaluations for each column, and one of the layers after the
+    ///                 last skippable one for each mask; O(L) blocks of memory for each thread.
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
@@ -58,16 +61,17 @@ public:
         detail::write_survival_probabilities(network, first);
         const Eigen::Map<const Eigen::VectorXd> p(probabilities.data(), network.depth());
         const double evaluations = detail::evaluations_of_tree(network, p);
-        detail::check_budget("ExactExpectation", p.size(), evaluations, options_.max_layer_evaluations);
+        detail::check_budget("ExactExpectation", p.size(), evaluations,
+                             options_.max_layer_evaluations);
         ExpectationResult<Scalar> result;
         result.layer_evaluations = evaluations;
         result.degrees_of_freedom = std::numeric_limits<double>::infinity();
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.setConstant(outputs, x.cols(), Scalar(0));
-        detail::walk_tree<detail::Sweep::moments, Scalar>(network, x, p, result.layer_evaluations, options_.threads,
-                                  options_.progress,
-                                  {result.mean.data(), result.variance.data(), outputs});
+        detail::walk_tree<detail::Sweep::moments, Scalar>(
+            network, x, p, result.layer_evaluations, options_.threads, options_.progress,
+            {result.mean.data(), result.variance.data(), outputs});
         return result;
     }
 

@@ -16,24 +16,27 @@ namespace stochastic_depth {
 struct ExactGradientOptions {
     /// Threads to share the work, at least 1. The result has the same bits for any number.
     unsigned threads = 1;
-    /// The most evaluations of skippable layers that one column may take, each forward and backward.
+    /// The most evaluations of skippable layers that one column may take, each forward and
+    /// backward.
     std::uint64_t max_layer_evaluations = std::uint64_t{1} << 20;
     /// Told of the progress; when it asks to stop, Cancelled is thrown.
     ProgressCallback progress = nullptr;
 };
 
-/// Exact gradients through the ensemble of all 2^L masks, by input and parameters: backward through the tree
-/// of mask prefixes, depth first, with the activations of one path at a time in memory.
+/// Exact gradients through the ensemble of all 2^L masks, by input and parameters: backward through
+/// the tree of mask prefixes, depth first, with the activations of one path at a time in memory.
 ///
-/// They train on the true ensemble where L is moderate, and they are what stochastic gradients estimate: the
-/// mean over all masks of the gradient of one masked pass is the gradient of the expected loss.
+/// They train on the true ensemble where L is moderate, and they are what stochastic gradients
+/// estimate: the mean over all masks of the gradient of one masked pass is the gradient of the
+/// expected loss.
 class ExactGradient {
 public:
     ExactGradient() = default;
 
     /// \throws std::invalid_argument  if options.threads is 0.
     explicit ExactGradient(ExactGradientOptions options) : options_(std::move(options)) {
-        if (options_.threads < 1) detail::refuse("ExactGradient: threads must be at least 1, got 0");
+        if (options_.threads < 1)
+            detail::refuse("ExactGradient: threads must be at least 1, got 0");
     }
 
     /// Gradient of a loss of the mean, loss(f_SD(x)).
@@ -45,20 +48,24 @@ public:
     /// \param dx        Gradient by x, [features x batch], overwritten.
     /// \throws std::invalid_argument  if sizes don't match.
     /// \throws std::length_error      if the evaluations exceed the budget; nothing has run then.
-    /// \throws Cancelled              if the progress callback asks to stop; part of the gradient has been
-    ///                                added then.
-    /// \complexity     2^L - 1 layer evaluations for each column, forward and backward; the activations of
-    ///                 one path for each thread.
+    /// \throws Cancelled              if the progress callback asks to stop; part of the gradient
+    ///                                has been added then.
+    /// \complexity     2^L - 1 layer evaluations for each column, forward and backward; the
+    ///                 activations of one path for each thread.
     template <MaskedNetwork Network>
         requires DifferentiableLayer<Network>
     void of_mean(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
                  const ConstMatrixRef<typename Network::Scalar>& slopes,
-                 typename Network::Gradient& gradient, MatrixRef<typename Network::Scalar> dx) const {
+                 typename Network::Gradient& gradient,
+                 MatrixRef<typename Network::Scalar> dx) const {
         using Scalar = typename Network::Scalar;
         detail::check_backward("ExactGradient", network, x, slopes, dx);
-        run(network, x, gradient, [&](Matrix<Scalar>& y, double weight, Index first) {
-            y = static_cast<Scalar>(weight) * slopes.middleCols(first, y.cols());
-        }, [&](const Matrix<Scalar>& d, Index first) { dx.middleCols(first, d.cols()) = d; });
+        run(
+            network, x, gradient,
+            [&](Matrix<Scalar>& y, double weight, Index first) {
+                y = static_cast<Scalar>(weight) * slopes.middleCols(first, y.cols());
+            },
+            [&](const Matrix<Scalar>& d, Index first) { dx.middleCols(first, d.cols()) = d; });
     }
 
     /// Expected loss E[loss(NN(x, S), targets)] and its gradient.
@@ -66,38 +73,45 @@ public:
     /// \param network   L skippable layers.
     /// \param x         Inputs, [features x batch].
     /// \param targets   As the loss takes them, for each column of x.
-    /// \param loss      SoftmaxCrossEntropy, MeanSquaredError or a type with their members: a mean over the
-    ///                  batch.
+    /// \param loss      SoftmaxCrossEntropy, MeanSquaredError or a type with their members: a mean
+    ///                  over the batch.
     /// \param gradient  The gradient by the parameters is added to it.
     /// \returns         The expected loss; 0 for an empty batch.
     /// \throws          As `of_mean`, and as the loss does.
     /// \complexity      As `of_mean`, and 2^L evaluations of the loss.
     template <MaskedNetwork Network, class Loss>
         requires DifferentiableLayer<Network>
-    double of_expected_loss(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+    double of_expected_loss(const Network& network,
+                            const ConstMatrixRef<typename Network::Scalar>& x,
                             const typename Loss::Targets& targets, const Loss& loss,
                             typename Network::Gradient& gradient) const {
         using Scalar = typename Network::Scalar;
         std::vector<double> losses(static_cast<std::size_t>(blocks(x.cols())), 0.0);
-        run(network, x, gradient, [&](Matrix<Scalar>& y, double weight, Index first) {
-            const double share = weight * static_cast<double>(y.cols()) / static_cast<double>(x.cols());
-            Matrix<Scalar> slopes(y.rows(), y.cols());
-            losses[static_cast<std::size_t>(first / block_columns)] +=
-                share * loss.value_and_gradient(y, columns(targets, first, y.cols()), slopes);
-            y = static_cast<Scalar>(share) * slopes;
-        }, [](const Matrix<Scalar>&, Index) {});
+        run(
+            network, x, gradient,
+            [&](Matrix<Scalar>& y, double weight, Index first) {
+                const double share =
+                    weight * static_cast<double>(y.cols()) / static_cast<double>(x.cols());
+                Matrix<Scalar> slopes(y.rows(), y.cols());
+                losses[static_cast<std::size_t>(first / block_columns)] +=
+                    share * loss.value_and_gradient(y, columns(targets, first, y.cols()), slopes);
+                y = static_cast<Scalar>(share) * slopes;
+            },
+            [](const Matrix<Scalar>&, Index) {});
         double sum = 0;
         for (const double part : losses) sum += part;
         return sum;
     }
 
 private:
-    /// Columns that go through the tree together, and blocks of them that have a gradient of their own at a
-    /// time: fixed, so that the order of the sums does not depend on the threads.
+    /// Columns that go through the tree together, and blocks of them that have a gradient of their
+    /// own at a time: fixed, so that the order of the sums does not depend on the threads.
     static constexpr Index block_columns = 64;
     static constexpr Index blocks_at_once = 8;
 
-    [[nodiscard]] static Index blocks(Index batch) { return (batch + block_columns - 1) / block_columns; }
+    [[nodiscard]] static Index blocks(Index batch) {
+        return (batch + block_columns - 1) / block_columns;
+    }
 
     template <class Targets>
     [[nodiscard]] static Targets columns(const Targets& targets, Index first, Index count) {
@@ -107,18 +121,20 @@ private:
             return targets.middleCols(first, count);
     }
 
-    /// \param at_output  at_output(y, weight, first column): replaces the outputs under one mask by weight
-    ///                   times the gradient by them.
+    /// \param at_output  at_output(y, weight, first column): replaces the outputs under one mask by
+    ///                   weight times the gradient by them.
     /// \param store      store(d, first column): is given the gradient by x.
     template <class Network, class AtOutput, class Store>
     void run(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
-             typename Network::Gradient& gradient, const AtOutput& at_output, const Store& store) const {
+             typename Network::Gradient& gradient, const AtOutput& at_output,
+             const Store& store) const {
         using Scalar = typename Network::Scalar;
         using Gradient = typename Network::Gradient;
         (void)network.output_size(x.rows());
         const double evaluations =
             detail::evaluations_of_tree(network, network.survival_probabilities());
-        detail::check_budget("ExactGradient", network.depth(), evaluations, options_.max_layer_evaluations);
+        detail::check_budget("ExactGradient", network.depth(), evaluations,
+                             options_.max_layer_evaluations);
         detail::ProgressMeter meter(options_.progress, evaluations * static_cast<double>(x.cols()));
         const auto run_block = [&](Index b, Gradient& sum) {
             const Index first = b * block_columns;
@@ -141,7 +157,8 @@ private:
             for (Index k = 1; k < here; ++k) {
                 Gradient& part = sums[static_cast<std::size_t>(k - 1)];
                 detail::visit_parameters(
-                    network, [](const char*, const auto&, auto& from, auto& to) { to += from; }, part, gradient);
+                    network, [](const char*, const auto&, auto& from, auto& to) { to += from; },
+                    part, gradient);
                 part.set_zero();
             }
         }

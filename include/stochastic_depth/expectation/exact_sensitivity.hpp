@@ -44,7 +44,8 @@ namespace detail {
 
 /// Mean, variance and slopes of NN(x, S) for masks of the survival probabilities p.
 template <class Network, class Scalar = typename Network::Scalar>
-[[nodiscard]] Sensitivities<Scalar> differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
+[[nodiscard]] Sensitivities<Scalar> differentiate(const Network& network,
+                                                  const ConstMatrixRef<Scalar>& x,
                                                   const Eigen::VectorXd& p, double evaluations,
                                                   const ExactSensitivityOptions& options) {
     const Index outputs = network.output_size(x.rows()), batch = x.cols(), depth = p.size();
@@ -56,21 +57,25 @@ template <class Network, class Scalar = typename Network::Scalar>
     result.expectation.layer_evaluations = evaluations;
     result.expectation.degrees_of_freedom = std::numeric_limits<double>::infinity();
     result.by_layer = ByLayer<Scalar>(outputs, batch, depth);
-    MomentsView<Scalar> to{result.expectation.mean.data(), result.expectation.variance.data(), outputs};
+    MomentsView<Scalar> to{result.expectation.mean.data(), result.expectation.variance.data(),
+                           outputs};
     if (size == 0 || depth == 0) {
-        walk_tree<Sweep::moments, Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
+        walk_tree<Sweep::moments, Scalar>(network, x, p, evaluations, options.threads,
+                                          options.progress, to);
         return result;
     }
     // The tree counts layers from the last one on.
     Matrix<Scalar>& by_layer = result.by_layer.values();
     if (options.order == SensitivityOrder::layers) {
         to.derivatives = {by_layer.col(depth - 1).data(), -size, false};
-        walk_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
+        walk_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
+                                              options.progress, to);
         return result;
     }
     Matrix<Scalar> slopes(size, second_order(depth));
     to.derivatives = {slopes.data(), size, true};
-    walk_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads, options.progress, to);
+    walk_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
+                                          options.progress, to);
     result.by_pair = ByPair<Scalar>(outputs, batch, depth);
     for (Index l = 0; l < depth; ++l) {
         const Index r = depth - 1 - l;
@@ -87,10 +92,10 @@ template <class Network, class Scalar = typename Network::Scalar>
 ///
 /// f_SD is linear in each p_l, so
 ///     d f_SD / d p_l = E[NN(x, S) | s_l = 1] - E[NN(x, S) | s_l = 0],
-/// a difference of means that the tree knows at each node of layer l. A layer with p_l = 1 is walked both
-/// ways here, for its derivative alone. Derivatives by a scalar g(f_SD) follow by the chain rule
-/// (`ByLayer::contract`); those of E[g(NN(x, S))] are the sensitivities of the network with g as its last
-/// layer.
+/// a difference of means that the tree knows at each node of layer l. A layer with p_l = 1 is
+/// walked both ways here, for its derivative alone. Derivatives by a scalar g(f_SD) follow by the
+/// chain rule (`ByLayer::contract`); those of E[g(NN(x, S))] are the sensitivities of the network
+/// with g as its last layer.
 ///
 /// \source Owen 1972, Multilinear Extensions of Games: the derivative of a multilinear function.
 class ExactSensitivity {
@@ -99,7 +104,8 @@ public:
 
     /// \throws std::invalid_argument  if options.threads is 0.
     explicit ExactSensitivity(ExactSensitivityOptions options) : options_(std::move(options)) {
-        if (options_.threads < 1) detail::refuse("ExactSensitivity: threads must be at least 1, got 0");
+        if (options_.threads < 1)
+            detail::refuse("ExactSensitivity: threads must be at least 1, got 0");
     }
 
     /// \param network  L skippable layers.
@@ -107,16 +113,19 @@ public:
     /// \throws std::invalid_argument  if the network cannot take x.
     /// \throws std::length_error      if the evaluations exceed the budget; nothing has run then.
     /// \throws Cancelled              if the progress callback asks to stop.
-    /// \complexity     2^L - 1 layer evaluations for each column, and 2 (pairs: 6) additions for each and
-    ///                 each output; O(L^2) (pairs: O(L^3)) blocks of outputs for each thread.
+    /// \complexity     2^L - 1 layer evaluations for each column, and 2 (pairs: 6) additions for
+    ///                 each and each output; O(L^2) (pairs: O(L^3)) blocks of outputs for each
+    ///                 thread.
     template <MaskedNetwork Network>
     [[nodiscard]] Sensitivities<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
         (void)network.output_size(x.rows());
         const double evaluations =
             detail::evaluations_of_tree(network, Eigen::VectorXd::Constant(network.depth(), 0.5));
-        detail::check_budget("ExactSensitivity", network.depth(), evaluations, options_.max_layer_evaluations);
-        return detail::differentiate(network, x, network.survival_probabilities(), evaluations, options_);
+        detail::check_budget("ExactSensitivity", network.depth(), evaluations,
+                             options_.max_layer_evaluations);
+        return detail::differentiate(network, x, network.survival_probabilities(), evaluations,
+                                     options_);
     }
 
 private:

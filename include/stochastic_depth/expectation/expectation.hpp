@@ -16,13 +16,14 @@ struct ExpectationOptions {
     std::uint64_t seed = 0;
     /// Threads to share the work, at least 1. The result has the same bits for any number.
     unsigned threads = 1;
-    /// Told of the progress. When it asks to stop, a sampled answer comes from the masks so far, and in place
-    /// of an exact one Cancelled is thrown.
+    /// Told of the progress. When it asks to stop, a sampled answer comes from the masks so far,
+    /// and in place of an exact one Cancelled is thrown.
     ProgressCallback progress = nullptr;
 };
 
-/// The best that is known about f_SD for a budget of layer evaluations: exact if that fits, else sampled as
-/// `sampled_within` says. The answer's `method` says which it was, `layer_evaluations` what it cost.
+/// The best that is known about f_SD for a budget of layer evaluations: exact if that fits, else
+/// sampled as `sampled_within` says. The answer's `method` says which it was, `layer_evaluations`
+/// what it cost.
 class Expectation {
 public:
     Expectation() = default;
@@ -38,8 +39,8 @@ public:
     /// \param x        Inputs, [features x batch].
     /// \throws std::invalid_argument  if the network cannot take x.
     /// \throws Cancelled              if the progress callback asks an exact computation to stop.
-    /// \complexity     At most max_layer_evaluations layer evaluations for each column, unless the fewest
-    ///                 masks that tell an error take more.
+    /// \complexity     At most max_layer_evaluations layer evaluations for each column, unless the
+    ///                 fewest masks that tell an error take more.
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {

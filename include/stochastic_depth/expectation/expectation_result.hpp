@@ -10,9 +10,9 @@ namespace stochastic_depth {
 /// Where an expectation comes from.
 enum class ExpectationMethod { exact, sampled, weight_scaling };
 
-/// What is known of the network's output over random masks, for each output and each sample of a batch.
-/// ExactExpectation, MonteCarloExpectation and WeightScaling all answer with one; a quantity that a method
-/// cannot tell is NaN.
+/// What is known of the network's output over random masks, for each output and each sample of a
+/// batch. ExactExpectation, MonteCarloExpectation and WeightScaling all answer with one; a quantity
+/// that a method cannot tell is NaN.
 template <class Scalar>
 struct ExpectationResult {
     ExpectationMethod method = ExpectationMethod::exact;

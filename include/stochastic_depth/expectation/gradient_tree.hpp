@@ -17,10 +17,11 @@ namespace stochastic_depth::detail {
 
 /// Backward through the tree of mask prefixes: the adjoint of the prefix tree.
 ///
-/// A pass through a layer gets its input in h and leaves there the gradient by this input, summed over all
-/// masks below. In between, `then(h, weight)` gets the layer's output under each way through it, with the
-/// probability of the prefix that led there, and leaves the gradient by it; it stands for the rest of the
-/// network. Gradients are weighted where they begin, at the outputs, so that everything before adds them up.
+/// A pass through a layer gets its input in h and leaves there the gradient by this input, summed
+/// over all masks below. In between, `then(h, weight)` gets the layer's output under each way
+/// through it, with the probability of the prefix that led there, and leaves the gradient by it; it
+/// stands for the rest of the network. Gradients are weighted where they begin, at the outputs, so
+/// that everything before adds them up.
 template <class Scalar>
 class GradientTree {
 public:
@@ -29,14 +30,15 @@ public:
 
     /// A layer with nothing to skip.
     template <class Layer, class Then>
-    void pass(const Layer& layer, typename Layer::Gradient& gradient, Matrix<Scalar>& h, double weight,
-              const Then& then) const {
+    void pass(const Layer& layer, typename Layer::Gradient& gradient, Matrix<Scalar>& h,
+              double weight, const Then& then) const {
         pass_plain(layer, gradient, h, weight, then);
     }
 
     template <class Layer, class Then>
-    void pass(const StochasticDepth<Layer>& node, typename StochasticDepth<Layer>::Gradient& gradient,
-              Matrix<Scalar>& h, double weight, const Then& then) const {
+    void pass(const StochasticDepth<Layer>& node,
+              typename StochasticDepth<Layer>::Gradient& gradient, Matrix<Scalar>& h, double weight,
+              const Then& then) const {
         if (progress_) progress_->add(static_cast<double>(h.cols()));
         const double p = node.survival_probability().value();
         gradient.reached = true;
@@ -46,13 +48,15 @@ public:
         if constexpr (std::is_same_v<typename StochasticDepth<Layer>::Shortcut, Identity<Scalar>>)
             then(h, (1 - p) * weight);
         else
-            pass(node.shortcut(), ShortcutOf<Layer>::gradient(gradient.layer), h, (1 - p) * weight, then);
+            pass(node.shortcut(), ShortcutOf<Layer>::gradient(gradient.layer), h, (1 - p) * weight,
+                 then);
         h += active;
     }
 
     template <class... Layers, class Then>
-    void pass(const Sequential<Layers...>& network, typename Sequential<Layers...>::Gradient& gradient,
-              Matrix<Scalar>& h, double weight, const Then& then) const {
+    void pass(const Sequential<Layers...>& network,
+              typename Sequential<Layers...>::Gradient& gradient, Matrix<Scalar>& h, double weight,
+              const Then& then) const {
         if constexpr (has_skippable_layers<Sequential<Layers...>>)
             pass_from<0>(network, gradient, h, weight, then);
         else
@@ -60,19 +64,20 @@ public:
     }
 
     template <class Layer, class Then>
-    void pass(const Stack<Layer>& stack, typename Stack<Layer>::Gradient& gradient, Matrix<Scalar>& h,
-              double weight, const Then& then) const {
+    void pass(const Stack<Layer>& stack, typename Stack<Layer>::Gradient& gradient,
+              Matrix<Scalar>& h, double weight, const Then& then) const {
         RestOfStack<Layer, Then>{*this, stack.layers(), gradient.layers, 0, then}(h, weight);
     }
 
     template <class Branch, class Shortcut, class Then>
     void pass(const Residual<Branch, Shortcut>& layer,
-              typename Residual<Branch, Shortcut>::Gradient& gradient, Matrix<Scalar>& h, double weight,
-              const Then& then) const {
+              typename Residual<Branch, Shortcut>::Gradient& gradient, Matrix<Scalar>& h,
+              double weight, const Then& then) const {
         if constexpr (!has_skippable_layers<Residual<Branch, Shortcut>>)
             return pass_plain(layer, gradient, h, weight, then);
         const Matrix<Scalar> x = h;
-        // Summed over the ways through the branch; each is followed by all those through the shortcut.
+        // Summed over the ways through the branch; each is followed by all those through the
+        // shortcut.
         Matrix<Scalar> by_shortcut = Matrix<Scalar>::Zero(x.rows(), x.cols());
         const auto after_branch = [&](Matrix<Scalar>& branch, double branch_weight) {
             Matrix<Scalar> by_branch = Matrix<Scalar>::Zero(branch.rows(), branch.cols());
@@ -92,8 +97,8 @@ public:
 
 private:
     template <class Layer, class Then>
-    static void pass_plain(const Layer& layer, typename Layer::Gradient& gradient, Matrix<Scalar>& h,
-                           double weight, const Then& then) {
+    static void pass_plain(const Layer& layer, typename Layer::Gradient& gradient,
+                           Matrix<Scalar>& h, double weight, const Then& then) {
         Record<Layer> kept;
         record(layer, h, kept, EveryLayer{});
         then(h, weight);
@@ -101,8 +106,9 @@ private:
     }
 
     template <std::size_t I, class... Layers, class Then>
-    void pass_from(const Sequential<Layers...>& network, typename Sequential<Layers...>::Gradient& gradient,
-                   Matrix<Scalar>& h, double weight, const Then& then) const {
+    void pass_from(const Sequential<Layers...>& network,
+                   typename Sequential<Layers...>::Gradient& gradient, Matrix<Scalar>& h,
+                   double weight, const Then& then) const {
         const auto& here = std::get<I>(network.layers());
         auto& gradient_here = std::get<I>(gradient.layers);
         if constexpr (I + 1 == sizeof...(Layers))

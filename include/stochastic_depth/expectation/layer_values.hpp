@@ -32,10 +32,12 @@ struct LayerValueOptions {
 
 namespace detail {
 
-/// The mean of the slopes d E[NN] / d p_l at p = (t, ..., t), t by the nodes and weights of a quadrature.
+/// The mean of the slopes d E[NN] / d p_l at p = (t, ..., t), t by the nodes and weights of a
+/// quadrature.
 template <class Network, class Scalar = typename Network::Scalar>
 [[nodiscard]] LayerValues<Scalar> mean_slopes(std::string_view name, const Network& network,
-                                              const ConstMatrixRef<Scalar>& x, const Eigen::VectorXd& nodes,
+                                              const ConstMatrixRef<Scalar>& x,
+                                              const Eigen::VectorXd& nodes,
                                               const Eigen::VectorXd& weights,
                                               const LayerValueOptions& options) {
     if (options.threads < 1) refuse(name, ": threads must be at least 1, got 0");
@@ -52,8 +54,7 @@ template <class Network, class Scalar = typename Network::Scalar>
             sweep.progress = [&](double done) {
                 return options.progress((static_cast<double>(k) + done) / sweeps);
             };
-        const auto slopes =
-            differentiate(network, x, Eigen::VectorXd::Constant(depth, nodes(k)),
+        const auto slopes = differentiate(network, x, Eigen::VectorXd::Constant(depth, nodes(k)),
                                           evaluations / sweeps, sweep);
         result.value.values() += static_cast<Scalar>(weights(k)) * slopes.by_layer.values();
     }
@@ -62,13 +63,15 @@ template <class Network, class Scalar = typename Network::Scalar>
 
 }  // namespace detail
 
-/// Banzhaf value of each skippable layer in the game whose players are the layers: what keeping it adds to
-/// an output, mean over all 2^(L - 1) masks of the others, each counting the same:
+/// Banzhaf value of each skippable layer in the game whose players are the layers: what keeping it
+/// adds to an output, mean over all 2^(L - 1) masks of the others, each counting the same:
 ///     B_l = 2^-(L - 1) sum_(S without l) NN(x, S + l) - NN(x, S).
-/// That is d E[NN] / d p_l at p = (1/2, ..., 1/2). The network's own survival probabilities play no part.
+/// That is d E[NN] / d p_l at p = (1/2, ..., 1/2). The network's own survival probabilities play no
+/// part.
 ///
-/// The value is linear in the game: what layers are worth for a sum of outputs is `value.contract(slopes)`;
-/// for another scalar of the output (a loss, an entropy), make it the network's last layer.
+/// The value is linear in the game: what layers are worth for a sum of outputs is
+/// `value.contract(slopes)`; for another scalar of the output (a loss, an entropy), make it the
+/// network's last layer.
 ///
 /// \param network  L skippable layers.
 /// \param x        Inputs, [features x batch].
@@ -85,11 +88,12 @@ template <MaskedNetwork Network>
                                Eigen::VectorXd::Constant(1, 1.0), options);
 }
 
-/// Shapley value of each skippable layer: what keeping it adds to an output, mean over all orders in which
-/// the layers may be added. The values of all layers sum to NN(x, all kept) - NN(x, all skipped).
+/// Shapley value of each skippable layer: what keeping it adds to an output, mean over all orders
+/// in which the layers may be added. The values of all layers sum to NN(x, all kept) - NN(x, all
+/// skipped).
 ///
-/// They are the integral over t in [0, 1] of d E[NN] / d p_l at p = (t, ..., t), a polynomial in t of degree
-/// L - 1, which a Gauss-Legendre rule of L / 2 nodes, rounded up, integrates exactly.
+/// They are the integral over t in [0, 1] of d E[NN] / d p_l at p = (t, ..., t), a polynomial in t
+/// of degree L - 1, which a Gauss-Legendre rule of L / 2 nodes, rounded up, integrates exactly.
 ///
 /// \param network  L skippable layers; linear in the game as `banzhaf_values` is.
 /// \param x        Inputs, [features x batch].

@@ -30,7 +30,8 @@ struct MaskSample {
     Index samples;
     /// Those to evaluate.
     SortedMasks masks;
-    /// An item is a weighted mean of the outputs under masks.place(i terms), ..., one for each weight.
+    /// An item is a weighted mean of the outputs under masks.place(i terms), ..., one for each
+    /// weight.
     std::vector<double> terms;
     SampleWeights weights;
 };
@@ -151,8 +152,9 @@ private:
         return design_.control_variates == ControlVariates::mask_bits;
     }
 
-    /// The first columns, which are the layers that vary most, as far as they vary often enough: `least` is
-    /// the least value of items p (1 - p). A slope that a few masks decide would hide their share of the error.
+    /// The first columns, which are the layers that vary most, as far as they vary often enough:
+    /// `least` is the least value of items p (1 - p). A slope that a few masks decide would hide
+    /// their share of the error.
     [[nodiscard]] Index columns_to_fit(Index items, double least) const {
         Index count = 0;
         for (const Index l : layers_)
@@ -164,13 +166,14 @@ private:
     void weigh(SampleWeights& weights, const Eigen::MatrixXd& bits, bool single) const {
         const Index items = bits.rows();
         const auto set_basis = [&](Index columns) {
-            weights.set_basis(
-                MaskBasis(bits.leftCols(columns), 0, 0, std::vector<double>(static_cast<std::size_t>(columns))));
+            weights.set_basis(MaskBasis(bits.leftCols(columns), 0, 0,
+                                        std::vector<double>(static_cast<std::size_t>(columns))));
         };
         if (!regresses()) {
             weights.set_mean(std::vector<double>(static_cast<std::size_t>(items),
                                                  1 / static_cast<double>(items)));
-            // Within a group the variance that single layers make is gone: what a fit of them leaves counts.
+            // Within a group the variance that single layers make is gone: what a fit of them
+            // leaves counts.
             return set_basis(single ? columns_to_fit(items, often) : 0);
         }
         // Folds that are independent of each other: groups, or tenths of the sample.

@@ -15,9 +15,10 @@ namespace stochastic_depth::detail {
 
 /// Evaluates a network under many masks, each prefix that masks share once.
 ///
-/// A node is a range of sorted masks that agree on the layers so far. The columns of several nodes stand side
-/// by side in a block, so that few columns under many masks make wide matrix products too; a block that grows
-/// too wide is cut into pieces, which run depth first, and which the threads share.
+/// A node is a range of sorted masks that agree on the layers so far. The columns of several nodes
+/// stand side by side in a block, so that few columns under many masks make wide matrix products
+/// too; a block that grows too wide is cut into pieces, which run depth first, and which the
+/// threads share.
 template <class Scalar>
 class MaskTrie {
 public:
@@ -48,7 +49,8 @@ private:
         Index last;
     };
 
-    /// The nodes whose columns stand in a block, in this order, and how many skippable layers are behind.
+    /// The nodes whose columns stand in a block, in this order, and how many skippable layers are
+    /// behind.
     struct State {
         const Node* nodes;
         Index count;
@@ -78,8 +80,9 @@ private:
         run_layer(layer, x, then, state);
     }
 
-    /// A residual layer with skippable layers inside: these part the nodes, so the columns of x are repeated
-    /// for each of the parts, and those of the branch for each part that the shortcut makes of them.
+    /// A residual layer with skippable layers inside: these part the nodes, so the columns of x are
+    /// repeated for each of the parts, and those of the branch for each part that the shortcut
+    /// makes of them.
     template <class Branch, class Shortcut, class Then>
     void add(const Walk& walk, const Residual<Branch, Shortcut>& layer, const Block<Scalar>& x,
              const Then& then, const State& state) const {

@@ -6,17 +6,17 @@
 
 #include <stochastic_depth/detail/epilogue.hpp>
 
-/// The moments of a block of outputs over the masks below a node of the prefix tree, and how those of its
-/// two children combine, by the law of total variance:
+/// The moments of a block of outputs over the masks below a node of the prefix tree, and how those
+/// of its two children combine, by the law of total variance:
 ///     mean = p m_active + (1 - p) m_skipped,
 ///     variance = p v_active + (1 - p) v_skipped + p (1 - p) (m_active - m_skipped)^2.
 ///
-/// The skipped child is walked last, and carries its siblings' results along as a list; whoever computes its
-/// outputs combines them in an epilogue, while they are in registers.
+/// The skipped child is walked last, and carries its siblings' results along as a list; whoever
+/// computes its outputs combines them in an epilogue, while they are in registers.
 ///
-/// Derivatives of the mean by the survival probabilities come along where they are wanted: the mean is
-/// linear in each p_l, so that by p of a node it is m_active - m_skipped, and by those of the layers below,
-/// p times the active child's plus 1 - p times the skipped one's.
+/// Derivatives of the mean by the survival probabilities come along where they are wanted: the mean
+/// is linear in each p_l, so that by p of a node it is m_active - m_skipped, and by those of the
+/// layers below, p times the active child's plus 1 - p times the skipped one's.
 namespace stochastic_depth::detail {
 
 /// What a sweep over the tree computes: mean and variance, or derivatives of the mean as well.
@@ -27,9 +27,10 @@ enum class Sweep { moments, derivatives };
 [[nodiscard]] constexpr Index second_order(Index n) { return n * (n + 1) / 2; }
 
 /// Derivatives of a block's mean by the survival probabilities of the layers still to come, each
-/// [outputs x columns] and `stride` apart. The derivative by the layer that has r layers after it is number
-/// r, or number second_order(r) where there are pairs, followed by those by this layer and the one with 0,
-/// ..., r - 1 layers after it: what the last layers need does not depend on how many there are before.
+/// [outputs x columns] and `stride` apart. The derivative by the layer that has r layers after it
+/// is number r, or number second_order(r) where there are pairs, followed by those by this layer
+/// and the one with 0, ..., r - 1 layers after it: what the last layers need does not depend on how
+/// many there are before.
 template <class Scalar>
 struct DerivativesView {
     Scalar* data = nullptr;
@@ -65,14 +66,15 @@ struct PendingSibling {
     MomentsView<Scalar> active;
     Scalar p;
     Scalar q;  // 1 - p
-    /// Layers that come after the node, those inside it included, and those alone that come after both
-    /// children.
+    /// Layers that come after the node, those inside it included, and those alone that come after
+    /// both children.
     Index layers_after_active;
     Index layers_after_skipped;
     const PendingSibling* parent;
 };
 
-/// Where the moments of a block belong, after they have been combined with the siblings that wait for them.
+/// Where the moments of a block belong, after they have been combined with the siblings that wait
+/// for them.
 template <class Scalar>
 struct Target {
     MomentsView<Scalar> moments;
@@ -90,20 +92,22 @@ struct Moments {
     Value variance;
 };
 
-/// Both moments over a layer that is kept with probability p = 1 - q. Equal moments combine to themselves,
-/// and a variance stays at least 0: rounding is monotone.
+/// Both moments over a layer that is kept with probability p = 1 - q. Equal moments combine to
+/// themselves, and a variance stays at least 0: rounding is monotone.
 template <class Value>
-EIGEN_ALWAYS_INLINE Moments<Value> combine(Value p, Value q, Moments<Value> active, Moments<Value> skipped) {
+EIGEN_ALWAYS_INLINE Moments<Value> combine(Value p, Value q, Moments<Value> active,
+                                           Moments<Value> skipped) {
     const Value difference = active.mean - skipped.mean;
-    const Value spread = multiply_add(q * difference, difference, active.variance - skipped.variance);
+    const Value spread =
+        multiply_add(q * difference, difference, active.variance - skipped.variance);
     return {multiply_add(p, difference, skipped.mean), multiply_add(p, spread, skipped.variance)};
 }
 
-/// The derivatives by a node and each of the layers after it: the difference of the children's derivatives by
-/// these layers.
+/// The derivatives by a node and each of the layers after it: the difference of the children's
+/// derivatives by these layers.
 template <class P, class Scalar>
-[[gnu::noinline]] void differentiate_pairs(const PendingSibling<Scalar>& sibling, DerivativesView<Scalar> to,
-                                           Index at, Index active_at) {
+[[gnu::noinline]] void differentiate_pairs(const PendingSibling<Scalar>& sibling,
+                                           DerivativesView<Scalar> to, Index at, Index active_at) {
     const Index node = sibling.layers_after_active;
     for (Index r = 0; r < node; ++r) {
         const P by_active = P::load(sibling.active.derivatives.by(r) + active_at);
@@ -113,14 +117,16 @@ template <class P, class Scalar>
     }
 }
 
-/// Combines the derivatives of a sibling with those of the skipped child, which stand in `to`, where the
-/// result goes.
+/// Combines the derivatives of a sibling with those of the skipped child, which stand in `to`,
+/// where the result goes.
 template <class P, class Scalar>
-EIGEN_ALWAYS_INLINE void combine_derivatives(const PendingSibling<Scalar>& sibling, P mean_difference,
-                                             const DerivativesView<Scalar>& to, Index at, Index active_at) {
+EIGEN_ALWAYS_INLINE void combine_derivatives(const PendingSibling<Scalar>& sibling,
+                                             P mean_difference, const DerivativesView<Scalar>& to,
+                                             Index at, Index active_at) {
     const Index node = sibling.layers_after_active, count = to.count(node);
     if (to.pairs) differentiate_pairs<P>(sibling, to, at, active_at);
-    // Layers inside the node don't matter where it is skipped; nothing there does where it never is.
+    // Layers inside the node don't matter where it is skipped; nothing there does where it never
+    // is.
     const Index known = sibling.p == Scalar(1) ? 0 : to.count(sibling.layers_after_skipped);
     const P p = P::broadcast(sibling.p), q = P::broadcast(sibling.q);
     const Scalar* active = sibling.active.derivatives.data + active_at;
@@ -129,30 +135,35 @@ EIGEN_ALWAYS_INLINE void combine_derivatives(const PendingSibling<Scalar>& sibli
     Index k = 0;
     for (; k < known; ++k, active += active_stride, slope += stride)
         multiply_add(q, P::load(slope), p * P::load(active)).store(slope);
-    for (; k < count; ++k, active += active_stride, slope += stride) (p * P::load(active)).store(slope);
+    for (; k < count; ++k, active += active_stride, slope += stride)
+        (p * P::load(active)).store(slope);
     mean_difference.store(slope);
 }
 
 /// Copies the derivatives of a skipped child to where they will be combined.
 template <class P, class Scalar>
-[[gnu::noinline]] void copy_derivatives(const DerivativesView<Scalar>& from, const DerivativesView<Scalar>& to,
-                                        Index count, Index from_at, Index at) {
+[[gnu::noinline]] void copy_derivatives(const DerivativesView<Scalar>& from,
+                                        const DerivativesView<Scalar>& to, Index count,
+                                        Index from_at, Index at) {
     for (Index k = 0; k < count; ++k)
         P::load(from.data + k * from.stride + from_at).store(to.data + k * to.stride + at);
 }
 
 /// Combines with each waiting sibling in turn, from the deepest on.
 template <Sweep sweep, class P, class Scalar>
-EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scalar>& to, Index i, Index j) {
+EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scalar>& to, Index i,
+                                           Index j) {
     if (!to.siblings) return skipped;
     // All that wait are scratch memory of the same shape.
     const Index at = i + j * to.siblings->active.stride;
     for (auto* sibling = to.siblings; sibling; sibling = sibling->parent) {
-        const Moments<P> active{P::load(sibling->active.mean + at), P::load(sibling->active.variance + at)};
+        const Moments<P> active{P::load(sibling->active.mean + at),
+                                P::load(sibling->active.variance + at)};
         if constexpr (sweep == Sweep::derivatives) {
             combine_derivatives(*sibling, active.mean - skipped.mean, to.moments.derivatives,
                                 i + j * to.moments.stride, at);
-            // The skipped child was walked for its derivative alone, and what it holds may be no number.
+            // The skipped child was walked for its derivative alone, and what it holds may be no
+            // number.
             if (sibling->p == Scalar(1)) {
                 skipped = active;
                 continue;
@@ -170,7 +181,8 @@ struct StoreOutput {
 
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
-        const auto moments = combine_all<sweep>(Moments<P>{value, P::broadcast(Scalar(0))}, to, i, j);
+        const auto moments =
+            combine_all<sweep>(Moments<P>{value, P::broadcast(Scalar(0))}, to, i, j);
         moments.variance.store(to.moments.variance + i + j * to.moments.stride);
         return moments.mean;
     }
@@ -178,8 +190,8 @@ struct StoreOutput {
     [[nodiscard]] bool crosses_columns(Index rows) const { return to.is_contiguous(rows); }
 };
 
-/// Epilogue of the last layer of a network: both of its children at once. `value` is the branch of a
-/// residual layer with the identity as shortcut, or any other layer's output.
+/// Epilogue of the last layer of a network: both of its children at once. `value` is the branch of
+/// a residual layer with the identity as shortcut, or any other layer's output.
 template <Sweep sweep, class Scalar, bool IsBranch>
 struct StoreLastLayer {
     const Scalar* x;
@@ -194,7 +206,8 @@ struct StoreLastLayer {
         const P mean = multiply_add(P::broadcast(p), difference, skipped);
         const P variance = P::broadcast(p * (Scalar(1) - p)) * (difference * difference);
         const Index at = i + j * to.moments.stride;
-        if constexpr (sweep == Sweep::derivatives) difference.store(to.moments.derivatives.data + at);
+        if constexpr (sweep == Sweep::derivatives)
+            difference.store(to.moments.derivatives.data + at);
         const auto moments = combine_all<sweep>(Moments<P>{mean, variance}, to, i, j);
         moments.variance.store(to.moments.variance + at);
         return moments.mean;

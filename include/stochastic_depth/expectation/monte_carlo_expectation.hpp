@@ -19,20 +19,20 @@
 namespace stochastic_depth {
 
 struct MonteCarloExpectationOptions {
-    /// Number of masks, at least 1: the most, if another limit is given too. Rounded down to whole pairs or
-    /// groups.
+    /// Number of masks, at least 1: the most, if another limit is given too. Rounded down to whole
+    /// pairs or groups.
     Index samples = 100;
     std::uint64_t seed = 0;
     /// Threads to share the work, at least 1. The result has the same bits for any number.
     unsigned threads = 1;
     MaskDesign design = MaskDesign::independent;
-    /// Independent groups that stratified and lattice masks are drawn in, at most `samples`; 0: as the
-    /// design needs, 1 for stratified masks and 5 for a lattice. Fewer groups make a better mean; more of
-    /// them know their error better.
+    /// Independent groups that stratified and lattice masks are drawn in, at most `samples`; 0: as
+    /// the design needs, 1 for stratified masks and 5 for a lattice. Fewer groups make a better
+    /// mean; more of them know their error better.
     Index groups = 0;
-    /// Number of layers that are not sampled: each sampled mask of the others is evaluated under all their
-    /// 2^k combinations, with exact weights. They are those of the largest p_l (1 - p_l), ties to the later
-    /// one; at most 20.
+    /// Number of layers that are not sampled: each sampled mask of the others is evaluated under
+    /// all their 2^k combinations, with exact weights. They are those of the largest p_l (1 - p_l),
+    /// ties to the later one; at most 20.
     Index enumerated_layers = 0;
     ControlVariates control_variates = ControlVariates::none;
     /// Stop when no standard error is larger, above 0; 0: no such limit.
@@ -45,31 +45,33 @@ struct MonteCarloExpectationOptions {
 
 /// Estimates mean and variance of the network output from random masks.
 ///
-/// All columns see the same masks, so a column's result does not depend on the batch that it stands in,
-/// and the errors of two columns are correlated. Prefixes that masks share run once.
+/// All columns see the same masks, so a column's result does not depend on the batch that it stands
+/// in, and the errors of two columns are correlated. Prefixes that masks share run once.
 ///
-/// Plain independent masks: mask k is that of sample k of step 0 of `MaskSampler{p, seed}`, mean and variance
-/// are unbiased (divisor samples - 1), and the standard error is sqrt(variance / samples). With one sample,
-/// variance and standard error are NaN.
+/// Plain independent masks: mask k is that of sample k of step 0 of `MaskSampler{p, seed}`, mean
+/// and variance are unbiased (divisor samples - 1), and the standard error is sqrt(variance /
+/// samples). With one sample, variance and standard error are NaN.
 ///
-/// The mean is unbiased under every design. With control variates it still is for independent and antithetic
-/// masks and for two groups and more, because the slopes that correct a part of the sample come from the
-/// rest of it. A single group is corrected by its own slopes; its mask bits have means within 1 / samples of
-/// p_l, so the bias is of order samples^(-3/2) at most.
+/// The mean is unbiased under every design. With control variates it still is for independent and
+/// antithetic masks and for two groups and more, because the slopes that correct a part of the
+/// sample come from the rest of it. A single group is corrected by its own slopes; its mask bits
+/// have means within 1 / samples of p_l, so the bias is of order samples^(-3/2) at most.
 ///
 /// The standard error comes from
 /// - the items: masks, pairs, or groups, each as one number (items - 1 degrees of freedom);
-/// - what the regression leaves, with items - 1 - rank degrees of freedom: with control variates, and for one
-///   group of stratified masks, where the variance that single layers make is gone and the rest is that of
-///   independent masks to leading order (Stein 1987). Layers that vary too seldom for a slope, samples
-///   p_l (1 - p_l) < 5, are not fitted: of one group the error is too large then, on average, as it is of a
-///   single lattice, which does better than its residuals tell;
+/// - what the regression leaves, with items - 1 - rank degrees of freedom: with control variates,
+///   and for one group of stratified masks, where the variance that single layers make is gone and
+///   the rest is that of independent masks to leading order (Stein 1987). Layers that vary too
+///   seldom for a slope, samples p_l (1 - p_l) < 5, are not fitted: of one group the error is too
+///   large then, on average, as it is of a single lattice, which does better than its residuals
+///   tell;
 /// - the groups, for a lattice with control variates.
 ///
-/// With a target or a progress callback, masks are drawn in rounds of doubling size, independent of each
-/// other, whose results are merged. Stopping at a target stops early where the error is underestimated:
-/// such a standard error is a little too small, and the mean is biased a little. A limit of layer evaluations
-/// lets cheap masks be a little more, a bias far below the standard error.
+/// With a target or a progress callback, masks are drawn in rounds of doubling size, independent of
+/// each other, whose results are merged. Stopping at a target stops early where the error is
+/// underestimated: such a standard error is a little too small, and the mean is biased a little. A
+/// limit of layer evaluations lets cheap masks be a little more, a bias far below the standard
+/// error.
 ///
 /// \source Owen 2013, Monte Carlo theory, methods and examples, chapters 8 and 10.
 class MonteCarloExpectation {
@@ -103,8 +105,8 @@ public:
     /// \param network  L skippable layers.
     /// \param x        Inputs, [features x batch].
     /// \throws std::invalid_argument  if the network cannot take x.
-    /// \complexity     Fewer than `samples` masked forward passes, and those after the first layers; the
-    ///                 outputs of all masks in memory, for few columns at a time.
+    /// \complexity     Fewer than `samples` masked forward passes, and those after the first
+    ///                 layers; the outputs of all masks in memory, for few columns at a time.
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
@@ -190,8 +192,8 @@ private:
         const Round whole{samples, samples + done + least > options_.samples};
         if (budget == std::numeric_limits<double>::infinity()) return whole;
         if (!fits(fewest)) return {done > 0 ? 0 : fewest, true};
-        // Doubled until they are too many, then halved between: the search costs little more than the last
-        // draw, and leaves less than a hundredth unused.
+        // Doubled until they are too many, then halved between: the search costs little more than
+        // the last draw, and leaves less than a hundredth unused.
         Index fitting = fewest, too_many = samples;
         for (Index more = 2 * fewest; fitting < samples; more *= 2) {
             const Index count = source.rounded(std::min(more, samples));
@@ -211,8 +213,8 @@ private:
     }
 
     /// Evaluates the masks of a round.
-    /// \returns  Whether to go on. If the progress callback asks to stop and an answer is there already, `to`
-    ///           has no samples.
+    /// \returns  Whether to go on. If the progress callback asks to stop and an answer is there
+    ///           already, `to` has no samples.
     template <class Network>
     [[nodiscard]] bool run(const Network& network,
                            const ConstMatrixRef<typename Network::Scalar>& x,

@@ -21,30 +21,30 @@ struct PredictiveUncertainty {
     Vector<Scalar> predictive_entropy;
     /// E[H(p)], [batch]: what the masks agree is uncertain.
     Vector<Scalar> expected_entropy;
-    /// H(E[p]) - E[H(p)], [batch]: how far the masks disagree; what a prediction and the mask tell of each
-    /// other. At least 0: a difference that rounding made negative is set to 0.
+    /// H(E[p]) - E[H(p)], [batch]: how far the masks disagree; what a prediction and the mask tell
+    /// of each other. At least 0: a difference that rounding made negative is set to 0.
     Vector<Scalar> mutual_information;
     /// Evaluations of skippable layers that it took for each column of x.
     double layer_evaluations = 0;
 };
 
 /// Mean class probabilities and the parts of their uncertainty, from one sweep over the masks:
-/// probabilities and entropy are outputs of one network, Sequential{network, Softmax, Concatenate{Identity,
-/// Entropy}}. Any functions of the output are averaged together in this way, by a Concatenate of them behind
-/// the network.
+/// probabilities and entropy are outputs of one network, Sequential{network, Softmax,
+/// Concatenate{Identity, Entropy}}. Any functions of the output are averaged together in this way,
+/// by a Concatenate of them behind the network.
 ///
-/// For a rule that samples, probabilities and expected_entropy are as unbiased as the rule's mean. The
-/// predictive entropy is that of the estimated probabilities and, H being concave, too low on average:
-/// for n masks with independent errors by
+/// For a rule that samples, probabilities and expected_entropy are as unbiased as the rule's mean.
+/// The predictive entropy is that of the estimated probabilities and, H being concave, too low on
+/// average: for n masks with independent errors by
 ///     sum_i Var[p_i] / (2 n E[p_i]) + O(1 / n^2),
-/// and the mutual information is too low by as much; from a single mask it is 0. The exact rule has no
-/// such bias.
+/// and the mutual information is too low by as much; from a single mask it is 0. The exact rule has
+/// no such bias.
 ///
 /// The mutual information is a difference of entropies: rounding errors are relative to these, so
 /// disagreement far below them is seen by double networks only.
 ///
-/// \param rule     ExactExpectation, MonteCarloExpectation, or any that is called like them: rule(network,
-///                 x) has a `mean`, [outputs x batch], and `layer_evaluations`.
+/// \param rule     ExactExpectation, MonteCarloExpectation, or any that is called like them:
+///                 rule(network, x) has a `mean`, [outputs x batch], and `layer_evaluations`.
 /// \param network  Gives logits, [classes x batch], at least one class. Copied once.
 /// \param x        Inputs, [features x batch].
 /// \throws std::invalid_argument  if the network cannot take x or has no outputs.
@@ -58,7 +58,8 @@ template <class Rule, MaskedNetwork Network>
     using Scalar = typename Network::Scalar;
     const Index classes = network.output_size(x.rows());
     if (classes < 1)
-        detail::refuse("predictive_uncertainty: network must have at least 1 output, got ", classes);
+        detail::refuse("predictive_uncertainty: network must have at least 1 output, got ",
+                       classes);
     const Sequential together{network, Softmax<Scalar>{},
                               Concatenate{Identity<Scalar>{}, Entropy<Scalar>{}}};
     const auto moments = rule(together, x);

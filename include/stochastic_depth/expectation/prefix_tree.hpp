@@ -15,18 +15,18 @@ namespace stochastic_depth::detail {
 
 /// The tree of mask prefixes behind ExactExpectation.
 ///
-/// Masks that agree on their first layers share the work of these layers: each node of the tree is a layer
-/// reached with one prefix, and branches into the layer kept and the layer skipped.
+/// Masks that agree on their first layers share the work of these layers: each node of the tree is
+/// a layer reached with one prefix, and branches into the layer kept and the layer skipped.
 ///
-/// Three phases. Wide: while there are few columns, the two children of a node stand side by side in one
-/// block, so that one product serves both. Split: once there are enough columns, blocks of them go to the
-/// threads. Deep: each block walks the rest of the tree depth first.
+/// Three phases. Wide: while there are few columns, the two children of a node stand side by side
+/// in one block, so that one product serves both. Split: once there are enough columns, blocks of
+/// them go to the threads. Deep: each block walks the rest of the tree depth first.
 template <class Scalar, Sweep sweep = Sweep::moments>
 class PrefixTree {
 public:
     struct Options {
-        /// p_l of each skippable layer; a layer with p_l = 1 is not skipped, one with p_l = 0 not run, unless
-        /// derivatives are computed.
+        /// p_l of each skippable layer; a layer with p_l = 1 is not skipped, one with p_l = 0 not
+        /// run, unless derivatives are computed.
         const Eigen::Ref<const Eigen::VectorXd>& survival_probabilities;
         /// Rows of the network's output.
         Index outputs;
@@ -41,8 +41,10 @@ public:
 
     /// \param to  Where the moments go, and the derivatives if the sweep computes them.
     template <class Network>
-    void walk(const Network& network, const ConstMatrixRef<Scalar>& x, MomentsView<Scalar> to) const {
-        const Block<Scalar> all(x.data(), x.rows(), x.cols(), Eigen::OuterStride<>(x.outerStride()));
+    void walk(const Network& network, const ConstMatrixRef<Scalar>& x,
+              MomentsView<Scalar> to) const {
+        const Block<Scalar> all(x.data(), x.rows(), x.cols(),
+                                Eigen::OuterStride<>(x.outerStride()));
         const State whole{{to}, depth(), Phase::wide};
         const auto run = [&](const Block<Scalar>& block, const State& state) {
             Walk{*this}(network, block, Output{*this}, state);
@@ -72,18 +74,21 @@ private:
         const PrefixTree& tree;
 
         void operator()(const Block<Scalar>& y, const State& state) const {
-            transform<Scalar>(y, tree.mean_of(state.to, y.cols()), StoreOutput<sweep, Scalar>{state.to});
+            transform<Scalar>(y, tree.mean_of(state.to, y.cols()),
+                              StoreOutput<sweep, Scalar>{state.to});
         }
     };
 
     [[nodiscard]] Index depth() const { return options_.survival_probabilities.size(); }
 
-    /// As many columns as keep the blocks that are in use at a time in the second-level cache, in whole
-    /// tiles of the product.
+    /// As many columns as keep the blocks that are in use at a time in the second-level cache, in
+    /// whole tiles of the product.
     static Index columns_of_block(Index rows) {
         constexpr Index bytes = 24 * 1024;
-        const Index fitting = bytes / (std::max<Index>(rows, 1) * static_cast<Index>(sizeof(Scalar)));
-        return std::clamp<Index>(fitting / tile_columns * tile_columns, 4 * tile_columns, 32 * tile_columns);
+        const Index fitting =
+            bytes / (std::max<Index>(rows, 1) * static_cast<Index>(sizeof(Scalar)));
+        return std::clamp<Index>(fitting / tile_columns * tile_columns, 4 * tile_columns,
+                                 32 * tile_columns);
     }
 
     /// Columns to reach in the wide phase: enough blocks for the threads to share evenly.
@@ -105,22 +110,25 @@ private:
         });
     }
 
-    [[nodiscard]] Eigen::Map<Matrix<Scalar>, 0, Eigen::OuterStride<>> mean_of(const Target<Scalar>& to,
-                                                                             Index columns) const {
-        return {to.moments.mean, options_.outputs, columns, Eigen::OuterStride<>(to.moments.stride)};
+    [[nodiscard]] Eigen::Map<Matrix<Scalar>, 0, Eigen::OuterStride<>> mean_of(
+        const Target<Scalar>& to, Index columns) const {
+        return {to.moments.mean, options_.outputs, columns,
+                Eigen::OuterStride<>(to.moments.stride)};
     }
 
     /// A layer with nothing to skip.
     template <class Layer, class Then>
-    void run(const Layer& layer, const Block<Scalar>& x, const Then& then, const State& state) const {
+    void run(const Layer& layer, const Block<Scalar>& x, const Then& then,
+             const State& state) const {
         if constexpr (is_end<Then>)
-            forward_fused(layer, x, mean_of(state.to, x.cols()), StoreOutput<sweep, Scalar>{state.to});
+            forward_fused(layer, x, mean_of(state.to, x.cols()),
+                          StoreOutput<sweep, Scalar>{state.to});
         else
             run_layer(layer, x, then, state);
     }
 
-    /// A residual layer with skippable layers inside: the columns of x must stay in their places until they
-    /// are added, so nothing widens from here on.
+    /// A residual layer with skippable layers inside: the columns of x must stay in their places
+    /// until they are added, so nothing widens from here on.
     template <class Layer, class Then>
     void add(const Walk& walk, const Layer& layer, const Block<Scalar>& x, const Then& then,
              const State& state) const {
@@ -134,9 +142,10 @@ private:
 
     /// A skippable layer: one node, two children; one child where the other has no probability.
     template <class Layer, class Then>
-    void at(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x, const Then& then,
-            const State& state) const {
-        constexpr bool is_last = is_end<Then> && skips_to_identity<Layer> && !has_skippable_layers<Layer>;
+    void at(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+            const Then& then, const State& state) const {
+        constexpr bool is_last =
+            is_end<Then> && skips_to_identity<Layer> && !has_skippable_layers<Layer>;
         const Children children = children_of(node, state);
         if (!is_last && children.both && state.phase == Phase::wide && x.cols() >= wide_columns())
             return split(x, state, [&](const Block<Scalar>& block, const State& deep) {
@@ -172,7 +181,8 @@ private:
     };
 
     template <class Layer>
-    [[nodiscard]] Children children_of(const StochasticDepth<Layer>& node, const State& state) const {
+    [[nodiscard]] Children children_of(const StochasticDepth<Layer>& node,
+                                       const State& state) const {
         const double p = options_.survival_probabilities(depth() - state.layers);
         const bool both = sweep == Sweep::derivatives || (p != 0.0 && p != 1.0);
         return {static_cast<Scalar>(p), both, state.layers - 1, state.layers - node.depth()};
@@ -184,7 +194,8 @@ private:
         if (children.p != Scalar(0))
             walk(node.layer(), x, then, State{state.to, children.layers_of_active, state.phase});
         else
-            walk_skipped(walk, node, x, then, State{state.to, children.layers_of_skipped, state.phase});
+            walk_skipped(walk, node, x, then,
+                         State{state.to, children.layers_of_skipped, state.phase});
     }
 
     template <class Layer, class Then>
@@ -198,8 +209,8 @@ private:
 
     /// The last layer of the network.
     template <class Layer>
-    void finish(const StochasticDepth<Layer>& node, const Block<Scalar>& x, const Target<Scalar>& to,
-                Scalar p) const {
+    void finish(const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+                const Target<Scalar>& to, Scalar p) const {
         constexpr bool has_branch = IdentityResidual<Layer>::value;
         const StoreLastLayer<sweep, Scalar, has_branch> store{x.data(), x.outerStride(), p, to};
         const auto mean = mean_of(to, x.cols());
@@ -209,13 +220,14 @@ private:
             forward_fused(node.layer(), x, mean, store);
     }
 
-    /// Memory for the moments of some columns, with the derivatives by `layers` layers where those of
-    /// `like` are wanted.
+    /// Memory for the moments of some columns, with the derivatives by `layers` layers where those
+    /// of `like` are wanted.
     class ScratchMoments {
     public:
         ScratchMoments(const MomentsView<Scalar>& like, Index outputs, Index columns, Index layers)
             : size_(outputs * columns),
-              memory_((2 + (sweep == Sweep::derivatives ? like.derivatives.count(layers) : 0)) * size_),
+              memory_((2 + (sweep == Sweep::derivatives ? like.derivatives.count(layers) : 0)) *
+                      size_),
               view_{memory_.data(), memory_.data() + size_, outputs} {
             if constexpr (sweep == Sweep::derivatives)
                 view_.derivatives = {memory_.data() + 2 * size_, size_, like.derivatives.pairs};
@@ -229,7 +241,8 @@ private:
         MomentsView<Scalar> view_;
     };
 
-    /// Depth first: the active child, and then the skipped one, which is handed the active one's moments.
+    /// Depth first: the active child, and then the skipped one, which is handed the active one's
+    /// moments.
     template <class Layer, class Then>
     void walk_both(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
                    const Then& then, const State& state, const Children& children) const {
@@ -243,15 +256,16 @@ private:
 
     /// Both children side by side: the active one's columns, then the skipped one's.
     template <class Layer, class Then>
-    void widen(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x, const Then& then,
-               const State& state, const Children& children) const {
+    void widen(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+               const Then& then, const State& state, const Children& children) const {
         const Index columns = x.cols();
         const ScratchMoments both(state.to.moments, options_.outputs, 2 * columns,
                                   children.layers_of_active);
         const MomentsView<Scalar> skipped = (*both).from_column(columns);
         if constexpr (has_skippable_layers<Layer>) {
             walk(node.layer(), x, then, State{{*both}, children.layers_of_active, Phase::wide});
-            walk_skipped(walk, node, x, then, State{{skipped}, children.layers_of_skipped, Phase::wide});
+            walk_skipped(walk, node, x, then,
+                         State{{skipped}, children.layers_of_skipped, Phase::wide});
         } else {
             ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), 2 * columns);
             forward_fused(node.layer(), x, outputs->leftCols(columns), Keep{});

@@ -15,18 +15,20 @@ public:
     using std::runtime_error::runtime_error;
 };
 
-/// Called now and then, never from two threads at once, with the fraction of the work that is done, in
-/// [0, 1]; false asks to stop.
+/// Called now and then, never from two threads at once, with the fraction of the work that is done,
+/// in [0, 1]; false asks to stop.
 using ProgressCallback = std::function<bool(double)>;
 
 namespace detail {
 
-/// Adds up the work that the threads have done, and tells the caller's callback a hundred times or so.
+/// Adds up the work that the threads have done, and tells the caller's callback a hundred times or
+/// so.
 class ProgressMeter {
 public:
     /// \param callback  Not empty.
     /// \param total     All the work, in the unit of `add`.
-    ProgressMeter(const ProgressCallback& callback, double total) : callback_(callback), total_(total) {}
+    ProgressMeter(const ProgressCallback& callback, double total)
+        : callback_(callback), total_(total) {}
 
     /// \throws Cancelled  if the callback has asked to stop.
     void add(double work) {

@@ -110,13 +110,15 @@ void estimate_moments(const MaskSample& sample, const Scalar* outputs, Index cou
                 error[e] += difference * difference / (parts * (parts - 1));
             }
     } else if (weights.sums.size() == 1) {
-        // 0 / 0 is NaN: a single item tells nothing of the error. A NaN among the outputs stays one.
+        // 0 / 0 is NaN: a single item tells nothing of the error. A NaN among the outputs stays
+        // one.
         const auto count_of_items = static_cast<double>(items);
         for (std::size_t e = 0; e < size; ++e)
             error[e] = deviations[e] / (count_of_items - 1) / count_of_items;
     } else {
-        // Layers that are seldom skipped or seldom kept have few items, and often those of larger variance: each
-        // item's residual counts by itself, made unbiased by its leverage (MacKinnon & White 1985, HC2).
+        // Layers that are seldom skipped or seldom kept have few items, and often those of larger
+        // variance: each item's residual counts by itself, made unbiased by its leverage (MacKinnon
+        // & White 1985, HC2).
         for (std::size_t i = 0; i < items; ++i) {
             take_item(i, false);
             double leverage = 0;

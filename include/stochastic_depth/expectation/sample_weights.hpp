@@ -9,19 +9,21 @@
 
 #include <stochastic_depth/types.hpp>
 
-/// How sampled outputs become an estimate of their mean and its standard error. Both are linear and quadratic
-/// in the outputs, with weights that depend on the masks alone.
+/// How sampled outputs become an estimate of their mean and its standard error. Both are linear and
+/// quadratic in the outputs, with weights that depend on the masks alone.
 namespace stochastic_depth::detail {
 
 /// A basis of the functions of the mask that the constant and some columns span.
 ///
-/// \source Gram-Schmidt with column pivoting, each column projected twice (Giraud, Langou & Rozloznik 2005).
+/// \source Gram-Schmidt with column pivoting, each column projected twice (Giraud, Langou &
+///         Rozloznik 2005).
 class MaskBasis {
 public:
     /// \param columns  One row for each item, one column for each layer.
     /// \param first, last  Items that are left out; all of them: none is.
     /// \param at       Where the basis is to be known besides, a value for each of the columns.
-    MaskBasis(const Eigen::MatrixXd& columns, Index first, Index last, const std::vector<double>& at)
+    MaskBasis(const Eigen::MatrixXd& columns, Index first, Index last,
+              const std::vector<double>& at)
         : items_(columns.rows()), first_(first), last_(last), stride_(items_ + 1) {
         if (last - first == items_) last_ = first_;
         const Index count = columns.cols() + 1;
@@ -89,8 +91,8 @@ private:
     Index first_;
     Index last_;
     Index stride_;
-    /// Column after column: a value for each item, and the one at `at`. Loops, and not Eigen's expressions: a
-    /// dozen of them would be half of what the estimators cost a compiler.
+    /// Column after column: a value for each item, and the one at `at`. Loops, and not Eigen's
+    /// expressions: a dozen of them would be half of what the estimators cost a compiler.
     std::vector<double> q_;
     Index rank_ = 0;
 };
@@ -101,8 +103,9 @@ struct SampleWeights {
     std::vector<double> mean;
     /// Sums sum_i sums[b][i] y_i that the standard error needs.
     std::vector<std::vector<double>> sums;
-    /// Whether these sums are estimates by independent parts of the sample, of which the estimate is the mean.
-    /// Otherwise they are the coordinates of the fit, and sum y_i^2 less their squares is what it leaves.
+    /// Whether these sums are estimates by independent parts of the sample, of which the estimate
+    /// is the mean. Otherwise they are the coordinates of the fit, and sum y_i^2 less their squares
+    /// is what it leaves.
     bool are_replicates = false;
     double degrees_of_freedom = 0;
     /// sum_i mean[i]^2.
@@ -130,9 +133,9 @@ struct SampleWeights {
     }
 };
 
-/// Regression of the items on `columns`, whose expectations are 0. The slopes that correct an item come from
-/// other folds, so that the estimate is unbiased if items of different folds are independent; a single fold
-/// is corrected by its own slopes.
+/// Regression of the items on `columns`, whose expectations are 0. The slopes that correct an item
+/// come from other folds, so that the estimate is unbiased if items of different folds are
+/// independent; a single fold is corrected by its own slopes.
 ///
 /// \param columns  [items x layers].
 /// \param fold     Items in a fold; the last one may have fewer.

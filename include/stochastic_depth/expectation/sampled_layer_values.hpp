@@ -20,8 +20,8 @@
 namespace stochastic_depth {
 
 struct SampledLayerValueOptions {
-    /// Number of antithetic pairs, at least 2: of an order of the layers and its reverse, or of a mask and
-    /// its complement.
+    /// Number of antithetic pairs, at least 2: of an order of the layers and its reverse, or of a
+    /// mask and its complement.
     Index pairs = 100;
     std::uint64_t seed = 0;
     /// Threads to share the columns, at least 1. The result has the same bits for any number.
@@ -30,8 +30,8 @@ struct SampledLayerValueOptions {
 
 namespace detail {
 
-/// One random pair, as the masks to evaluate and, for each layer, the pairs of these masks that differ in it
-/// alone.
+/// One random pair, as the masks to evaluate and, for each layer, the pairs of these masks that
+/// differ in it alone.
 struct LayerValueItem {
     struct Difference {
         Index layer;
@@ -43,15 +43,18 @@ struct LayerValueItem {
 };
 
 /// The masks along an order of the layers, from none kept to all, and along its reverse.
-[[nodiscard]] inline LayerValueItem shapley_item(Index depth, std::uint64_t seed, std::uint64_t pair) {
-    std::vector<Index> order = random_order(depth, stream_key(seed, StreamPurpose::layer_orders, 1), pair);
+[[nodiscard]] inline LayerValueItem shapley_item(Index depth, std::uint64_t seed,
+                                                 std::uint64_t pair) {
+    std::vector<Index> order =
+        random_order(depth, stream_key(seed, StreamPurpose::layer_orders, 1), pair);
     LayerValueItem item{SurvivalMasks(depth, 2 * (depth + 1)), {}};
     for (Index start = 0; start <= depth + 1; start += depth + 1) {
         SurvivalMask mask = SurvivalMask::none(depth);
         for (Index i = 0; i < depth; ++i) {
             mask.keep(order[static_cast<std::size_t>(i)]);
             item.masks.set_mask(start + i + 1, mask);
-            item.differences.push_back({order[static_cast<std::size_t>(i)], start + i, start + i + 1});
+            item.differences.push_back(
+                {order[static_cast<std::size_t>(i)], start + i, start + i + 1});
         }
         std::reverse(order.begin(), order.end());
     }
@@ -59,24 +62,29 @@ struct LayerValueItem {
 }
 
 /// A mask of fair bits, all that differ from it in one layer, and the complements of all these.
-[[nodiscard]] inline LayerValueItem banzhaf_item(Index depth, std::uint64_t seed, std::uint64_t pair) {
+[[nodiscard]] inline LayerValueItem banzhaf_item(Index depth, std::uint64_t seed,
+                                                 std::uint64_t pair) {
     const auto key = stream_key(seed, StreamPurpose::layer_coalitions, 1);
     SurvivalMask mask = SurvivalMask::none(depth);
     for (std::size_t w = 0; w < mask.words().size(); ++w) {
-        const auto bits = philox4x32_10({static_cast<std::uint32_t>(w), 0, static_cast<std::uint32_t>(pair),
-                                         static_cast<std::uint32_t>(pair >> 32)},
-                                        key);
+        const auto bits =
+            philox4x32_10({static_cast<std::uint32_t>(w), 0, static_cast<std::uint32_t>(pair),
+                           static_cast<std::uint32_t>(pair >> 32)},
+                          key);
         mask.set_word(w, std::uint64_t{bits[0]} << 32 | bits[1]);
     }
     LayerValueItem item{SurvivalMasks(depth, 2 * (depth + 1)), {}};
-    const auto flip = [](SurvivalMask& flipped, Index l) { flipped[l] ? flipped.skip(l) : flipped.keep(l); };
+    const auto flip = [](SurvivalMask& flipped, Index l) {
+        flipped[l] ? flipped.skip(l) : flipped.keep(l);
+    };
     for (Index start = 0; start <= depth + 1; start += depth + 1) {
         item.masks.set_mask(start, mask);
         for (Index l = 0; l < depth; ++l) {
             SurvivalMask neighbour = mask;
             flip(neighbour, l);
             item.masks.set_mask(start + l + 1, neighbour);
-            const Index with = mask[l] ? start : start + l + 1, without = mask[l] ? start + l + 1 : start;
+            const Index with = mask[l] ? start : start + l + 1,
+                        without = mask[l] ? start + l + 1 : start;
             item.differences.push_back({l, without, with});
         }
         for (Index l = 0; l < depth; ++l) flip(mask, l);
@@ -84,7 +92,8 @@ struct LayerValueItem {
     return item;
 }
 
-/// y = NN(x, S_k) side by side, for all the masks; few columns pass the network under several masks at once.
+/// y = NN(x, S_k) side by side, for all the masks; few columns pass the network under several masks
+/// at once.
 template <class Network>
 void forward_under_each(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
                         const SurvivalMasks& masks, MatrixRef<typename Network::Scalar> y) {
@@ -114,15 +123,18 @@ template <class Network, class Item, class Scalar = typename Network::Scalar>
     if (options.threads < 1) refuse(name, ": threads must be at least 1, got 0");
     const Index outputs = network.output_size(x.rows()), depth = network.depth();
     constexpr Index block_columns = 96;
-    LayerValues<Scalar> result{ByLayer<Scalar>(outputs, x.cols(), depth), ByLayer<Scalar>(outputs, x.cols(), depth)};
+    LayerValues<Scalar> result{ByLayer<Scalar>(outputs, x.cols(), depth),
+                               ByLayer<Scalar>(outputs, x.cols(), depth)};
     EvaluationsUnderMasks evaluations(network);
     for (Index k = 0; k < options.pairs; ++k)
-        result.layer_evaluations += evaluations(draw(depth, options.seed, static_cast<std::uint64_t>(k)).masks);
+        result.layer_evaluations +=
+            evaluations(draw(depth, options.seed, static_cast<std::uint64_t>(k)).masks);
     parallel_for((x.cols() + block_columns - 1) / block_columns, options.threads, [&](Index b) {
         const Index first = b * block_columns, columns = std::min(block_columns, x.cols() - first);
         const Index size = outputs * columns;
         const ConstMatrixRef<Scalar> here = x.middleCols(first, columns);
-        Eigen::MatrixXd mean = Eigen::MatrixXd::Zero(size, depth), deviations = mean, value(size, depth);
+        Eigen::MatrixXd mean = Eigen::MatrixXd::Zero(size, depth), deviations = mean,
+                        value(size, depth);
         Matrix<Scalar> y(outputs, 2 * (depth + 1) * columns);
         for (Index k = 0; k < options.pairs; ++k) {
             const LayerValueItem item = draw(depth, options.seed, static_cast<std::uint64_t>(k));
@@ -153,8 +165,8 @@ template <class Network, class Item, class Scalar = typename Network::Scalar>
 
 }  // namespace detail
 
-/// Estimates of `shapley_values` with their standard errors, for networks too deep for the tree: what keeping
-/// a layer adds in random orders of the layers, each taken with its reverse. Unbiased.
+/// Estimates of `shapley_values` with their standard errors, for networks too deep for the tree:
+/// what keeping a layer adds in random orders of the layers, each taken with its reverse. Unbiased.
 ///
 /// \param network  L skippable layers.
 /// \param x        Inputs, [features x batch].
@@ -165,11 +177,12 @@ template <MaskedNetwork Network>
 [[nodiscard]] LayerValues<typename Network::Scalar> sampled_shapley_values(
     const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
     const SampledLayerValueOptions& options = {}) {
-    return detail::sampled_values("sampled_shapley_values", network, x, options, detail::shapley_item);
+    return detail::sampled_values("sampled_shapley_values", network, x, options,
+                                  detail::shapley_item);
 }
 
-/// Estimates of `banzhaf_values` with their standard errors: what keeping a layer adds to masks of fair bits,
-/// each taken with its complement. Unbiased.
+/// Estimates of `banzhaf_values` with their standard errors: what keeping a layer adds to masks of
+/// fair bits, each taken with its complement. Unbiased.
 ///
 /// \param network  L skippable layers.
 /// \param x        Inputs, [features x batch].
@@ -179,7 +192,8 @@ template <MaskedNetwork Network>
 [[nodiscard]] LayerValues<typename Network::Scalar> sampled_banzhaf_values(
     const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
     const SampledLayerValueOptions& options = {}) {
-    return detail::sampled_values("sampled_banzhaf_values", network, x, options, detail::banzhaf_item);
+    return detail::sampled_values("sampled_banzhaf_values", network, x, options,
+                                  detail::banzhaf_item);
 }
 
 }  // namespace stochastic_depth

@@ -8,14 +8,15 @@
 
 namespace stochastic_depth {
 
-/// The sampled estimate that tells most about f_SD for a number of layer evaluations, as measured by
-/// benchmarks/estimator_table: lattice masks in 5 groups, corrected by their mask bits; where that leaves few
-/// masks for a group, one group of stratified masks. Nothing is enumerated: masks that share prefixes make
-/// more samples a better use of the same evaluations.
+/// The sampled estimate that tells most about f_SD for a number of layer evaluations, as measured
+/// by benchmarks/estimator_table: lattice masks in 5 groups, corrected by their mask bits; where
+/// that leaves few masks for a group, one group of stratified masks. Nothing is enumerated: masks
+/// that share prefixes make more samples a better use of the same evaluations.
 ///
 /// \param max_layer_evaluations  For each column, above 0.
 /// \param p                      Survival probabilities of the network.
-/// \returns  Options under which MonteCarloExpectation stays within the limit, unless two groups take more.
+/// \returns  Options under which MonteCarloExpectation stays within the limit, unless two groups
+///           take more.
 /// \throws std::invalid_argument  outside these ranges.
 [[nodiscard]] inline MonteCarloExpectationOptions sampled_within(double max_layer_evaluations,
                                                                  const Eigen::VectorXd& p,

@@ -12,8 +12,9 @@
 
 namespace stochastic_depth::detail {
 
-/// The distinct ones among some masks, so sorted that masks with a common prefix stand together, those that
-/// keep the next layer first. What a mask says of layers inside a skipped one is ignored.
+/// The distinct ones among some masks, so sorted that masks with a common prefix stand together,
+/// those that keep the next layer first. What a mask says of layers inside a skipped one is
+/// ignored.
 class SortedMasks {
 public:
     /// \param enclosing  For each layer the innermost skippable layer around it; -1: none.

@@ -23,16 +23,19 @@ template <class Scalar>
 
 /// Whether a continuation is the end of the network; such a one says so.
 template <class Then>
-inline constexpr bool is_end = requires { typename Then::End; };
+inline constexpr bool is_end = requires {
+    typename Then::End;
+};
 
-/// Sends activations through a network under many masks at once, in continuation-passing style: a layer's
-/// outputs, one block for each way through it, are handed to `then(y, state)`, which stands for the rest of
-/// the network.
+/// Sends activations through a network under many masks at once, in continuation-passing style: a
+/// layer's outputs, one block for each way through it, are handed to `then(y, state)`, which stands
+/// for the rest of the network.
 ///
 /// The Walker decides what happens where the ways part, and what `state` is:
-/// - walker.at(walk, node, x, then, state): a skippable layer; it calls walk(node.layer(), x, then, ...),
-///   walk(node.shortcut(), x, then, ...) or both;
-/// - walker.run(layer, x, then, state): a layer with nothing to skip in it; it calls then(layer(x), ...);
+/// - walker.at(walk, node, x, then, state): a skippable layer; it calls walk(node.layer(), x, then,
+///   ...), walk(node.shortcut(), x, then, ...) or both;
+/// - walker.run(layer, x, then, state): a layer with nothing to skip in it; it calls then(layer(x),
+///   ...);
 /// - walker.add(walk, layer, x, then, state): a residual layer with skippable layers inside.
 template <class Scalar, class Walker>
 class TreeWalk {
@@ -40,7 +43,8 @@ public:
     explicit TreeWalk(const Walker& walker) : walker_(walker) {}
 
     template <class Layer, class Then, class State>
-    void operator()(const Layer& layer, const Block<Scalar>& x, const Then& then, const State& state) const {
+    void operator()(const Layer& layer, const Block<Scalar>& x, const Then& then,
+                    const State& state) const {
         walker_.run(layer, x, then, state);
     }
 
@@ -66,8 +70,8 @@ public:
     }
 
     template <class Branch, class Shortcut, class Then, class State>
-    void operator()(const Residual<Branch, Shortcut>& layer, const Block<Scalar>& x, const Then& then,
-                    const State& state) const {
+    void operator()(const Residual<Branch, Shortcut>& layer, const Block<Scalar>& x,
+                    const Then& then, const State& state) const {
         if constexpr (has_skippable_layers<Residual<Branch, Shortcut>>)
             walker_.add(*this, layer, x, then, state);
         else
@@ -85,7 +89,9 @@ private:
         else
             (*this)(
                 here, x,
-                [&](const Block<Scalar>& y, const State& y_state) { from<next>(network, y, then, y_state); },
+                [&](const Block<Scalar>& y, const State& y_state) {
+                    from<next>(network, y, then, y_state);
+                },
                 state);
     }
 
@@ -110,8 +116,8 @@ private:
     const Walker& walker_;
 };
 
-/// Sends x through the branch and the shortcut of a residual layer and hands on their sum, for each of the
-/// ways through both.
+/// Sends x through the branch and the shortcut of a residual layer and hands on their sum, for each
+/// of the ways through both.
 template <class Walk, class Branch, class Shortcut, class Scalar, class Then, class State>
 void walk_sum(const Walk& walk, const Residual<Branch, Shortcut>& layer, const Block<Scalar>& x,
               const Then& then, const State& state) {

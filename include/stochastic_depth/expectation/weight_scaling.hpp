@@ -66,8 +66,9 @@ public:
     void run(const StochasticDepth<Layer>& node) {
         const double p = node.survival_probability().value();
         if (p == 1.0) return run(node.layer());
-        activations_.replace(node.output_size(activations_.current().rows()),
-                             [&](const auto& from, auto to) { mix(node, static_cast<Scalar>(p), from, to); });
+        activations_.replace(
+            node.output_size(activations_.current().rows()),
+            [&](const auto& from, auto to) { mix(node, static_cast<Scalar>(p), from, to); });
     }
 
 private:
@@ -100,11 +101,12 @@ private:
 
 }  // namespace detail
 
-/// The usual test-time rule: one pass in which each skippable layer is replaced by its mean given its
-/// input, shortcut(x) + p branch(x) for a residual layer, p layer(x) + (1 - p) x for any other.
+/// The usual test-time rule: one pass in which each skippable layer is replaced by its mean given
+/// its input, shortcut(x) + p branch(x) for a residual layer, p layer(x) + (1 - p) x for any other.
 ///
-/// Exact only where every layer after a skippable one is affine; elsewhere its distance from f_SD is the
-/// weight-scaling gap (`weight_scaling_gap`). It knows neither variance nor error: both are NaN.
+/// Exact only where every layer after a skippable one is affine; elsewhere its distance from f_SD
+/// is the weight-scaling gap (`weight_scaling_gap`). It knows neither variance nor error: both are
+/// NaN.
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Eq. (5).
 class WeightScaling {

@@ -6,7 +6,8 @@
 
 namespace stochastic_depth {
 
-/// How far the usual test-time rule is from the truth: weight scaling minus f_SD(x), [outputs x batch].
+/// How far the usual test-time rule is from the truth: weight scaling minus f_SD(x), [outputs x
+/// batch].
 ///
 /// \param network  L skippable layers.
 /// \param x        Inputs, [features x batch].

@@ -18,12 +18,13 @@
 
 #include <stochastic_depth/detail/check.hpp>
 
-/// Files that are whole or not there: written beside the old one and renamed over it, sealed with their
-/// length and a hash. Needs POSIX, for which reason it is not part of all.hpp.
+/// Files that are whole or not there: written beside the old one and renamed over it, sealed with
+/// their length and a hash. Needs POSIX, for which reason it is not part of all.hpp.
 namespace stochastic_depth::detail {
 
-/// FNV-1a, 64 bits. Each of its steps is a bijection of the hash and, for a given hash, of the byte, so
-/// every change within one byte changes the hash for certain; others escape with a chance of about 2^-64.
+/// FNV-1a, 64 bits. Each of its steps is a bijection of the hash and, for a given hash, of the
+/// byte, so every change within one byte changes the hash for certain; others escape with a chance
+/// of about 2^-64.
 /// \source Fowler, Noll, Vo: draft-eastlake-fnv.
 [[nodiscard]] constexpr std::uint64_t fnv1a(std::span<const std::uint8_t> bytes) {
     std::uint64_t hash = 0xcbf29ce484222325;
@@ -71,7 +72,8 @@ public:
 private:
     std::span<const std::uint8_t> take(std::size_t count) {
         if (count > left())
-            throw std::runtime_error(message("a record needs ", count, " bytes, ", left(), " are left"));
+            throw std::runtime_error(
+                message("a record needs ", count, " bytes, ", left(), " are left"));
         const std::span<const std::uint8_t> taken = bytes_.first(count);
         bytes_ = bytes_.subspan(count);
         return taken;
@@ -82,12 +84,14 @@ private:
 
 inline constexpr std::size_t seal_header = 20, seal_hash = 8;
 
-/// Replaces a file in one step: whenever the process or the machine stops, the old content or the new is
-/// there. Writes path + ".partial" first; one writer of a path at a time.
+/// Replaces a file in one step: whenever the process or the machine stops, the old content or the
+/// new is there. Writes path + ".partial" first; one writer of a path at a time.
 ///
 /// \param who  Named in messages.
-/// \throws std::runtime_error  naming the file and the system's reason; the old file is untouched then.
-inline void replace_file(std::string_view who, const std::string& path, std::span<const std::uint8_t> bytes) {
+/// \throws std::runtime_error  naming the file and the system's reason; the old file is untouched
+///                             then.
+inline void replace_file(std::string_view who, const std::string& path,
+                         std::span<const std::uint8_t> bytes) {
     const std::string partial = path + ".partial";
     const auto fail = [&](std::string_view what) {
         const int error = errno;
@@ -134,7 +138,8 @@ inline void write_sealed(std::string_view who, const std::string& path, std::str
     replace_file(who, path, bytes);
 }
 
-[[nodiscard]] inline std::vector<std::uint8_t> read_file(std::string_view who, const std::string& path) {
+[[nodiscard]] inline std::vector<std::uint8_t> read_file(std::string_view who,
+                                                         const std::string& path) {
     const auto fail = [&](std::string_view what) {
         const int error = errno;
         throw std::runtime_error(
@@ -159,10 +164,13 @@ inline void write_sealed(std::string_view who, const std::string& path, std::str
 }
 
 /// The content of a file that write_sealed wrote.
-/// \throws std::runtime_error  naming the file and what is wrong, if it cannot be read, is of another kind
-///                             or version, is cut short or longer than written, or is damaged.
-[[nodiscard]] inline std::vector<std::uint8_t> read_sealed(std::string_view who, const std::string& path,
-                                                           std::string_view magic, std::uint32_t version) {
+/// \throws std::runtime_error  naming the file and what is wrong, if it cannot be read, is of
+///                             another kind or version, is cut short or longer than written, or is
+///                             damaged.
+[[nodiscard]] inline std::vector<std::uint8_t> read_sealed(std::string_view who,
+                                                           const std::string& path,
+                                                           std::string_view magic,
+                                                           std::uint32_t version) {
     std::vector<std::uint8_t> bytes = read_file(who, path);
     const auto fail = [&](const auto&... what) {
         throw std::runtime_error(message(who, ": ", path, ": ", what...));
@@ -179,8 +187,10 @@ inline void write_sealed(std::string_view who, const std::string& path, std::str
         fail("the file has format version ", found, ", and this library reads version ", version);
     const auto length = reader.number<std::uint64_t>();
     const std::uint64_t held = bytes.size() - seal_header - seal_hash;
-    if (held < length) fail("the file is cut short: it holds ", held, " of ", length, " bytes of content");
-    if (held > length) fail("the file is too long: it holds ", held, " bytes of content, not ", length);
+    if (held < length)
+        fail("the file is cut short: it holds ", held, " of ", length, " bytes of content");
+    if (held > length)
+        fail("the file is too long: it holds ", held, " bytes of content, not ", length);
     const std::size_t end = bytes.size() - seal_hash;
     ByteReader seal{std::span<const std::uint8_t>(bytes).subspan(end)};
     if (seal.number<std::uint64_t>() != fnv1a(std::span<const std::uint8_t>(bytes).first(end)))

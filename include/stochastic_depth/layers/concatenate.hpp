@@ -14,16 +14,16 @@ namespace stochastic_depth {
 
 /// Layers side by side on one input, their outputs stacked: y = [layer_1(x); ...; layer_n(x)].
 ///
-/// Behind a network it makes several functions of the output one output: an expectation over masks then
-/// takes the mean of all of them in one sweep,
+/// Behind a network it makes several functions of the output one output: an expectation over masks
+/// then takes the mean of all of them in one sweep,
 ///
 ///     Sequential{network, Softmax<double>{}, Concatenate{Identity<double>{}, Entropy<double>{}}}
 ///
 /// The layers must have no skippable layers inside.
 template <ForwardLayer... Layers>
-    requires(sizeof...(Layers) > 0) && (detail::one_scalar<Layers...>) &&
-            (!detail::has_skippable_layers<Layers> && ...)
-class Concatenate {
+    requires(sizeof...(Layers) > 0)
+&&(detail::one_scalar<Layers...>)&&(!detail::has_skippable_layers<Layers> &&
+                                    ...) class Concatenate {
 public:
     using Scalar = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
     static constexpr bool has_skippable_layers = false;
@@ -83,8 +83,8 @@ public:
     /// \param x   [features x batch], the input of forward.
     /// \param dy  [outputs x batch], gradient by the output.
     /// \param dx  [features x batch], gradient by the input, overwritten.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache& cache,
-                  Gradient& gradient, MatrixRef<Scalar> dx) const {
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
+                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
         detail::backward_recorded("Concatenate", *this, x, dy, cache, gradient, dx);
     }
 
@@ -121,7 +121,8 @@ public:
     template <class Self, class Visit, class... Gradients>
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         for_each_index([&](auto i) {
-            detail::visit_parameters(std::get<i>(self.layers_), visit, std::get<i>(gradients.layers)...);
+            detail::visit_parameters(std::get<i>(self.layers_), visit,
+                                     std::get<i>(gradients.layers)...);
         });
     }
 
@@ -130,7 +131,8 @@ private:
     static void for_each_index(const Function& function) {
         [&]<std::size_t... i>(std::index_sequence<i...>) {
             (function(std::integral_constant<std::size_t, i>{}), ...);
-        }(std::index_sequence_for<Layers...>{});
+        }
+        (std::index_sequence_for<Layers...>{});
     }
 
     std::tuple<Layers...> layers_;

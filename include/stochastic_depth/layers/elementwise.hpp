@@ -13,8 +13,8 @@ namespace stochastic_depth {
 /// The layer y(i, j) = function(x(i, j)).
 ///
 /// Function has a type `Scalar` and a member `value(z)`; with `derivative(z)` the layer is
-/// differentiable; with `packet(z)`, the same on a packet of numbers (which has +, -, *, max, tanh), it
-/// is fast. After a Linear it is fused into the matrix product.
+/// differentiable; with `packet(z)`, the same on a packet of numbers (which has +, -, *, max,
+/// tanh), it is fast. After a Linear it is fused into the matrix product.
 template <class Function>
 class Elementwise {
 public:
@@ -31,9 +31,7 @@ public:
 
     template <class Packet>
         requires requires(const Function& function, Packet z) { function.packet(z); }
-    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet(Packet z) const {
-        return function_.packet(z);
-    }
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet(Packet z) const { return function_.packet(z); }
 
     /// \param x  [features x batch].
     /// \param y  [features x batch], overwritten; may be x itself.
@@ -43,14 +41,18 @@ public:
         detail::forward_fused(*this, x, y, detail::Keep{});
     }
 
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const { forward(x, y); }
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
+        forward(x, y);
+    }
 
     [[nodiscard]] Gradient zero_gradient() const { return {}; }
 
     /// dx = dy * function'(x).
     void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
-                  Gradient&, MatrixRef<Scalar> dx) const
-        requires requires(const Function& function, Scalar z) { function.derivative(z); }
+                  Gradient&, MatrixRef<Scalar> dx) const requires
+        requires(const Function& function, Scalar z) {
+        function.derivative(z);
+    }
     {
         detail::check_backward("Elementwise", *this, x, dy, dx);
         for (Index j = 0; j < x.cols(); ++j) {
@@ -96,7 +98,7 @@ template <class Scalar, class Callable>
 /// A differentiable one, from the function and its derivative.
 template <class Scalar, class Callable, class Derivative>
     requires std::convertible_to<std::invoke_result_t<const Callable&, Scalar>, Scalar> &&
-             std::convertible_to<std::invoke_result_t<const Derivative&, Scalar>, Scalar>
+        std::convertible_to<std::invoke_result_t<const Derivative&, Scalar>, Scalar>
 [[nodiscard]] auto elementwise(Callable callable, Derivative derivative) {
     return Elementwise{detail::DifferentiableScalarFunction<Scalar, Callable, Derivative>{
         std::move(callable), std::move(derivative)}};

@@ -3,8 +3,8 @@
 
 #include <utility>
 
-#include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/concepts.hpp>
+#include <stochastic_depth/detail/check.hpp>
 
 namespace stochastic_depth {
 
@@ -48,7 +48,8 @@ private:
 ///
 ///     auto centre = sd::function<float>([](const auto& x) { return x.rowwise() - x.colwise().mean(); });
 template <class Scalar, class Callable>
-[[nodiscard]] Function<Scalar, Callable> function(Callable callable, Index outputs = Eigen::Dynamic) {
+[[nodiscard]] Function<Scalar, Callable> function(Callable callable,
+                                                  Index outputs = Eigen::Dynamic) {
     return Function<Scalar, Callable>(std::move(callable), outputs);
 }
 

@@ -16,8 +16,8 @@ struct GELUFunction {
     [[nodiscard]] Scalar value(Scalar z) const { return z * normal_distribution(z); }
 
     [[nodiscard]] Scalar derivative(Scalar z) const {
-        const Scalar density =
-            std::exp(-z * z / Scalar(2)) * std::numbers::inv_sqrtpi_v<Scalar> / std::numbers::sqrt2_v<Scalar>;
+        const Scalar density = std::exp(-z * z / Scalar(2)) * std::numbers::inv_sqrtpi_v<Scalar> /
+                               std::numbers::sqrt2_v<Scalar>;
         return normal_distribution(z) + z * density;
     }
 

@@ -31,13 +31,15 @@ public:
         detail::transform<Scalar>(x, y, epilogue);
     }
 
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const { forward(x, y); }
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
+        forward(x, y);
+    }
 
     [[nodiscard]] Gradient zero_gradient() const { return {}; }
 
     /// dx = dy.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&, Gradient&,
-                  MatrixRef<Scalar> dx) const {
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
+                  Gradient&, MatrixRef<Scalar> dx) const {
         detail::check_backward("Identity", *this, x, dy, dx);
         dx = dy;
     }

@@ -14,9 +14,9 @@ namespace stochastic_depth {
 
 /// y = W x + b.
 ///
-/// Inputs and Outputs are widths known at compile time, or Eigen::Dynamic. Small fixed widths run several
-/// times faster. Whatever the batch, each output sums its inputs in one order with fused multiply-adds,
-/// so a column has the same bits alone and in any batch.
+/// Inputs and Outputs are widths known at compile time, or Eigen::Dynamic. Small fixed widths run
+/// several times faster. Whatever the batch, each output sums its inputs in one order with fused
+/// multiply-adds, so a column has the same bits alone and in any batch.
 template <class Scalar_, int Inputs = Eigen::Dynamic, int Outputs = Eigen::Dynamic>
 class Linear {
 public:
@@ -37,12 +37,14 @@ public:
 
     /// \param weights  W, [outputs x inputs].
     /// \param bias     b, [outputs].
-    /// \throws std::invalid_argument  if W is empty, sizes differ, or a fixed width is contradicted.
+    /// \throws std::invalid_argument  if W is empty, sizes differ, or a fixed width is
+    ///                                contradicted.
     Linear(const ConstMatrixRef<Scalar>& weights, const Eigen::Ref<const Vector<Scalar>>& bias) {
         check_width("inputs", Inputs, weights.cols());
         check_width("outputs", Outputs, weights.rows());
         if (bias.size() != weights.rows())
-            detail::refuse("Linear: bias must have ", weights.rows(), " entries, got ", bias.size());
+            detail::refuse("Linear: bias must have ", weights.rows(), " entries, got ",
+                           bias.size());
         weights_ = weights;
         bias_ = bias;
     }
@@ -52,9 +54,10 @@ public:
     /// \param inputs, outputs  Widths, at least 1.
     /// \param random           A uniform random bit generator; it advances.
     /// \param gain             Standard deviation of W times sqrt(inputs), at least 0.
-    /// \throws std::invalid_argument  for a width below 1, or a gain that is negative or not finite.
-    /// \source He et al. 2015, Delving Deep into Rectifiers, Eq. (10): gain sqrt(2) keeps the variance
-    ///         of a ReLU network.
+    /// \throws std::invalid_argument  for a width below 1, or a gain that is negative or not
+    ///                                finite.
+    /// \source He et al. 2015, Delving Deep into Rectifiers, Eq. (10): gain sqrt(2) keeps the
+    ///         variance of a ReLU network.
     template <RandomBitGenerator Random>
     Linear(Index inputs, Index outputs, Random& random, double gain = std::numbers::sqrt2) {
         check_width("inputs", Inputs, inputs);
@@ -100,13 +103,14 @@ public:
     template <class Epilogue>
     void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
                        const Epilogue& epilogue) const {
-        detail::product<Scalar, Outputs, Inputs>(outputs(), inputs(), x.cols(),
-                                                 {weights_.data(), outputs()}, bias_.data(),
-                                                 {x.data(), 1, x.outerStride()},
-                                                 {y.data(), y.outerStride()}, epilogue);
+        detail::product<Scalar, Outputs, Inputs>(
+            outputs(), inputs(), x.cols(), {weights_.data(), outputs()}, bias_.data(),
+            {x.data(), 1, x.outerStride()}, {y.data(), y.outerStride()}, epilogue);
     }
 
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const { forward(x, y); }
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
+        forward(x, y);
+    }
 
     [[nodiscard]] Gradient zero_gradient() const {
         Gradient gradient{weights_, bias_};
@@ -125,17 +129,16 @@ public:
             detail::refuse("Linear: gradient must be [", outputs(), " x ", inputs(), "], got [",
                            gradient.weights.rows(), " x ", gradient.weights.cols(), "]");
         detail::ScratchMatrix<Scalar> by_weights(outputs(), inputs());
-        detail::product<Scalar, Outputs>(outputs(), x.cols(), inputs(), {dy.data(), dy.outerStride()},
-                                         nullptr, {x.data(), x.outerStride(), 1},
-                                         {by_weights->data(), outputs()}, detail::Keep{});
+        detail::product<Scalar, Outputs>(
+            outputs(), x.cols(), inputs(), {dy.data(), dy.outerStride()}, nullptr,
+            {x.data(), x.outerStride(), 1}, {by_weights->data(), outputs()}, detail::Keep{});
         gradient.weights += *by_weights;
         for (Index j = 0; j < dy.cols(); ++j) gradient.bias += dy.col(j);
         detail::ScratchMatrix<Scalar> transposed(inputs(), outputs());
         *transposed = weights_.transpose();
-        detail::product<Scalar, Inputs, Outputs>(inputs(), outputs(), dy.cols(),
-                                                 {transposed->data(), inputs()}, nullptr,
-                                                 {dy.data(), 1, dy.outerStride()},
-                                                 {dx.data(), dx.outerStride()}, detail::Keep{});
+        detail::product<Scalar, Inputs, Outputs>(
+            inputs(), outputs(), dy.cols(), {transposed->data(), inputs()}, nullptr,
+            {dy.data(), 1, dy.outerStride()}, {dx.data(), dx.outerStride()}, detail::Keep{});
     }
 
     template <class Self, class Visit, class... Gradients>

@@ -10,11 +10,13 @@
 
 namespace stochastic_depth {
 
-/// y(i, j) = x(i, j) - log sum_k exp(x(k, j)): log class probabilities from logits, for each column.
+/// y(i, j) = x(i, j) - log sum_k exp(x(k, j)): log class probabilities from logits, for each
+/// column.
 ///
-/// With m = max_k x(k, j) at class t the sum is m + log(1 + sum_(k != t) exp(x(k, j) - m)): no exponential
-/// overflows, no logarithm meets 0, and log probabilities close to 0 keep their digits. A logit of -inf has
-/// the log probability -inf. A column with a NaN or +inf, or of -inf alone, is NaN throughout.
+/// With m = max_k x(k, j) at class t the sum is m + log(1 + sum_(k != t) exp(x(k, j) - m)): no
+/// exponential overflows, no logarithm meets 0, and log probabilities close to 0 keep their digits.
+/// A logit of -inf has the log probability -inf. A column with a NaN or +inf, or of -inf alone, is
+/// NaN throughout.
 template <class Scalar_>
 class LogSoftmax {
 public:
@@ -45,13 +47,15 @@ public:
         }
     }
 
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const { forward(x, y); }
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
+        forward(x, y);
+    }
 
     [[nodiscard]] Gradient zero_gradient() const { return {}; }
 
     /// dx = dy - exp(y) sum_k dy_k, with y computed anew.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&, Gradient&,
-                  MatrixRef<Scalar> dx) const {
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
+                  Gradient&, MatrixRef<Scalar> dx) const {
         detail::check_backward("LogSoftmax", *this, x, dy, dx);
         detail::ScratchMatrix<Scalar> y(x.rows(), x.cols());
         forward(x, *y);

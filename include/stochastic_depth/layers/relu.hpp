@@ -17,7 +17,9 @@ struct ReLUFunction {
         return max(z, Packet::broadcast(Scalar(0)));
     }
 
-    [[nodiscard]] Scalar derivative(Scalar z) const { return z > Scalar(0) ? Scalar(1) : Scalar(0); }
+    [[nodiscard]] Scalar derivative(Scalar z) const {
+        return z > Scalar(0) ? Scalar(1) : Scalar(0);
+    }
 };
 
 }  // namespace detail

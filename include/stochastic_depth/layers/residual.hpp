@@ -22,7 +22,7 @@ public:
     using Scalar = typename Branch::Scalar;
     static constexpr bool has_skippable_layers =
         detail::has_skippable_layers<Branch> || detail::has_skippable_layers<Shortcut>;
-    static constexpr bool parts_are_differentiable = 
+    static constexpr bool parts_are_differentiable =
         DifferentiableLayer<Branch> && DifferentiableLayer<Shortcut>;
 
     explicit Residual(Branch branch, Shortcut shortcut = Shortcut())
@@ -36,8 +36,8 @@ public:
         const Index outputs = branch_.output_size(input_size);
         const Index expected = shortcut_.output_size(input_size);
         if (outputs != expected)
-            detail::refuse("Residual: branch must have ", expected, " outputs as the shortcut has, got ",
-                           outputs);
+            detail::refuse("Residual: branch must have ", expected,
+                           " outputs as the shortcut has, got ", outputs);
         return outputs;
     }
 
@@ -45,7 +45,8 @@ public:
     /// \param mask  One SurvivalMask for the batch, or SurvivalMasks, one mask for each sample.
     /// \throws std::invalid_argument  if sizes don't match.
     template <class Mask>
-    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x, const Mask& mask) const {
+    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x,
+                                            const Mask& mask) const {
         return masked_forward(*this, x, mask);
     }
 
@@ -71,7 +72,8 @@ public:
         const auto add = [&](const auto& shortcut) {
             detail::forward_fused(
                 branch_, x, y,
-                detail::Then{detail::AddMatrix<Scalar>{shortcut.data(), shortcut.outerStride()}, epilogue});
+                detail::Then{detail::AddMatrix<Scalar>{shortcut.data(), shortcut.outerStride()},
+                             epilogue});
         };
         if constexpr (identity_shortcut) {
             add(x);
@@ -134,8 +136,8 @@ public:
     /// \param x   [features x batch], the input of forward.
     /// \param dy  [outputs x batch], gradient by the output.
     /// \param dx  [features x batch], gradient by the input, overwritten.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache& cache,
-                  Gradient& gradient, MatrixRef<Scalar> dx) const {
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
+                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
         detail::backward_recorded("Residual", *this, x, dy, cache, gradient, dx);
     }
 

@@ -11,18 +11,21 @@
 namespace stochastic_depth {
 namespace detail {
 
-/// A layer that takes an epilogue, and the element-wise layers after it, as one layer: one pass over the
-/// output. Refers to the layers; lives for one call.
+/// A layer that takes an epilogue, and the element-wise layers after it, as one layer: one pass
+/// over the output. Refers to the layers; lives for one call.
 template <class Product, class... Elementwise>
 struct FusedLayers {
     using Scalar = typename Product::Scalar;
     const Product& product;
     std::tuple<const Elementwise&...> elementwise;
 
-    [[nodiscard]] Index output_size(Index input_size) const { return product.output_size(input_size); }
+    [[nodiscard]] Index output_size(Index input_size) const {
+        return product.output_size(input_size);
+    }
 
     template <class Epilogue>
-    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, const Epilogue& epilogue) const {
+    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+                       const Epilogue& epilogue) const {
         product.forward_fused(x, y, chain<0>(epilogue));
     }
 
@@ -44,8 +47,8 @@ private:
 ///
 /// A Linear and the element-wise layers after it run as one pass, found at compile time.
 template <ForwardLayer... Layers>
-    requires(sizeof...(Layers) > 0) && (detail::one_scalar<Layers...>)
-class Sequential {
+    requires(sizeof...(Layers) > 0)
+&&(detail::one_scalar<Layers...>)class Sequential {
 public:
     using Scalar = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
     static constexpr bool has_skippable_layers = (detail::has_skippable_layers<Layers> || ...);
@@ -58,8 +61,9 @@ public:
 
     /// \throws std::invalid_argument  as the first layer that cannot take its input does.
     [[nodiscard]] Index output_size(Index input_size) const {
-        std::apply([&](const auto&... layer) { ((input_size = layer.output_size(input_size)), ...); },
-                   layers_);
+        std::apply(
+            [&](const auto&... layer) { ((input_size = layer.output_size(input_size)), ...); },
+            layers_);
         return input_size;
     }
 
@@ -67,13 +71,15 @@ public:
     /// \param mask  One SurvivalMask for the batch, or SurvivalMasks, one mask for each sample.
     /// \throws std::invalid_argument  if sizes don't match.
     template <class Mask>
-    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x, const Mask& mask) const {
+    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x,
+                                            const Mask& mask) const {
         return masked_forward(*this, x, mask);
     }
 
     /// Number of skippable layers.
     [[nodiscard]] Index depth() const {
-        return std::apply([](const auto&... layer) { return (detail::depth(layer) + ...); }, layers_);
+        return std::apply([](const auto&... layer) { return (detail::depth(layer) + ...); },
+                          layers_);
     }
 
     /// p_l in order of depth.
@@ -131,8 +137,11 @@ public:
     }
 
     void write_survival_probabilities(double*& first) const {
-        std::apply([&](const auto&... layer) { (detail::write_survival_probabilities(layer, first), ...); },
-                   layers_);
+        std::apply(
+            [&](const auto&... layer) {
+                (detail::write_survival_probabilities(layer, first), ...);
+            },
+            layers_);
     }
 
     void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
@@ -157,14 +166,15 @@ public:
     }
 
     [[nodiscard]] Gradient zero_gradient() const {
-        return std::apply([](const auto&... layer) { return Gradient{{layer.zero_gradient()...}}; }, layers_);
+        return std::apply([](const auto&... layer) { return Gradient{{layer.zero_gradient()...}}; },
+                          layers_);
     }
 
     /// \param x   [features x batch], the input of forward.
     /// \param dy  [outputs x batch], gradient by the output.
     /// \param dx  [features x batch], gradient by the input, overwritten.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache& cache,
-                  Gradient& gradient, MatrixRef<Scalar> dx) const {
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
+                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
         detail::backward_recorded("Sequential", *this, x, dy, cache, gradient, dx);
     }
 
@@ -188,7 +198,8 @@ public:
     template <class Self, class Visit, class... Gradients>
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         for_each_index([&](auto i) {
-            detail::visit_parameters(std::get<i>(self.layers_), visit, std::get<i>(gradients.layers)...);
+            detail::visit_parameters(std::get<i>(self.layers_), visit,
+                                     std::get<i>(gradients.layers)...);
         });
     }
 
@@ -197,7 +208,8 @@ private:
     static void for_each_index(const Function& function) {
         [&]<std::size_t... i>(std::index_sequence<i...>) {
             (function(std::integral_constant<std::size_t, i>{}), ...);
-        }(std::index_sequence_for<Layers...>{});
+        }
+        (std::index_sequence_for<Layers...>{});
     }
 
     template <std::size_t I>
@@ -209,8 +221,8 @@ private:
     static constexpr bool takes_elementwise_epilogue =
         !detail::has_skippable_layers<LayerAt<I>> &&
         requires(const LayerAt<I>& layer, const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) {
-            layer.forward_fused(x, y, detail::Keep{});
-        };
+        layer.forward_fused(x, y, detail::Keep{});
+    };
 
     template <std::size_t I, std::size_t... Offset>
     auto fuse(std::index_sequence<Offset...>) const {
@@ -219,7 +231,8 @@ private:
     }
 
     template <std::size_t I, class Epilogue>
-    void run_from(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, const Epilogue& epilogue) const {
+    void run_from(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+                  const Epilogue& epilogue) const {
         const auto& here = step<I>();
         if constexpr (next_step<I>() == size) {
             detail::forward_fused(here, x, y, epilogue);

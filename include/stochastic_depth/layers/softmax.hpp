@@ -12,8 +12,8 @@ namespace stochastic_depth {
 
 /// y(i, j) = exp(x(i, j)) / sum_k exp(x(k, j)): class probabilities from logits, for each column.
 ///
-/// The largest logit is subtracted first, so that no exponential overflows. A column with a NaN or +inf is
-/// NaN throughout.
+/// The largest logit is subtracted first, so that no exponential overflows. A column with a NaN or
+/// +inf is NaN throughout.
 template <class Scalar_>
 class Softmax {
 public:
@@ -35,18 +35,21 @@ public:
             Scalar* const probability = y.data() + j * y.outerStride();
             const Scalar largest = *std::max_element(logit, logit + classes);
             Scalar sum = 0;
-            for (Index i = 0; i < classes; ++i) sum += probability[i] = std::exp(logit[i] - largest);
+            for (Index i = 0; i < classes; ++i)
+                sum += probability[i] = std::exp(logit[i] - largest);
             for (Index i = 0; i < classes; ++i) probability[i] /= sum;
         }
     }
 
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const { forward(x, y); }
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
+        forward(x, y);
+    }
 
     [[nodiscard]] Gradient zero_gradient() const { return {}; }
 
     /// dx = y * (dy - sum_k y_k dy_k), with y computed anew.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&, Gradient&,
-                  MatrixRef<Scalar> dx) const {
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
+                  Gradient&, MatrixRef<Scalar> dx) const {
         detail::check_backward("Softmax", *this, x, dy, dx);
         detail::ScratchMatrix<Scalar> y(x.rows(), x.cols());
         forward(x, *y);

@@ -33,7 +33,8 @@ public:
     /// \param mask  One SurvivalMask for the batch, or SurvivalMasks, one mask for each sample.
     /// \throws std::invalid_argument  if sizes don't match.
     template <class Mask>
-    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x, const Mask& mask) const {
+    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x,
+                                            const Mask& mask) const {
         return masked_forward(*this, x, mask);
     }
 
@@ -90,7 +91,8 @@ public:
     }
 
     void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
-        for (const Layer& layer : layers_) detail::write_enclosing_layers(layer, first, next, enclosing);
+        for (const Layer& layer : layers_)
+            detail::write_enclosing_layers(layer, first, next, enclosing);
     }
 
     using Cache = std::vector<detail::Record<Layer>>;
@@ -116,8 +118,8 @@ public:
     /// \param x   [features x batch], the input of forward.
     /// \param dy  [outputs x batch], gradient by the output.
     /// \param dx  [features x batch], gradient by the input, overwritten.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache& cache,
-                  Gradient& gradient, MatrixRef<Scalar> dx) const {
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
+                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
         check_layers("cache", cache.size());
         check_layers("gradient", gradient.layers.size());
         detail::backward_recorded("Stack", *this, x, dy, cache, gradient, dx);

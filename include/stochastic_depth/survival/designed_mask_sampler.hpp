@@ -18,8 +18,8 @@ namespace stochastic_depth {
 
 /// Draws survival masks in groups of a design. Masks of different groups are independent.
 ///
-/// A mask bit is a pure function of (p, seed, design, group size, group, sample, layer). P(s_l = 1) is p_l
-/// to within 2^-52; exactly p_l for independent masks. Layers with p = 1 are always kept.
+/// A mask bit is a pure function of (p, seed, design, group size, group, sample, layer). P(s_l = 1)
+/// is p_l to within 2^-52; exactly p_l for independent masks. Layers with p = 1 are always kept.
 ///
 /// \source McKay, Beckman & Conover 1979 for Latin hypercubes.
 class DesignedMaskSampler {
@@ -52,8 +52,9 @@ public:
     [[nodiscard]] Index depth() const { return independent_.depth(); }
     [[nodiscard]] Index group_size() const { return group_size_; }
 
-    /// Masks of groups first_group, first_group + 1, ...: whole groups, one after the other. Independent
-    /// masks are those of samples first_group group_size, ... of step 0 of MaskSampler{p, seed}.
+    /// Masks of groups first_group, first_group + 1, ...: whole groups, one after the other.
+    /// Independent masks are those of samples first_group group_size, ... of step 0 of
+    /// MaskSampler{p, seed}.
     /// \param first_group  At least 0.
     /// \param masks        Of depth() layers and a multiple of group_size() samples.
     /// \throws std::invalid_argument  outside these ranges.

@@ -13,7 +13,8 @@
 
 namespace stochastic_depth::detail {
 
-/// The layers with p_l < 1, that of the largest variance p_l (1 - p_l) first, ties to the later one.
+/// The layers with p_l < 1, that of the largest variance p_l (1 - p_l) first, ties to the later
+/// one.
 [[nodiscard]] inline std::vector<Index> layers_by_variance(const Eigen::VectorXd& p) {
     std::vector<Index> layers;
     for (Index l = p.size(); l-- > 0;)
@@ -25,12 +26,14 @@ namespace stochastic_depth::detail {
     return layers;
 }
 
-/// Generating vector z of a rank-1 lattice of m points, for masks s_l = [frac(i z_l / m + shift_l) < p_l].
+/// Generating vector z of a rank-1 lattice of m points, for masks s_l = [frac(i z_l / m + shift_l)
+/// < p_l].
 ///
 /// With random shifts, the covariance of s_l between two points that are d apart is
 ///     C_l(d) = max(0, p_l - d) + max(0, p_l + d - 1) - p_l^2,
-/// and the variance of the mean over the lattice is a weighted sum of (1/m) sum_i prod_{l in A} C_l(i z_l / m)
-/// over sets A of layers. z minimises (1/m) sum_i prod_l (1 + weight C_l), one layer after the other.
+/// and the variance of the mean over the lattice is a weighted sum of (1/m) sum_i prod_{l in A}
+/// C_l(i z_l / m) over sets A of layers. z minimises (1/m) sum_i prod_l (1 + weight C_l), one layer
+/// after the other.
 ///
 /// \complexity  At most 64 m evaluations of C for each layer.
 /// \source      Cranley & Patterson 1976 (shifts); Sloan & Reztsov 2002 (component by component).
@@ -43,7 +46,8 @@ namespace stochastic_depth::detail {
     for (const Index l : layers_by_variance(p)) {
         for (std::size_t i = 0; i < size; ++i) {
             const double d = static_cast<double>(i) / static_cast<double>(points);
-            // Explicit fma here and below: which masks are drawn must not depend on the compiler's choice.
+            // Explicit fma here and below: which masks are drawn must not depend on the compiler's
+            // choice.
             const double both = std::max(0.0, p(l) - d) + std::max(0.0, p(l) + d - 1.0);
             factor[i] = std::fma(weight, std::fma(-p(l), p(l), both), 1.0);
         }

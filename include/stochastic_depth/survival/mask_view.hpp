@@ -12,8 +12,8 @@
 /// What a network hands down to its layers: the mask from the layer's own place on.
 namespace stochastic_depth::detail {
 
-/// One mask for the whole batch, or one for each sample, from layer `first` on. Where an outer layer has
-/// left samples out, column j of the batch is sample samples[j].
+/// One mask for the whole batch, or one for each sample, from layer `first` on. Where an outer
+/// layer has left samples out, column j of the batch is sample samples[j].
 class MaskView {
 public:
     explicit MaskView(const SurvivalMask& mask) : mask_(&mask) {}
@@ -73,7 +73,8 @@ void check_mask(std::string_view name, const Network& network, const SurvivalMas
 }
 
 template <class Network>
-void check_masks(std::string_view name, const Network& network, const SurvivalMasks& masks, Index batch) {
+void check_masks(std::string_view name, const Network& network, const SurvivalMasks& masks,
+                 Index batch) {
     if (masks.depth() != network.depth())
         refuse(name, ": masks must have ", network.depth(), " layers, got ", masks.depth());
     if (masks.batch_size() != batch)

@@ -25,18 +25,20 @@ struct ProbableMask {
 ///     MostProbableMasks masks{network.survival_probabilities()};
 ///     while (const auto next = masks.next()) ...  // next->mask, next->probability
 ///
-/// Each mask with P(S) > 0 comes once; layers with p = 1 are always kept, so there are 2^K masks for K layers
-/// with p < 1. Against the most probable mask (a layer is kept if p >= 1/2), a mask costs
-/// sum |log(p_l / (1 - p_l))| over the layers in which it differs: the masks are the subsets of these costs
-/// in order of their sums. With the layers ranked by cost, every subset but the empty one follows from one
-/// that costs no more, by adding the layer of the next rank or by moving its last layer up a rank.
+/// Each mask with P(S) > 0 comes once; layers with p = 1 are always kept, so there are 2^K masks
+/// for K layers with p < 1. Against the most probable mask (a layer is kept if p >= 1/2), a mask
+/// costs sum |log(p_l / (1 - p_l))| over the layers in which it differs: the masks are the subsets
+/// of these costs in order of their sums. With the layers ranked by cost, every subset but the
+/// empty one follows from one that costs no more, by adding the layer of the next rank or by moving
+/// its last layer up a rank.
 ///
-/// `probability` never rises from one mask to the next, and is P(S) up to a relative error of 8 L 2^-53 (as
-/// long as it does not underflow). Masks closer than that are ties; their order is fixed by p alone.
+/// `probability` never rises from one mask to the next, and is P(S) up to a relative error of 8 L
+/// 2^-53 (as long as it does not underflow). Masks closer than that are ties; their order is fixed
+/// by p alone.
 ///
 /// \complexity  O(log k + L) for the k-th mask; O(k L / 64) memory.
-/// \source      Lawler 1972, A Procedure for Computing the K Best Solutions to Discrete Optimization
-///              Problems: the scheme, here for sums of subsets.
+/// \source      Lawler 1972, A Procedure for Computing the K Best Solutions to Discrete
+///              Optimization Problems: the scheme, here for sums of subsets.
 class MostProbableMasks {
 public:
     /// \param p  Survival probabilities, L entries in (0, 1].
@@ -85,7 +87,9 @@ private:
         std::size_t index;
         double kept, skipped;
         /// Those of its unlikelier state.
-        [[nodiscard]] double odds() const { return std::min(kept, skipped) / std::max(kept, skipped); }
+        [[nodiscard]] double odds() const {
+            return std::min(kept, skipped) / std::max(kept, skipped);
+        }
     };
     /// A mask, its words in the place of that number.
     struct Candidate {
@@ -123,12 +127,13 @@ private:
         const std::uint64_t* const words = words_.data() + offset(place);
         double product = 1;
         for (const Layer& layer : layers_)
-            product *= ((words[layer.index / 64] >> (layer.index % 64)) & 1u) != 0 ? layer.kept : layer.skipped;
+            product *= ((words[layer.index / 64] >> (layer.index % 64)) & 1u) != 0 ? layer.kept
+                                                                                   : layer.skipped;
         return product;
     }
 
-    /// Flips the layer of the next rank of the mask at `place`, which makes it no likelier than `before`, and
-    /// adds it.
+    /// Flips the layer of the next rank of the mask at `place`, which makes it no likelier than
+    /// `before`, and adds it.
     void push(std::size_t place, const Candidate& before) {
         flip(place, before.ranks);
         // Rounding may lift the product above what it cannot exceed.

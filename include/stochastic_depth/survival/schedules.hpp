@@ -19,18 +19,20 @@ inline void check_schedule(std::string_view who, std::string_view what, Index de
         refuse(who, ": ", what, " survival probability must lie in (0, 1], got ", p);
 }
 
-/// p_l = 1 - fall(l) (1 - p_L), never rising and never under p_L, whatever rounding does to `fall`, which
-/// goes from about 0 at l = 1 to 1 at l = L.
+/// p_l = 1 - fall(l) (1 - p_L), never rising and never under p_L, whatever rounding does to `fall`,
+/// which goes from about 0 at l = 1 to 1 at l = L.
 template <class Fall>
-[[nodiscard]] Eigen::VectorXd falling_survival(std::string_view who, Index depth, double final_survival,
-                                               const Fall& fall) {
+[[nodiscard]] Eigen::VectorXd falling_survival(std::string_view who, Index depth,
+                                               double final_survival, const Fall& fall) {
     check_schedule(who, "final", depth, final_survival);
     Eigen::VectorXd p(depth);
     double last = 1.0;
     for (Index l = 1; l < depth; ++l) {
         const double share = fall(static_cast<double>(l));
-        // An explicit fma: whether the compiler would contract the expression must not change the bits.
-        const double next = share == 1.0 ? final_survival : std::fma(-share, 1.0 - final_survival, 1.0);
+        // An explicit fma: whether the compiler would contract the expression must not change the
+        // bits.
+        const double next =
+            share == 1.0 ? final_survival : std::fma(-share, 1.0 - final_survival, 1.0);
         p(l - 1) = last = std::clamp(next, final_survival, last);
     }
     if (depth > 0) p(depth - 1) = final_survival;
@@ -69,23 +71,25 @@ template <class Fall>
     return p;
 }
 
-/// p_l = 1 - (l - 1)/(L - 1) (1 - p_L), l = 1, ..., L: the first layer is always kept, and the drop rate
-/// rises from 0 to its final value d = 1 - p_L, both ends included: drop_l = d (l - 1)/(L - 1).
+/// p_l = 1 - (l - 1)/(L - 1) (1 - p_L), l = 1, ..., L: the first layer is always kept, and the drop
+/// rate rises from 0 to its final value d = 1 - p_L, both ends included: drop_l = d (l - 1)/(L -
+/// 1).
 ///
-/// \param depth           L >= 0. For L = 1 the one layer has p_L, as in the other schedules; linspace, which
-///                        the source uses, would never drop it.
+/// \param depth           L >= 0. For L = 1 the one layer has p_L, as in the other schedules;
+///                        linspace, which the source uses, would never drop it.
 /// \param final_survival  p_L, in (0, 1]; the last entry is exactly this.
 /// \returns               L survival probabilities, p_l at index l - 1.
 /// \throws std::invalid_argument  outside these ranges.
 /// \source                PyTorch image models (timm), torch.linspace(0, drop_path_rate, depth).
-[[nodiscard]] inline Eigen::VectorXd linear_decay_with_endpoints(Index depth, double final_survival) {
+[[nodiscard]] inline Eigen::VectorXd linear_decay_with_endpoints(Index depth,
+                                                                 double final_survival) {
     const double steps = static_cast<double>(depth) - 1.0;
     return detail::falling_survival("linear_decay_with_endpoints", depth, final_survival,
                                     [steps](double l) { return (l - 1.0) / steps; });
 }
 
-/// p_l = 1 - g(l/L) (1 - p_L) with g the logistic function of steepness k, shifted and scaled to g(0) = 0
-/// and g(1) = 1:
+/// p_l = 1 - g(l/L) (1 - p_L) with g the logistic function of steepness k, shifted and scaled to
+/// g(0) = 0 and g(1) = 1:
 ///
 ///     g(t) = (s(k (t - 1/2)) - s(-k/2)) / (s(k/2) - s(-k/2)),  s(z) = 1 / (1 + exp(-z))
 ///
@@ -122,7 +126,8 @@ template <class Fall>
     });
 }
 
-/// p_l = 1 - log(1 + l)/log(1 + L) (1 - p_L), l = 1, ..., L: most of the fall happens in the first layers.
+/// p_l = 1 - log(1 + l)/log(1 + L) (1 - p_L), l = 1, ..., L: most of the fall happens in the first
+/// layers.
 ///
 /// \param depth           L >= 0. For L = 1 the one layer has p_L.
 /// \param final_survival  p_L, in (0, 1]; the last entry is exactly this.
@@ -135,8 +140,9 @@ template <class Fall>
                                     [all](double l) { return std::log1p(l) / all; });
 }
 
-/// p_l = p_L^(l/L), l = 1, ..., L: each layer's survival probability is the one before times the same
-/// factor, so the chance that the first m layers are all kept falls as p_L^(m (m + 1) / (2 L)).
+/// p_l = p_L^(l/L), l = 1, ..., L: each layer's survival probability is the one before times the
+/// same factor, so the chance that the first m layers are all kept falls as p_L^(m (m + 1) / (2
+/// L)).
 ///
 /// \param depth           L >= 0. For L = 1 the one layer has p_L.
 /// \param final_survival  p_L, in (0, 1]; the last entry is exactly this.
@@ -148,14 +154,16 @@ template <class Fall>
     Eigen::VectorXd p(depth);
     double last = 1.0;
     for (Index l = 1; l <= depth; ++l) {
-        const double next = std::pow(final_survival, static_cast<double>(l) / static_cast<double>(depth));
+        const double next =
+            std::pow(final_survival, static_cast<double>(l) / static_cast<double>(depth));
         p(l - 1) = last = std::clamp(next, final_survival, last);
     }
     return p;
 }
 
-/// p_l = 1 - k/K (1 - p_L), k = ceil(K l/L), l = 1, ..., L: the layers in K stages of equal survival
-/// probability, the linear decay of the stages. K = 1 is uniform_survival, K = L is linear_decay.
+/// p_l = 1 - k/K (1 - p_L), k = ceil(K l/L), l = 1, ..., L: the layers in K stages of equal
+/// survival probability, the linear decay of the stages. K = 1 is uniform_survival, K = L is
+/// linear_decay.
 ///
 /// \param depth           L >= 0. For L = 1 the one layer has p_L.
 /// \param final_survival  p_L, in (0, 1]; the last stage has exactly this.

@@ -9,8 +9,9 @@
 #include <stochastic_depth/survival/survival_probability.hpp>
 #include <stochastic_depth/types.hpp>
 
-/// Survival probabilities that move while training goes on, from 1 to the target. Each schedule maps a
-/// target and a time to the p of that time; a vector of targets, one for each layer, to a vector.
+/// Survival probabilities that move while training goes on, from 1 to the target. Each schedule
+/// maps a target and a time to the p of that time; a vector of targets, one for each layer, to a
+/// vector.
 namespace stochastic_depth {
 namespace detail {
 
@@ -23,15 +24,16 @@ namespace detail {
     return std::clamp(std::fma(-share, 1.0 - target, 1.0), target, 1.0);
 }
 
-[[nodiscard]] inline Eigen::VectorXd part_of_the_way(std::string_view who, const Eigen::VectorXd& targets,
-                                                     double share) {
+[[nodiscard]] inline Eigen::VectorXd part_of_the_way(std::string_view who,
+                                                     const Eigen::VectorXd& targets, double share) {
     check_survival_probabilities(who, targets);
     return targets.unaryExpr([=](double target) { return part_of_the_way(who, target, share); });
 }
 
 }  // namespace detail
 
-/// Linear warm-up: every layer is kept at first, and after a share w of the training each has its target:
+/// Linear warm-up: every layer is kept at first, and after a share w of the training each has its
+/// target:
 ///
 ///     p(s) = 1 - min(1, s/w) (1 - p)
 ///
@@ -52,7 +54,8 @@ public:
     [[nodiscard]] double operator()(double target, double progress) const {
         return detail::part_of_the_way("SurvivalWarmUp", target, done(progress));
     }
-    [[nodiscard]] Eigen::VectorXd operator()(const Eigen::VectorXd& targets, double progress) const {
+    [[nodiscard]] Eigen::VectorXd operator()(const Eigen::VectorXd& targets,
+                                             double progress) const {
         return detail::part_of_the_way("SurvivalWarmUp", targets, done(progress));
     }
 
@@ -70,18 +73,19 @@ private:
 ///
 ///     p(t) = (1 - p) exp(-gamma t) + p
 ///
-/// with t the number of steps done. The source's network-wide theta is p here; its schedule over depth is
-/// linear_decay.
+/// with t the number of steps done. The source's network-wide theta is p here; its schedule over
+/// depth is linear_decay.
 ///
-/// \source Zhang & He 2020, Accelerating Training of Transformer-Based Language Models with Progressive
-///         Layer Dropping.
+/// \source Zhang & He 2020, Accelerating Training of Transformer-Based Language Models with
+///         Progressive Layer Dropping.
 class ProgressiveLayerDropping {
 public:
     /// \param gamma  Finite and above 0. After 1/gamma steps 63 % of the way is done.
     /// \throws std::invalid_argument  outside that range.
     explicit ProgressiveLayerDropping(double gamma) : gamma_(gamma) {
         if (!(gamma > 0.0 && std::isfinite(gamma)))
-            detail::refuse("ProgressiveLayerDropping: gamma must be finite and above 0, got ", gamma);
+            detail::refuse("ProgressiveLayerDropping: gamma must be finite and above 0, got ",
+                           gamma);
     }
 
     /// \param target  p, in (0, 1], or one for each layer.
@@ -97,7 +101,8 @@ public:
 
 private:
     [[nodiscard]] double done(Index step) const {
-        if (step < 0) detail::refuse("ProgressiveLayerDropping: step must be at least 0, got ", step);
+        if (step < 0)
+            detail::refuse("ProgressiveLayerDropping: step must be at least 0, got ", step);
         return -std::expm1(-gamma_ * static_cast<double>(step));
     }
 

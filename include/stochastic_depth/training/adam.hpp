@@ -82,7 +82,8 @@ public:
         using Scalar = typename Network::Scalar;
         find_places(network);
         std::size_t next = 0;
-        const auto update = [&](const char*, auto& parameter, const auto& slope, auto& first, auto& second) {
+        const auto update = [&](const char*, auto& parameter, const auto& slope, auto& first,
+                                auto& second) {
             if (parameter.size() == 0) return;
             const auto count = static_cast<double>(++updates_[index_of(parameter.data(), next)]);
             // 1 - beta^count without its cancellation.
@@ -96,9 +97,10 @@ public:
             const auto rate = static_cast<Scalar>(options.learning_rate / correction1);
             const auto root = static_cast<Scalar>(1 / std::sqrt(correction2));
             const auto epsilon = static_cast<Scalar>(options.epsilon);
-            first.array() = keep1 * first.array() + take1 * (slope.array() + decay * parameter.array());
-            second.array() =
-                keep2 * second.array() + take2 * (slope.array() + decay * parameter.array()).square();
+            first.array() =
+                keep1 * first.array() + take1 * (slope.array() + decay * parameter.array());
+            second.array() = keep2 * second.array() +
+                             take2 * (slope.array() + decay * parameter.array()).square();
             parameter.array() -=
                 static_cast<Scalar>(options.learning_rate * decoupled) * parameter.array() +
                 rate * first.array() / (second.array().sqrt() * root + epsilon);
@@ -107,8 +109,8 @@ public:
     }
 
 private:
-    /// Lists where all parameters lie: a visit of what a gradient has reached doesn't tell which it leaves
-    /// out. Anew in each step, since networks may be moved.
+    /// Lists where all parameters lie: a visit of what a gradient has reached doesn't tell which it
+    /// leaves out. Anew in each step, since networks may be moved.
     void find_places(const Network& network) {
         std::size_t next = 0;
         visit_parameters(network, [&](const char*, const auto& parameter) {
@@ -120,7 +122,8 @@ private:
     [[nodiscard]] std::size_t index_of(const void* place, std::size_t& next) const {
         std::size_t tried = 0;
         while (places_[next % places_.size()] != place && tried++ < places_.size()) ++next;
-        eigen_assert(tried <= places_.size() && "a gradient reaches only parameters of the network");
+        eigen_assert(tried <= places_.size() &&
+                     "a gradient reaches only parameters of the network");
         return next++ % places_.size();
     }
 
@@ -136,11 +139,12 @@ private:
 ///     w = w - eta m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + epsilon),
 /// entry by entry. t counts the updates of the parameter, not the steps.
 ///
-/// A skippable layer that no sample of the step kept is frozen: its parameters, its moments and its t stay
-/// as they are, and the step costs nothing for it. So a layer that is seldom reached is updated as if it had
-/// been trained in its own steps alone, its first update corrected for moments of one gradient. A t that
-/// ran on while the moments stood still would take them for settled: the first update of a layer after
-/// many steps would be up to (1 - beta_1) / sqrt(1 - beta_2) = 3.2 times what Adam means, in place of 1.
+/// A skippable layer that no sample of the step kept is frozen: its parameters, its moments and its
+/// t stay as they are, and the step costs nothing for it. So a layer that is seldom reached is
+/// updated as if it had been trained in its own steps alone, its first update corrected for moments
+/// of one gradient. A t that ran on while the moments stood still would take them for settled: the
+/// first update of a layer after many steps would be up to (1 - beta_1) / sqrt(1 - beta_2) = 3.2
+/// times what Adam means, in place of 1.
 ///
 /// \source Kingma & Ba 2015, Adam: A Method for Stochastic Optimization, Algorithm 1.
 template <class Network>
@@ -151,7 +155,8 @@ public:
     /// \param network  The network whose parameters `step` will update.
     /// \throws std::invalid_argument  if an option lies outside its range.
     Adam(const Network& network, AdamOptions options)
-        : options_(detail::checked_adam<typename Network::Scalar>("Adam", options)), moments_(network) {}
+        : options_(detail::checked_adam<typename Network::Scalar>("Adam", options)),
+          moments_(network) {}
 
     [[nodiscard]] const AdamOptions& options() const { return options_; }
 
@@ -172,11 +177,13 @@ private:
     detail::AdamMoments<Network> moments_;
 };
 
-/// Adam with decoupled weight decay: lambda w is no part of g, and w loses eta lambda w beside Adam's step.
+/// Adam with decoupled weight decay: lambda w is no part of g, and w loses eta lambda w beside
+/// Adam's step.
 ///     m = beta_1 m + (1 - beta_1) g,  v = beta_2 v + (1 - beta_2) g^2,
 ///     w = w - eta lambda w - eta m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + epsilon).
 ///
-/// A skippable layer that no sample of the step kept is frozen, as in Adam: it doesn't decay either.
+/// A skippable layer that no sample of the step kept is frozen, as in Adam: it doesn't decay
+/// either.
 ///
 /// \source Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization, Algorithm 2.
 template <class Network>
@@ -187,7 +194,8 @@ public:
     /// \param network  The network whose parameters `step` will update.
     /// \throws std::invalid_argument  if an option lies outside its range.
     AdamW(const Network& network, AdamWOptions options)
-        : options_(detail::checked_adam<typename Network::Scalar>("AdamW", options)), moments_(network) {}
+        : options_(detail::checked_adam<typename Network::Scalar>("AdamW", options)),
+          moments_(network) {}
 
     [[nodiscard]] const AdamWOptions& options() const { return options_; }
 

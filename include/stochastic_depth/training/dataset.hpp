@@ -166,7 +166,8 @@ public:
     /// Makes `targets` the size for `count` samples, its values unspecified: `gather` fills it.
     /// \throws std::invalid_argument  if count < 0.
     void resize_targets(Targets& targets, Index count) const {
-        if (count < 0) detail::refuse("Dataset: count of resize_targets must be at least 0, got ", count);
+        if (count < 0)
+            detail::refuse("Dataset: count of resize_targets must be at least 0, got ", count);
         if constexpr (has_labels_)
             targets.resize(count);
         else

@@ -28,7 +28,8 @@ template <class Slope>
             sums[0] += entry * entry;
         }
     }
-    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) +
+           ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
 }  // namespace detail
@@ -38,24 +39,30 @@ template <class Slope>
 ///
 ///     g = g min(1, max_norm / |g|)
 ///
-/// Counted and scaled is what the gradient has reached: a skippable layer that no sample of the step kept
-/// adds nothing and costs nothing. The sum of squares is taken in double, whatever the scalar. If the norm
-/// is not finite, since an entry is not or (beyond 1e154) its square is not, no scaling would mend it: the
-/// gradient is left as it is, and the caller sees it from the norm returned.
+/// Counted and scaled is what the gradient has reached: a skippable layer that no sample of the
+/// step kept adds nothing and costs nothing. The sum of squares is taken in double, whatever the
+/// scalar. If the norm is not finite, since an entry is not or (beyond 1e154) its square is not, no
+/// scaling would mend it: the gradient is left as it is, and the caller sees it from the norm
+/// returned.
 ///
 /// \param network   The network that the gradient belongs to.
 /// \param gradient  Scaled in place.
 /// \param max_norm  Above 0; infinity measures without clipping.
 /// \returns         |g| before clipping.
 /// \throws std::invalid_argument  for another max_norm; the gradient is unchanged then.
-/// \source Pascanu et al. 2013, On the difficulty of training recurrent neural networks, Algorithm 1.
+/// \source Pascanu et al. 2013, On the difficulty of training recurrent neural networks, Algorithm
+///         1.
 template <class Network>
-double clip_gradient_norm(const Network& network, typename Network::Gradient& gradient, double max_norm) {
-    if (!(max_norm > 0.0)) detail::refuse("clip_gradient_norm: max_norm must be above 0, got ", max_norm);
+double clip_gradient_norm(const Network& network, typename Network::Gradient& gradient,
+                          double max_norm) {
+    if (!(max_norm > 0.0))
+        detail::refuse("clip_gradient_norm: max_norm must be above 0, got ", max_norm);
     double squares = 0.0;
     detail::visit_parameters(
         network,
-        [&](const char*, const auto&, const auto& slope) { squares += detail::sum_of_squares(slope); },
+        [&](const char*, const auto&, const auto& slope) {
+            squares += detail::sum_of_squares(slope);
+        },
         gradient);
     const double norm = std::sqrt(squares);
     if (norm > max_norm && std::isfinite(norm)) {

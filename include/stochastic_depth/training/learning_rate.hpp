@@ -13,9 +13,9 @@
 
 #include <stochastic_depth/detail/check.hpp>
 
-/// Learning rates over a training: each is a function of the share of all steps that is done, t in [0, 1),
-/// as TrainerOptions::learning_rate takes it. They take t = 1 too. A rate is above 0 wherever t < 1, as an
-/// optimizer needs it.
+/// Learning rates over a training: each is a function of the share of all steps that is done, t in
+/// [0, 1), as TrainerOptions::learning_rate takes it. They take t = 1 too. A rate is above 0
+/// wherever t < 1, as an optimizer needs it.
 ///
 ///     Trainer{{.learning_rate = LinearWarmUp{{.share = 0.05}, CosineLearningRate{{.initial = 0.1}}}}}
 namespace stochastic_depth {
@@ -65,17 +65,18 @@ struct StepLearningRateOptions {
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 4.
 class StepLearningRate {
 public:
-    /// \throws std::invalid_argument  if an option lies outside its range, or the last rate is no longer
-    ///                                finite and above 0.
-    explicit StepLearningRate(StepLearningRateOptions options) : milestones_(std::move(options.milestones)) {
+    /// \throws std::invalid_argument  if an option lies outside its range, or the last rate is no
+    ///                                longer finite and above 0.
+    explicit StepLearningRate(StepLearningRateOptions options)
+        : milestones_(std::move(options.milestones)) {
         detail::check_rate("StepLearningRate", "initial", options.initial);
         detail::check_rate("StepLearningRate", "factor", options.factor);
         double before = 0.0;
         rates_.push_back(options.initial);
         for (const double milestone : milestones_) {
             if (!(milestone >= before && milestone <= 1.0))
-                detail::refuse("StepLearningRate: milestones must ascend in [0, 1], got ", milestone,
-                               " after ", before);
+                detail::refuse("StepLearningRate: milestones must ascend in [0, 1], got ",
+                               milestone, " after ", before);
             before = milestone;
             rates_.push_back(rates_.back() * options.factor);
             detail::check_rate("StepLearningRate", "the rate after each milestone", rates_.back());
@@ -103,8 +104,8 @@ struct CosineLearningRateOptions {
 };
 
 /// eta(t) = eta_1 + (eta_0 - eta_1) (1 + cos(pi t)) / 2: from eta_0 at t = 0 to eta_1 at t = 1.
-/// \source Loshchilov & Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts, Eq. (5), one
-///         period.
+/// \source Loshchilov & Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts, Eq. (5),
+///         one period.
 class CosineLearningRate {
 public:
     /// \throws std::invalid_argument  if an option lies outside its range.
@@ -135,18 +136,20 @@ struct LinearWarmUpOptions {
     double start = 0.01;
 };
 
-/// The rate rises linearly to the first rate of another schedule, which has the rest of the training:
+/// The rate rises linearly to the first rate of another schedule, which has the rest of the
+/// training:
 ///
 ///     eta(t) = then(0) (a + (1 - a) t/w)  for t < w,  then((t - w) / (1 - w))  from there on.
 ///
 /// \source Goyal et al. 2017, Accurate, Large Minibatch SGD, Section 2.2 (gradual warm-up).
 template <class Then>
-    requires std::convertible_to<std::invoke_result_t<const Then&, double>, double>
+    requires(std::convertible_to<std::invoke_result_t<const Then&, double>, double>)
 class LinearWarmUp {
 public:
     /// \param then  A schedule of this header, or any other function of the share done.
     /// \throws std::invalid_argument  if an option lies outside its range.
-    LinearWarmUp(LinearWarmUpOptions options, Then then) : options_(options), then_(std::move(then)) {
+    LinearWarmUp(LinearWarmUpOptions options, Then then)
+        : options_(options), then_(std::move(then)) {
         if (!(options.share >= 0.0 && options.share < 1.0))
             detail::refuse("LinearWarmUp: share must lie in [0, 1), got ", options.share);
         if (!(options.start > 0.0 && options.start <= 1.0))
@@ -158,7 +161,8 @@ public:
     [[nodiscard]] double operator()(double progress) const {
         detail::check_progress("LinearWarmUp", progress);
         if (progress < options_.share)
-            return then_(0.0) * std::fma(1.0 - options_.start, progress / options_.share, options_.start);
+            return then_(0.0) *
+                   std::fma(1.0 - options_.start, progress / options_.share, options_.start);
         return then_((progress - options_.share) / (1.0 - options_.share));
     }
 

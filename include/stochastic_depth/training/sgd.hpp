@@ -23,10 +23,11 @@ struct SgdOptions {
 ///     g = gradient + lambda w,  v = mu v + g,  w = w - eta v,
 /// and with Nesterov's momentum w = w - eta (g + mu v).
 ///
-/// A skippable layer that no sample of the step kept is left alone: neither its momentum nor its weight
-/// decay moves it, and the step costs nothing for it.
+/// A skippable layer that no sample of the step kept is left alone: neither its momentum nor its
+/// weight decay moves it, and the step costs nothing for it.
 ///
-/// \source Sutskever et al. 2013, On the importance of initialization and momentum in deep learning.
+/// \source Sutskever et al. 2013, On the importance of initialization and momentum in deep
+///         learning.
 template <class Network>
 class Sgd {
 public:
@@ -74,7 +75,8 @@ private:
         if (options.nesterov && options.momentum == 0)
             detail::refuse("Sgd: nesterov needs a momentum above 0, got ", options.momentum);
         if (!(options.weight_decay >= 0 && std::isfinite(options.weight_decay)))
-            detail::refuse("Sgd: weight_decay must be finite and at least 0, got ", options.weight_decay);
+            detail::refuse("Sgd: weight_decay must be finite and at least 0, got ",
+                           options.weight_decay);
         return options;
     }
 

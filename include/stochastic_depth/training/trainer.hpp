@@ -56,10 +56,11 @@ struct TrainerOptions {
     /// Fixes the order of the samples and the masks.
     std::uint64_t seed = 0;
     MaskScope mask_scope = MaskScope::sample;
-    /// Of the Sgd that a training makes for itself; a training that is given an optimizer takes that.
+    /// Of the Sgd that a training makes for itself; a training that is given an optimizer takes
+    /// that.
     SgdOptions optimizer = {};
-    /// Sets the learning rate before each step, from the share of all steps that is done, in [0, 1); none:
-    /// the optimizer's stays.
+    /// Sets the learning rate before each step, from the share of all steps that is done, in [0,
+    /// 1); none: the optimizer's stays.
     std::function<double(double)> learning_rate = nullptr;
     /// Called after each step.
     std::function<void(const TrainingProgress&)> on_step = nullptr;
@@ -68,23 +69,23 @@ struct TrainerOptions {
 /// Updates a network by a gradient.
 ///
 /// Beyond the syntax: `step` moves only parameters that the gradient has reached, which
-/// detail::visit_parameters tells, so that layers which no sample kept cost nothing; `set_learning_rate`
-/// acts on the steps to come.
+/// detail::visit_parameters tells, so that layers which no sample kept cost nothing;
+/// `set_learning_rate` acts on the steps to come.
 ///
 /// Models: Sgd, Adam, AdamW; a user's type that has the two members. Taken by Trainer::fit.
 template <class Optimizer, class Network>
-concept OptimizerOf = requires(Optimizer& optimizer, Network& network, typename Network::Gradient& gradient,
-                               double learning_rate) {
+concept OptimizerOf = requires(Optimizer& optimizer, Network& network,
+                               typename Network::Gradient& gradient, double learning_rate) {
     optimizer.step(network, gradient);
     optimizer.set_learning_rate(learning_rate);
 };
 
-/// Trains a network with stochastic depth: in each step the layers that the masks skip cost nothing, in the
-/// forward pass, in the backward pass and in the update.
+/// Trains a network with stochastic depth: in each step the layers that the masks skip cost
+/// nothing, in the forward pass, in the backward pass and in the update.
 ///
-/// The order of the samples is a function of seed and epoch, the masks of seed and step: step s of the
-/// training, counted over all epochs from 0, uses `MaskSampler{p, seed}.sample(s)` or `.sample(s, batch)`.
-/// Outputs are not rescaled: the network at test time is f_SD, not full depth.
+/// The order of the samples is a function of seed and epoch, the masks of seed and step: step s of
+/// the training, counted over all epochs from 0, uses `MaskSampler{p, seed}.sample(s)` or
+/// `.sample(s, batch)`. Outputs are not rescaled: the network at test time is f_SD, not full depth.
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
 class Trainer {
@@ -101,33 +102,34 @@ public:
     /// \param data     At least one sample, of as many features as the network takes.
     /// \param loss     SoftmaxCrossEntropy, MeanSquaredError, or another type with their members.
     /// \returns        A record for each epoch.
-    /// \throws std::invalid_argument  if the data doesn't fit, or an optimizer option is out of range; the
-    ///                                network is unchanged then.
-    /// \throws std::runtime_error     if a batch's loss is not finite; the network is as the step before
-    ///                                left it.
+    /// \throws std::invalid_argument  if the data doesn't fit, or an optimizer option is out of
+    ///                                range; the network is unchanged then.
+    /// \throws std::runtime_error     if a batch's loss is not finite; the network is as the step
+    ///                                before left it.
     template <MaskedNetwork Network, class Loss>
-        requires DifferentiableLayer<Network>
-    std::vector<EpochRecord> fit(Network& network,
-                                 const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
-                                 const Loss& loss) const {
-        return fit(network, data, loss, Sgd<Network>{network, options_.optimizer});
-    }
+        requires(DifferentiableLayer<Network>)
+    std::vector<EpochRecord> fit(
+        Network& network, const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
+        const Loss& loss)
+    const { return fit(network, data, loss, Sgd<Network>{network, options_.optimizer}); }
 
     /// The same with another optimizer, in place of the options':
     ///
     ///     Trainer{{.epochs = 20}}.fit(network, data, loss, Adam{network, {.learning_rate = 0.001}});
     ///
-    /// \param optimizer  Sgd, Adam, AdamW or another; one that outlives the call keeps its state, and the
-    ///                   next call goes on from there.
+    /// \param optimizer  Sgd, Adam, AdamW or another; one that outlives the call keeps its state,
+    ///                   and the next call goes on from there.
     template <MaskedNetwork Network, class Loss, class Optimizer>
-        requires DifferentiableLayer<Network> && OptimizerOf<std::remove_reference_t<Optimizer>, Network>
-    std::vector<EpochRecord> fit(Network& network,
-                                 const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
-                                 const Loss& loss, Optimizer&& optimizer) const {
+        requires(
+            DifferentiableLayer<Network>&& OptimizerOf<std::remove_reference_t<Optimizer>, Network>)
+    std::vector<EpochRecord> fit(
+        Network& network, const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
+        const Loss& loss, Optimizer&& optimizer)
+    const {
         if (data.size() < 1) detail::refuse("Trainer: data must have at least 1 sample, got 0");
         const Index outputs = network.output_size(data.features());
         check_outputs<Loss>(data, outputs);
-        Run<Network, Loss, std::remove_reference_t<Optimizer>> run{network, data,  loss,
+        Run<Network, Loss, std::remove_reference_t<Optimizer>> run{network, data,    loss,
                                                                    *this,   outputs, optimizer};
         std::vector<EpochRecord> history;
         for (Index epoch = 0; epoch < options_.epochs; ++epoch) history.push_back(run.epoch(epoch));
@@ -142,8 +144,8 @@ private:
                 detail::refuse("Trainer: network must have an output for each of ", data.classes(),
                                " classes, got ", outputs);
         } else if (data.outputs() != outputs) {
-            detail::refuse("Trainer: network must have ", data.outputs(), " outputs as the targets have, got ",
-                           outputs);
+            detail::refuse("Trainer: network must have ", data.outputs(),
+                           " outputs as the targets have, got ", outputs);
         }
     }
 
@@ -168,8 +170,8 @@ private:
         SurvivalMasks masks;
         detail::EvaluationsUnderMasks evaluations;
 
-        Run(Network& network_, const Data& data_, const Loss& loss_, const Trainer& trainer, Index outputs_,
-            Optimizer& optimizer_)
+        Run(Network& network_, const Data& data_, const Loss& loss_, const Trainer& trainer,
+            Index outputs_, Optimizer& optimizer_)
             : network(network_),
               data(data_),
               loss(loss_),
@@ -193,20 +195,22 @@ private:
                 const Index batch = std::min(options.batch_size, data.size() - first);
                 const Index global_step = epoch * steps + step;
                 if (options.learning_rate)
-                    optimizer.set_learning_rate(options.learning_rate(
-                        static_cast<double>(global_step) / static_cast<double>(options.epochs * steps)));
+                    optimizer.set_learning_rate(
+                        options.learning_rate(static_cast<double>(global_step) /
+                                              static_cast<double>(options.epochs * steps)));
                 take_batch(order, first, batch);
                 const double kept = forward(static_cast<std::uint64_t>(global_step), batch);
                 slopes.resize(outputs, batch);
                 const double value = loss.value_and_gradient(activations, targets, slopes);
                 if (!std::isfinite(value))
                     throw std::runtime_error(detail::message(
-                        "Trainer: loss must be finite, got ", value, " in step ", step, " of epoch ", epoch,
-                        "; a smaller learning rate may help"));
+                        "Trainer: loss must be finite, got ", value, " in step ", step,
+                        " of epoch ", epoch, "; a smaller learning rate may help"));
                 detail::backpropagate(network, slopes, record, gradient);
                 optimizer.step(network, gradient);
                 gradient.set_zero();
-                record_of_epoch.loss += value * static_cast<double>(batch) / static_cast<double>(data.size());
+                record_of_epoch.loss +=
+                    value * static_cast<double>(batch) / static_cast<double>(data.size());
                 record_of_epoch.layer_evaluations += kept;
                 if (options.on_step) options.on_step({epoch, options.epochs, step, steps, value});
             }
@@ -223,7 +227,8 @@ private:
             data.gather(order, first, batch, activations, targets);
         }
 
-        /// Runs the batch under the masks of a step; returns the number of layers kept, over all samples.
+        /// Runs the batch under the masks of a step; returns the number of layers kept, over all
+        /// samples.
         double forward(std::uint64_t step, Index batch) {
             double kept = 0;
             if (options.mask_scope == MaskScope::batch) {
