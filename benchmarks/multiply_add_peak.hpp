@@ -15,7 +15,7 @@ inline constexpr int peak_steps = 1000;
 /// Operations of one iteration of `multiply_add_peak`, a multiply-add as two.
 template <class Scalar>
 inline constexpr double flops_of_peak =
-    2.0 * Eigen::internal::packet_traits<Scalar>::size* peak_chains* peak_steps;
+    2.0 * static_cast<int>(Eigen::internal::packet_traits<Scalar>::size) * peak_chains * peak_steps;
 
 /// Independent chains of multiply-adds in registers.
 template <class Scalar>
