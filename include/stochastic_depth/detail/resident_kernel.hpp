@@ -44,7 +44,7 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f,
 
 /// Whether several columns of a square matrix of this size fit side by side into a packet.
 template <int Lanes, int Rows, int Inner>
-inline constexpr bool fits_side_by_side = Rows == Inner&& Rows < Lanes&& Lanes % Rows == 0;
+inline constexpr bool fits_side_by_side = (Rows == Inner) && (Rows < Lanes) && (Lanes % Rows == 0);
 
 /// The same with several columns side by side in a packet. The columns of each matrix, all of Rows
 /// numbers, follow each other without gaps. Returns how many columns are done: as many as there are

@@ -110,8 +110,9 @@ public:
         requires(DifferentiableLayer<Network>)
     std::vector<EpochRecord> fit(
         Network& network, const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
-        const Loss& loss)
-    const { return fit(network, data, loss, Sgd<Network>{network, options_.optimizer}); }
+        const Loss& loss) const {
+        return fit(network, data, loss, Sgd<Network>{network, options_.optimizer});
+    }
 
     /// The same with another optimizer, in place of the options':
     ///
@@ -120,12 +121,11 @@ public:
     /// \param optimizer  Sgd, Adam, AdamW or another; one that outlives the call keeps its state,
     ///                   and the next call goes on from there.
     template <MaskedNetwork Network, class Loss, class Optimizer>
-        requires(
-            DifferentiableLayer<Network>&& OptimizerOf<std::remove_reference_t<Optimizer>, Network>)
+        requires(DifferentiableLayer<Network> &&
+                 OptimizerOf<std::remove_reference_t<Optimizer>, Network>)
     std::vector<EpochRecord> fit(
         Network& network, const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
-        const Loss& loss, Optimizer&& optimizer)
-    const {
+        const Loss& loss, Optimizer&& optimizer) const {
         if (data.size() < 1) detail::refuse("Trainer: data must have at least 1 sample, got 0");
         const Index outputs = network.output_size(data.features());
         check_outputs<Loss>(data, outputs);
