@@ -59,6 +59,8 @@ public:
     using Shortcut = typename detail::ShortcutOf<Layer>::type;
     static constexpr bool has_skippable_layers = true;
     static constexpr bool parts_are_differentiable = DifferentiableLayer<Layer>;
+    /// Whether a skipped layer hands its input on as it is.
+    static constexpr bool skips_to_identity = std::is_same_v<Shortcut, Identity<Scalar>>;
     static_assert(!detail::has_skippable_layers<Shortcut>,
                   "what stands in for a skipped layer cannot be skipped itself");
 
@@ -175,14 +177,14 @@ public:
         detail::split_columns(mask, cache.batch, cache.kept, cache.skipped);
         if (cache.skipped.empty()) return detail::record(layer_, h, cache.layer, mask.from(1));
         if (cache.kept.empty()) {
-            if constexpr (!identity_shortcut) detail::record(shortcut(), h, cache.shortcut, mask);
+            if constexpr (!skips_to_identity) detail::record(shortcut(), h, cache.shortcut, mask);
             return;
         }
         Matrix<Scalar> active = detail::gathered(h, cache.kept);
         std::vector<Index> samples;
         for (const Index column : cache.kept) samples.push_back(mask.sample(column));
         detail::record(layer_, active, cache.layer, mask.from(1).with(samples.data()));
-        if constexpr (!identity_shortcut) {
+        if constexpr (!skips_to_identity) {
             Matrix<Scalar> passive = detail::gathered(h, cache.skipped);
             detail::record(shortcut(), passive, cache.shortcut, mask);
             h.resize(passive.rows(), cache.batch);
@@ -195,18 +197,18 @@ public:
         using Parts = detail::ShortcutOf<Layer>;
         gradient.reached = gradient.reached || !cache.kept.empty();
         gradient.shortcut_reached =
-            gradient.shortcut_reached || (!identity_shortcut && !cache.skipped.empty());
+            gradient.shortcut_reached || (!skips_to_identity && !cache.skipped.empty());
         if (cache.skipped.empty())
             return detail::backpropagate(layer_, d, cache.layer, gradient.layer);
         if (cache.kept.empty()) {
-            if constexpr (!identity_shortcut)
+            if constexpr (!skips_to_identity)
                 detail::backpropagate(shortcut(), d, cache.shortcut,
                                       Parts::gradient(gradient.layer));
             return;
         }
         Matrix<Scalar> active = detail::gathered(d, cache.kept);
         detail::backpropagate(layer_, active, cache.layer, gradient.layer);
-        if constexpr (!identity_shortcut) {
+        if constexpr (!skips_to_identity) {
             Matrix<Scalar> passive = detail::gathered(d, cache.skipped);
             detail::backpropagate(shortcut(), passive, cache.shortcut,
                                   Parts::gradient(gradient.layer));
@@ -225,20 +227,18 @@ public:
     static void visit_parameters(Self& self, Visit&& visit, Gradient& gradient, More&... more) {
         if (gradient.reached)
             detail::visit_parameters(self.layer_, visit, gradient.layer, more.layer...);
-        else if constexpr (!identity_shortcut)
+        else if constexpr (!skips_to_identity)
             if (gradient.shortcut_reached)
                 Layer::visit_shortcut_parameters(self.layer_, visit, gradient.layer, more.layer...);
     }
 
 private:
-    static constexpr bool identity_shortcut = std::is_same_v<Shortcut, Identity<Scalar>>;
-
     /// The same for every column.
     void run_all(detail::Activations<Scalar>& activations, const detail::MaskView& mask,
                  bool keeps) const {
         if (keeps)
             detail::propagate(layer_, activations, mask.from(1));
-        else if constexpr (!identity_shortcut)
+        else if constexpr (!skips_to_identity)
             activations.run(shortcut());
     }
 
@@ -256,7 +256,7 @@ private:
         for (Index k = 0; k < kept; ++k) samples[k] = mask.sample(survivors[k]);
         detail::Activations<Scalar> active(*x, detail::widest(layer_, features));
         detail::propagate(layer_, active, mask.from(1).with(samples.data()));
-        if constexpr (!identity_shortcut) run_shortcut(activations, survivors.data(), kept);
+        if constexpr (!skips_to_identity) run_shortcut(activations, survivors.data(), kept);
         detail::scatter(active.current(), survivors.data(), activations.writable());
     }
 

@@ -79,13 +79,11 @@ template <MaskedNetwork Network, class Score>
     Matrix<typename Network::Scalar> outputs(network.output_size(x.rows()), x.cols());
     constexpr Index block_columns = 96;
     const auto score_under = [&](const SurvivalMask& mask) {
-        detail::parallel_for((x.cols() + block_columns - 1) / block_columns, options.threads,
-                             [&](Index b) {
-                                 const Index first = b * block_columns;
-                                 const Index columns = std::min(block_columns, x.cols() - first);
-                                 masked_forward(network, x.middleCols(first, columns), mask,
-                                                outputs.middleCols(first, columns));
-                             });
+        detail::parallel_blocks(
+            x.cols(), block_columns, options.threads, [&](Index first, Index columns) {
+                masked_forward(network, x.middleCols(first, columns), mask,
+                               outputs.middleCols(first, columns));
+            });
         const double value = score(std::as_const(outputs));
         if (!(value == value)) detail::refuse("lesion_study: score must be a number, got ", value);
         return value;

@@ -13,14 +13,18 @@
 /// whatever the mask says of them.
 namespace stochastic_depth::detail {
 
-/// For each skippable layer of a network, in order of depth, the index of the innermost skippable
-/// layer around it; -1 where there is none.
+/// Writes for each skippable layer of a network, in order of depth, the index of the innermost
+/// skippable layer around it; -1 where there is none.
+template <class Network>
+void list_enclosing_layers(const Network& network, Index* to) {
+    Index next = 0;
+    write_enclosing_layers(network, to, next, -1);
+}
+
 template <class Network>
 [[nodiscard]] std::vector<Index> enclosing_layers(const Network& network) {
     std::vector<Index> enclosing(static_cast<std::size_t>(depth(network)));
-    Index* first = enclosing.data();
-    Index next = 0;
-    write_enclosing_layers(network, first, next, -1);
+    list_enclosing_layers(network, enclosing.data());
     return enclosing;
 }
 
@@ -48,9 +52,7 @@ template <class Network>
 [[nodiscard]] double evaluations_of_tree(const Network& network,
                                          const Eigen::Ref<const Eigen::VectorXd>& p) {
     const ScratchArray<Index> enclosing(p.size());
-    Index* first = enclosing.data();
-    Index next = 0;
-    write_enclosing_layers(network, first, next, -1);
+    list_enclosing_layers(network, enclosing.data());
     return evaluations_of_layers(enclosing.data(), p);
 }
 

@@ -54,4 +54,14 @@ void parallel_for(Index tasks, unsigned threads, const Task& task) {
             &task);
 }
 
+/// Runs task(first, count) for the blocks [first, first + count) of 0, ..., size - 1, all of `width` but
+/// the last one, on up to `threads` threads.
+template <class Task>
+void parallel_blocks(Index size, Index width, unsigned threads, const Task& task) {
+    parallel_for((size + width - 1) / width, threads, [&](Index block) {
+        const Index first = block * width;
+        task(first, std::min(width, size - first));
+    });
+}
+
 }  // namespace stochastic_depth::detail

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <type_traits>
+#include <utility>
 
 #include <stochastic_depth/concepts.hpp>
 
@@ -54,6 +56,14 @@ template <class Network>
 template <class Layer>
 void write_enclosing_layers(const Layer& layer, Index*& first, Index& next, Index enclosing) {
     if constexpr (has_skippable_layers<Layer>) layer.write_enclosing_layers(first, next, enclosing);
+}
+
+/// Calls function(i) for i = 0, ..., N - 1 with compile-time indices, as std::get takes them.
+template <std::size_t N, class Function>
+void for_each_index(const Function& function) {
+    [&]<std::size_t... i>(std::index_sequence<i...>) {
+        (function(std::integral_constant<std::size_t, i>{}), ...);
+    }(std::make_index_sequence<N>{});
 }
 
 /// The largest number of rows that activations have on their way through a layer.

@@ -8,9 +8,9 @@
 #include <limits>
 #include <vector>
 
-#include <stochastic_depth/detail/columns.hpp>
+#include <stochastic_depth/detail/evaluations.hpp>
 #include <stochastic_depth/detail/parallel.hpp>
-#include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/expectation/forward_under_each.hpp>
 #include <stochastic_depth/survival/most_probable_masks.hpp>
 
 namespace stochastic_depth {
@@ -158,11 +158,7 @@ private:
     template <class Network>
     [[nodiscard]] Plan choose_masks(const Network& network) const {
         const Index depth = network.depth();
-        std::vector<Index> enclosing(static_cast<std::size_t>(depth));
-        Index* first = enclosing.data();
-        Index next_layer = 0;
-        detail::write_enclosing_layers(network, first, next_layer, -1);
-
+        const std::vector<Index> enclosing = detail::enclosing_layers(network);
         Plan plan;
         plan.words_of_mask = (static_cast<std::size_t>(depth) + 63) / 64;
         plan.relative_error = (8 * static_cast<double>(depth) + 16) * 0x1p-53;
@@ -246,16 +242,11 @@ private:
     static void evaluate(const Network& network, const Plan& plan, Index first, Index masks,
                          const ConstMatrixRef<typename Network::Scalar>& x,
                          MatrixRef<typename Network::Scalar> y) {
-        const Index columns = x.cols();
-        Matrix<typename Network::Scalar> many(x.rows(), masks * columns);
-        SurvivalMasks of_columns(network.depth(), masks * columns);
-        for (Index k = 0; k < masks; ++k) {
-            detail::copy_columns(x, many.middleCols(k * columns, columns));
-            for (Index l = 0; l < of_columns.depth(); ++l)
-                if (plan.keeps(first + k, l))
-                    for (Index j = 0; j < columns; ++j) of_columns.keep(l, k * columns + j);
-        }
-        masked_forward(network, many, of_columns, y);
+        SurvivalMasks of_pass(network.depth(), masks);
+        for (Index k = 0; k < masks; ++k)
+            for (Index l = 0; l < of_pass.depth(); ++l)
+                if (plan.keeps(first + k, l)) of_pass.keep(l, k);
+        detail::forward_under_each(network, x, of_pass, y);
     }
 
     CertifiedIntervalOptions options_;

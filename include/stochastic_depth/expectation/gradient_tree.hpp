@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include <stochastic_depth/detail/differentiation.hpp>
@@ -45,7 +44,7 @@ public:
         if (p == 1.0) return pass(node.layer(), gradient.layer, h, weight, then);
         Matrix<Scalar> active = h;
         pass(node.layer(), gradient.layer, active, p * weight, then);
-        if constexpr (std::is_same_v<typename StochasticDepth<Layer>::Shortcut, Identity<Scalar>>)
+        if constexpr (StochasticDepth<Layer>::skips_to_identity)
             then(h, (1 - p) * weight);
         else
             pass(node.shortcut(), ShortcutOf<Layer>::gradient(gradient.layer), h, (1 - p) * weight,

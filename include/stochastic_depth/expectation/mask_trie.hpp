@@ -181,7 +181,7 @@ private:
                 gather(x, from.data(), *inputs);
                 forward_fused(node.layer(), *inputs, kept_outputs, Keep{});
             }
-            if constexpr (skips_to_identity<Layer>) {
+            if constexpr (StochasticDepth<Layer>::skips_to_identity) {
                 gather(x, skipped_from, outputs->rightCols(skipped_columns));
             } else {
                 ScratchMatrix<Scalar> inputs(x.rows(), skipped_columns);
@@ -191,19 +191,6 @@ private:
             }
             then(as_block(*outputs), State{children.data(), all, state.layer + 1, state.threads});
         }
-    }
-
-    template <class Layer>
-    static constexpr bool skips_to_identity =
-        std::is_same_v<typename StochasticDepth<Layer>::Shortcut, Identity<Scalar>>;
-
-    template <class Layer, class Then>
-    void walk_skipped(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
-                      const Then& then, const State& state) const {
-        if constexpr (skips_to_identity<Layer>)
-            then(x, state);
-        else
-            walk(node.shortcut(), x, then, state);
     }
 
     static Block<Scalar> both_part(const Block<Scalar>& both, Index first, Index columns) {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <type_traits>
 #include <vector>
 
 #include <stochastic_depth/detail/parallel.hpp>
@@ -100,10 +99,7 @@ private:
     /// Runs blocks of columns on the threads.
     template <class Run>
     void split(const Block<Scalar>& x, const State& state, const Run& run) const {
-        const Index blocks = (x.cols() + block_columns_ - 1) / block_columns_;
-        parallel_for(blocks, options_.threads, [&](Index b) {
-            const Index first = b * block_columns_;
-            const Index columns = std::min(block_columns_, x.cols() - first);
+        parallel_blocks(x.cols(), block_columns_, options_.threads, [&](Index first, Index columns) {
             run(Block<Scalar>(x.data() + first * x.outerStride(), x.rows(), columns,
                               Eigen::OuterStride<>(x.outerStride())),
                 State{{state.to.moments.from_column(first)}, state.layers, Phase::deep});
@@ -145,7 +141,7 @@ private:
     void at(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
             const Then& then, const State& state) const {
         constexpr bool is_last =
-            is_end<Then> && skips_to_identity<Layer> && !has_skippable_layers<Layer>;
+            is_end<Then> && StochasticDepth<Layer>::skips_to_identity && !has_skippable_layers<Layer>;
         const Children children = children_of(node, state);
         if (!is_last && children.both && state.phase == Phase::wide && x.cols() >= wide_columns())
             return split(x, state, [&](const Block<Scalar>& block, const State& deep) {
@@ -161,10 +157,6 @@ private:
         else
             widen(walk, node, x, then, state, children);
     }
-
-    template <class Layer>
-    static constexpr bool skips_to_identity =
-        std::is_same_v<typename StochasticDepth<Layer>::Shortcut, Identity<Scalar>>;
 
     /// What a node branches into.
     struct Children {
@@ -196,15 +188,6 @@ private:
         else
             walk_skipped(walk, node, x, then,
                          State{state.to, children.layers_of_skipped, state.phase});
-    }
-
-    template <class Layer, class Then>
-    void walk_skipped(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
-                      const Then& then, const State& state) const {
-        if constexpr (skips_to_identity<Layer>)
-            then(x, state);
-        else
-            walk(node.shortcut(), x, then, state);
     }
 
     /// The last layer of the network.
@@ -269,7 +252,7 @@ private:
         } else {
             ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), 2 * columns);
             forward_fused(node.layer(), x, outputs->leftCols(columns), Keep{});
-            if constexpr (skips_to_identity<Layer>)
+            if constexpr (StochasticDepth<Layer>::skips_to_identity)
                 copy_columns(x, outputs->rightCols(columns));
             else
                 forward_fused(node.shortcut(), x, outputs->rightCols(columns), Keep{});

@@ -9,11 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/detail/evaluations.hpp>
 #include <stochastic_depth/detail/parallel.hpp>
+#include <stochastic_depth/expectation/forward_under_each.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
-#include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 
@@ -92,28 +91,6 @@ struct LayerValueItem {
     return item;
 }
 
-/// y = NN(x, S_k) side by side, for all the masks; few columns pass the network under several masks
-/// at once.
-template <class Network>
-void forward_under_each(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
-                        const SurvivalMasks& masks, MatrixRef<typename Network::Scalar> y) {
-    constexpr Index columns_at_once = 192;
-    const Index columns = x.cols(), at_once = std::max<Index>(1, columns_at_once / columns);
-    for (Index first = 0; first < masks.batch_size(); first += at_once) {
-        const Index count = std::min(at_once, masks.batch_size() - first);
-        const auto to = y.middleCols(first * columns, count * columns);
-        if (count == 1) {
-            masked_forward(network, x, masks.mask(first), to);
-            continue;
-        }
-        SurvivalMasks repeated(masks.depth(), count * columns);
-        for (Index l = 0; l < masks.depth(); ++l)
-            for (Index j = 0; j < count * columns; ++j)
-                if (masks(l, first + j / columns)) repeated.keep(l, j);
-        masked_forward(network, x.replicate(1, count), repeated, to);
-    }
-}
-
 template <class Network, class Item, class Scalar = typename Network::Scalar>
 [[nodiscard]] LayerValues<Scalar> sampled_values(std::string_view name, const Network& network,
                                                  const ConstMatrixRef<Scalar>& x,
@@ -129,8 +106,7 @@ template <class Network, class Item, class Scalar = typename Network::Scalar>
     for (Index k = 0; k < options.pairs; ++k)
         result.layer_evaluations +=
             evaluations(draw(depth, options.seed, static_cast<std::uint64_t>(k)).masks);
-    parallel_for((x.cols() + block_columns - 1) / block_columns, options.threads, [&](Index b) {
-        const Index first = b * block_columns, columns = std::min(block_columns, x.cols() - first);
+    parallel_blocks(x.cols(), block_columns, options.threads, [&](Index first, Index columns) {
         const Index size = outputs * columns;
         const ConstMatrixRef<Scalar> here = x.middleCols(first, columns);
         Eigen::MatrixXd mean = Eigen::MatrixXd::Zero(size, depth), deviations = mean,

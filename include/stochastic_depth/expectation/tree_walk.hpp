@@ -116,6 +116,16 @@ private:
     const Walker& walker_;
 };
 
+/// Sends x through what stands in for a skipped layer.
+template <class Walk, class Layer, class Scalar, class Then, class State>
+void walk_skipped(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+                  const Then& then, const State& state) {
+    if constexpr (StochasticDepth<Layer>::skips_to_identity)
+        then(x, state);
+    else
+        walk(node.shortcut(), x, then, state);
+}
+
 /// Sends x through the branch and the shortcut of a residual layer and hands on their sum, for each
 /// of the ways through both.
 template <class Walk, class Branch, class Shortcut, class Scalar, class Then, class State>

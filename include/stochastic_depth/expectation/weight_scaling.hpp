@@ -75,8 +75,7 @@ private:
     /// to = p layer(from) + (1 - p) shortcut(from).
     template <class Layer, class From, class To>
     void mix(const StochasticDepth<Layer>& node, Scalar p, const From& from, To& to) const {
-        using Shortcut = typename StochasticDepth<Layer>::Shortcut;
-        if constexpr (std::is_same_v<Shortcut, Identity<Scalar>> && !has_skippable_layers<Layer>) {
+        if constexpr (StochasticDepth<Layer>::skips_to_identity && !has_skippable_layers<Layer>) {
             constexpr bool has_branch = IdentityResidual<Layer>::value;
             const AddScaled<Scalar, has_branch> add{from.data(), from.outerStride(), p};
             if constexpr (has_branch)

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cerrno>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <limits>
-#include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/io/file.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
@@ -135,27 +132,7 @@ inline void check_filled(std::string_view who, const IdxArray& array) {
 /// \param path  A std::filesystem::path does as well.
 /// \throws std::runtime_error  if the file cannot be read, or as parse_idx does.
 [[nodiscard]] inline IdxArray read_idx(const std::string& path) {
-    const auto fail = [&path](std::string_view what) {
-        const int error = errno;
-        throw std::runtime_error(detail::message("read_idx: ", path, ": ", what, ": ",
-                                                 std::generic_category().message(error)));
-    };
-    struct Close {
-        void operator()(std::FILE* file) const { std::fclose(file); }
-    };
-    const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
-    if (!file) fail("cannot open the file");
-    std::vector<std::uint8_t> bytes;
-    constexpr std::size_t block = std::size_t{1} << 16;
-    for (std::size_t end = 0;;) {
-        bytes.resize(end + block);
-        const std::size_t count = std::fread(bytes.data() + end, 1, block, file.get());
-        end += count;
-        if (count == block) continue;
-        if (std::ferror(file.get())) fail("cannot read the file");
-        bytes.resize(end);
-        return parse_idx(bytes, path);
-    }
+    return parse_idx(detail::read_file("read_idx", path), path);
 }
 
 /// Images as columns: pixel values 0 to 255 divided by 255.

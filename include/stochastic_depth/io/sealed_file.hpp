@@ -7,8 +7,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -17,6 +15,7 @@
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/io/file.hpp>
 
 /// Files that are whole or not there: written beside the old one and renamed over it, sealed with
 /// their length and a hash. Needs POSIX, for which reason it is not part of all.hpp.
@@ -136,31 +135,6 @@ inline void write_sealed(std::string_view who, const std::string& path, std::str
     bytes.insert(bytes.end(), content.begin(), content.end());
     writer.number(fnv1a(bytes));
     replace_file(who, path, bytes);
-}
-
-[[nodiscard]] inline std::vector<std::uint8_t> read_file(std::string_view who,
-                                                         const std::string& path) {
-    const auto fail = [&](std::string_view what) {
-        const int error = errno;
-        throw std::runtime_error(
-            message(who, ": ", path, ": ", what, ": ", std::generic_category().message(error)));
-    };
-    struct Close {
-        void operator()(std::FILE* file) const { std::fclose(file); }
-    };
-    const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
-    if (!file) fail("cannot open the file");
-    std::vector<std::uint8_t> bytes;
-    constexpr std::size_t block = std::size_t{1} << 16;
-    for (std::size_t end = 0;;) {
-        bytes.resize(end + block);
-        const std::size_t count = std::fread(bytes.data() + end, 1, block, file.get());
-        end += count;
-        if (count == block) continue;
-        if (std::ferror(file.get())) fail("cannot read the file");
-        bytes.resize(end);
-        return bytes;
-    }
 }
 
 /// The content of a file that write_sealed wrote.

@@ -21,9 +21,9 @@ namespace stochastic_depth {
 ///
 /// The layers must have no skippable layers inside.
 template <ForwardLayer... Layers>
-    requires(sizeof...(Layers) > 0)
-&&(detail::one_scalar<Layers...>)&&(!detail::has_skippable_layers<Layers> &&
-                                    ...) class Concatenate {
+    requires(sizeof...(Layers) > 0 && detail::one_scalar<Layers...> &&
+             (!detail::has_skippable_layers<Layers> && ...))
+class Concatenate {
 public:
     using Scalar = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
     static constexpr bool has_skippable_layers = false;
@@ -49,7 +49,7 @@ public:
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Concatenate", *this, x, y);
         Index first = 0;
-        for_each_index([&](auto i) {
+        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
             const auto& layer = std::get<i>(layers_);
             const Index rows = layer.output_size(x.rows());
             detail::forward_fused(layer, x, y.middleRows(first, rows), detail::Keep{});
@@ -92,7 +92,7 @@ public:
     void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
         Matrix<Scalar> y(output_size(h.rows()), h.cols());
         Index first = 0;
-        for_each_index([&](auto i) {
+        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
             Matrix<Scalar> part = h;
             detail::record(std::get<i>(layers_), part, std::get<i>(cache.layers), mask);
             cache.outputs[i] = part.rows();
@@ -105,7 +105,7 @@ public:
     void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
         Matrix<Scalar> sum;
         Index first = 0;
-        for_each_index([&](auto i) {
+        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
             Matrix<Scalar> part = d.middleRows(first, cache.outputs[i]);
             first += part.rows();
             detail::backpropagate(std::get<i>(layers_), part, std::get<i>(cache.layers),
@@ -120,21 +120,13 @@ public:
 
     template <class Self, class Visit, class... Gradients>
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
-        for_each_index([&](auto i) {
+        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
             detail::visit_parameters(std::get<i>(self.layers_), visit,
                                      std::get<i>(gradients.layers)...);
         });
     }
 
 private:
-    template <class Function>
-    static void for_each_index(const Function& function) {
-        [&]<std::size_t... i>(std::index_sequence<i...>) {
-            (function(std::integral_constant<std::size_t, i>{}), ...);
-        }
-        (std::index_sequence_for<Layers...>{});
-    }
-
     std::tuple<Layers...> layers_;
 };
 

@@ -181,14 +181,14 @@ public:
     template <class Mask>
     void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
         Index first = 0;
-        for_each_index([&](auto i) {
+        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
             detail::record(std::get<i>(layers_), h, std::get<i>(cache), mask.from(first));
             first += detail::depth(std::get<i>(layers_));
         });
     }
 
     void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
-        for_each_index([&](auto i) {
+        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
             constexpr std::size_t last = size - 1 - i;
             detail::backpropagate(std::get<last>(layers_), d, std::get<last>(cache),
                                   std::get<last>(gradient.layers));
@@ -197,21 +197,13 @@ public:
 
     template <class Self, class Visit, class... Gradients>
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
-        for_each_index([&](auto i) {
+        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
             detail::visit_parameters(std::get<i>(self.layers_), visit,
                                      std::get<i>(gradients.layers)...);
         });
     }
 
 private:
-    template <class Function>
-    static void for_each_index(const Function& function) {
-        [&]<std::size_t... i>(std::index_sequence<i...>) {
-            (function(std::integral_constant<std::size_t, i>{}), ...);
-        }
-        (std::index_sequence_for<Layers...>{});
-    }
-
     template <std::size_t I>
     using LayerAt = std::tuple_element_t<I, std::tuple<Layers...>>;
 
