@@ -22,6 +22,7 @@
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
@@ -248,8 +249,7 @@ TEST_CASE("masked forward: a pass needs no memory that its masks don't", "[alloc
     CHECK(allocations_when_warm([&] { y = network(x, mask); }) <= 1);
 }
 
-TEST_CASE("allocation: MaskSampler draws into the caller's masks without allocating",
-          "[allocation]") {
+TEST_CASE("allocation: samplers draw into the caller's masks without allocating", "[allocation]") {
     const MaskSampler sampler{Eigen::VectorXd::LinSpaced(54, 1.0, 0.5), 3};
     SurvivalMask mask = SurvivalMask::none(54);
     SurvivalMasks masks{54, 1024}, part{54, 100};
@@ -258,6 +258,9 @@ TEST_CASE("allocation: MaskSampler draws into the caller's masks without allocat
     CHECK(allocations_of([&] { sampler.sample(11, 37, part); }) == none);
     CHECK(mask.count() > 0);
     CHECK(part.mask(0) == masks.mask(37));
+    const FixedSizeMaskSampler fixed_size{sampler.survival_probabilities(), 3};
+    CHECK(allocations_of([&] { fixed_size.sample(11, masks); }) == none);
+    CHECK(masks.count(53) == 512);
 }
 
 TEMPLATE_TEST_CASE("layers: warmed forward and backward calls allocate nothing", "[allocation]",

@@ -44,6 +44,7 @@
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/designed_mask_sampler.hpp>
 #include <stochastic_depth/survival/drop_probability.hpp>
+#include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_design.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/most_probable_masks.hpp>

@@ -16,6 +16,7 @@ enum class StreamPurpose : std::uint32_t {
     mask_design = 3,
     layer_orders = 4,
     layer_coalitions = 5,
+    fixed_size_masks = 6,
 };
 
 /// The Philox key of a purpose's stream.
