@@ -17,6 +17,7 @@
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
 #include "support/plain_network.hpp"
+#include "support/recorded_pass.hpp"
 #include "support/thrown.hpp"
 
 namespace sd = stochastic_depth;
@@ -180,15 +181,15 @@ TEST_CASE(
     using Network = decltype(network);
     const auto x = random_matrix<double>(random, 3, 5), t = random_matrix<double>(random, 2, 5);
     const sd::MeanSquaredError<double> loss;
-    sd::detail::Record<Network> record;
+    sd::test::RecordedPass<Network> pass;
     Eigen::VectorXd mean = Eigen::VectorXd::Zero(sd::test::parameters(network).size());
     double expected = 0;
     for (const auto& row : sd::enumerate_masks(network, x)) {
         auto gradient = network.zero_gradient();
         sd::Matrix<double> h = x, d(2, 5);
-        sd::detail::record(network, h, record, sd::detail::MaskView{row.mask});
+        pass.forward(network, h, sd::detail::MaskView{row.mask});
         expected += row.probability * loss.value_and_gradient(h, t, d);
-        sd::detail::backpropagate(network, d, record, gradient);
+        pass.backward(network, d, gradient);
         mean += row.probability * sd::test::slopes(network, gradient);
     }
     auto gradient = network.zero_gradient();

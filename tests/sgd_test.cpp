@@ -17,6 +17,7 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/recorded_pass.hpp"
 
 namespace {
 
@@ -132,12 +133,12 @@ TEST_CASE("Sgd: float parameters follow the same formulas in float", "[sgd]") {
 
 template <class Network>
 void step_under(Network& network, Sgd<Network>& optimizer, typename Network::Gradient& gradient,
-                detail::Record<Network>& record, const SurvivalMask& mask,
+                test::RecordedPass<Network>& pass, const SurvivalMask& mask,
                 const Eigen::MatrixXd& x) {
     Matrix<double> h = x;
-    detail::record(network, h, record, detail::MaskView{mask});
+    pass.forward(network, h, detail::MaskView{mask});
     h.setOnes();  // the gradient of the sum of the outputs
-    detail::backpropagate(network, h, record, gradient);
+    pass.backward(network, h, gradient);
     optimizer.step(network, gradient);
     gradient.set_zero();
 }
@@ -160,14 +161,14 @@ TEST_CASE("Sgd: a skipped layer is left alone, neither momentum nor weight decay
         Stack<Block> network = three_blocks(3);
         Sgd optimizer{network, options};
         auto gradient = network.zero_gradient();
-        detail::Record<Stack<Block>> record;
+        test::RecordedPass<Stack<Block>> pass;
         const Eigen::MatrixXd x = Eigen::MatrixXd::Constant(2, 4, 0.5);
         // Everybody gets momentum.
-        step_under(network, optimizer, gradient, record, {1, 1, 1}, x);
+        step_under(network, optimizer, gradient, pass, {1, 1, 1}, x);
         for (const SurvivalMask& mask : {SurvivalMask{1, 0, 1}, SurvivalMask{0, 0, 1},
                                          SurvivalMask{0, 0, 0}, SurvivalMask{1, 1, 0}}) {
             const Stack<Block> before = network;
-            step_under(network, optimizer, gradient, record, mask, x);
+            step_under(network, optimizer, gradient, pass, mask, x);
             for (std::size_t l = 0; l < 3; ++l) {
                 INFO("mask " << to_string(mask) << ", layer " << l);
                 const bool same = test::same_bits(parameters(network.layers()[l]),
@@ -188,9 +189,9 @@ TEST_CASE("Sgd: a layer's momentum waits while the layer is skipped", "[sgd]") {
         Stack<Block> network = three_blocks(4);
         Sgd optimizer{network, options};
         auto gradient = network.zero_gradient();
-        detail::Record<Stack<Block>> record;
+        test::RecordedPass<Stack<Block>> pass;
         for (const SurvivalMask& mask : masks)
-            step_under(network, optimizer, gradient, record, mask, x);
+            step_under(network, optimizer, gradient, pass, mask, x);
         return parameters(network.layers()[2]);
     };
     const SurvivalMask only_last{0, 0, 1}, others{1, 1, 0}, nobody{0, 0, 0};
@@ -203,12 +204,12 @@ TEST_CASE("Sgd: with one mask for each sample, one survivor suffices to move a l
     const Stack<Block> before = network;
     Sgd optimizer{network, {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 0.1}};
     auto gradient = network.zero_gradient();
-    detail::Record<Stack<Block>> record;
+    test::RecordedPass<Stack<Block>> pass;
     const auto masks = SurvivalMasks::from_masks({{1, 0, 0}, {1, 0, 0}, {0, 0, 1}});
     Matrix<double> h = Eigen::MatrixXd::Constant(2, 3, 0.5);
-    detail::record(network, h, record, detail::MaskView{masks});
+    pass.forward(network, h, detail::MaskView{masks});
     h.setOnes();
-    detail::backpropagate(network, h, record, gradient);
+    pass.backward(network, h, gradient);
     optimizer.step(network, gradient);
     const auto same = [&](std::size_t l) {
         return test::same_bits(parameters(network.layers()[l]), parameters(before.layers()[l]));
@@ -227,7 +228,7 @@ TEST_CASE("Sgd: inside a kept layer, a skipped one is left alone", "[sgd]") {
               SurvivalProbability{0.5}}};
     Sgd optimizer{network, {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 0.1}};
     auto gradient = network.zero_gradient();
-    detail::Record<Sequential<Outer>> record;
+    test::RecordedPass<Sequential<Outer>> pass;
     const Eigen::MatrixXd x = Eigen::MatrixXd::Constant(2, 4, 0.5);
     const auto linear = [&] {
         return parameters(std::get<0>(std::get<0>(network.layers()).layer().layers()));
@@ -242,7 +243,7 @@ TEST_CASE("Sgd: inside a kept layer, a skipped one is left alone", "[sgd]") {
         {{1, 1}, true, true}, {{1, 0}, true, false}, {{0, 1}, false, false}, {{1, 1}, true, true}};
     for (const auto& step : steps) {
         const Eigen::VectorXd linear_before = linear(), inner_before = inner();
-        step_under(network, optimizer, gradient, record, step.mask, x);
+        step_under(network, optimizer, gradient, pass, step.mask, x);
         INFO("mask " << to_string(step.mask));
         CHECK(test::same_bits(linear(), linear_before) != step.linear_moves);
         CHECK(test::same_bits(inner(), inner_before) != step.inner_moves);
@@ -259,7 +260,7 @@ TEST_CASE(
               SurvivalProbability{0.5}}};
     Sgd optimizer{network, {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 0.1}};
     auto gradient = network.zero_gradient();
-    detail::Record<Sequential<Layer>> record;
+    test::RecordedPass<Sequential<Layer>> pass;
     const Eigen::MatrixXd x = Eigen::MatrixXd::Constant(2, 4, 0.5);
     const auto branch = [&] { return parameters(std::get<0>(network.layers()).layer().branch()); };
     const auto shortcut = [&] {
@@ -268,7 +269,7 @@ TEST_CASE(
     for (const SurvivalMask& mask :
          {SurvivalMask{1}, SurvivalMask{0}, SurvivalMask{0}, SurvivalMask{1}}) {
         const Eigen::VectorXd branch_before = branch(), shortcut_before = shortcut();
-        step_under(network, optimizer, gradient, record, mask, x);
+        step_under(network, optimizer, gradient, pass, mask, x);
         INFO("mask " << to_string(mask));
         CHECK(test::same_bits(branch(), branch_before) != mask[0]);
         CHECK_FALSE(test::same_bits(shortcut(), shortcut_before));

@@ -24,6 +24,7 @@
 #include "support/catch.hpp"
 #include "support/layer_contract.hpp"
 #include "support/layers.hpp"
+#include "support/recorded_pass.hpp"
 
 namespace {
 
@@ -545,17 +546,17 @@ void mark_reached(Gradient& gradient) {
 
 /// One recorded pass and its gradient.
 template <class Network>
-struct RecordedPass {
-    explicit RecordedPass(const Network& network) : gradient(network.zero_gradient()) {}
+struct MaskedGradient {
+    explicit MaskedGradient(const Network& network) : gradient(network.zero_gradient()) {}
 
     /// Adds the gradient of sum(NN(x, S)).
     void run(const Network& network, Matrix<double> h, const SurvivalMasks& masks) {
-        detail::record(network, h, cache, detail::MaskView{masks});
+        pass.forward(network, h, detail::MaskView{masks});
         h.setOnes();
-        detail::backpropagate(network, h, cache, gradient);
+        pass.backward(network, h, gradient);
     }
 
-    typename Network::Cache cache;
+    test::RecordedPass<Network> pass;
     typename Network::Gradient gradient;
 };
 
@@ -567,17 +568,17 @@ void check_masked_gradient(const Network& network, Matrix<double> x, const Mask&
     Philox random{51};
     const Matrix<double> weight =
         random_matrix<double>(random, network.output_size(x.rows()), x.cols());
-    typename Network::Cache cache;
+    test::RecordedPass<Network> pass;
     typename Network::Gradient gradient = network.zero_gradient();
     // The cache has seen another batch before, under other masks.
     Matrix<double> warm = x.leftCols(x.cols() / 2);
-    detail::record(network, warm, cache, detail::EveryLayer{});
+    pass.forward(network, warm, detail::EveryLayer{});
 
     Matrix<double> h = x;
-    detail::record(network, h, cache, view);
+    pass.forward(network, h, view);
     CHECK(same_bits(h, network(x, mask)));
     Matrix<double> d = weight;
-    detail::backpropagate(network, d, cache, gradient);
+    pass.backward(network, d, gradient);
     REQUIRE(d.rows() == x.rows());
     REQUIRE(d.cols() == x.cols());
     CHECK(relative_error(d, differences(x, weight, 5e-4, [&] { return network(x, mask); })) <=
@@ -679,7 +680,7 @@ TEST_CASE("backward under masks: what no sample reached stays zero, and is not v
         Stack{std::vector{inner(), inner()}}};
     // Parameters in order: stem 2, inner 2, nested 2 + 2, stack 2 + 2.
     const auto visited = [&](const SurvivalMasks& masks) {
-        RecordedPass pass(network);
+        MaskedGradient pass(network);
         pass.run(network, random_matrix<double>(random, 2, masks.batch_size()), masks);
         std::vector<const void*> reached;
         auto copy = network;

@@ -48,6 +48,7 @@
 #include <stochastic_depth/survival/mask_design.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/most_probable_masks.hpp>
+#include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/schedules.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
@@ -61,5 +62,6 @@
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/trainer.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/types.hpp>
 #include <stochastic_depth/version.hpp>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/layers/residual.hpp>
@@ -30,22 +30,6 @@ struct ShortcutOf<Residual<Branch, Shortcut>> {
     [[nodiscard]] static auto& gradient(auto& layer) { return layer.shortcut; }
 };
 
-template <class From>
-[[nodiscard]] auto gathered(const From& from, const std::vector<Index>& columns) {
-    Matrix<typename From::Scalar> to(from.rows(), static_cast<Index>(columns.size()));
-    gather(from, columns.data(), to);
-    return to;
-}
-
-/// Lists the columns that keep the mask's first layer, and those that skip it.
-template <class Mask>
-void split_columns(const Mask& mask, Index batch, std::vector<Index>& kept,
-                   std::vector<Index>& skipped) {
-    kept.clear();
-    skipped.clear();
-    for (Index j = 0; j < batch; ++j) (mask.keeps(j) ? kept : skipped).push_back(j);
-}
-
 }  // namespace detail
 
 /// A skippable layer: kept with probability p, it is the layer; skipped, it is the layer's
@@ -58,6 +42,8 @@ public:
     using Scalar = typename Layer::Scalar;
     using Shortcut = typename detail::ShortcutOf<Layer>::type;
     static constexpr bool has_skippable_layers = true;
+    static constexpr bool has_statistics =
+        detail::has_statistics<Layer> || detail::has_statistics<Shortcut>;
     static constexpr bool parts_are_differentiable = DifferentiableLayer<Layer>;
     /// Whether a skipped layer hands its input on as it is.
     static constexpr bool skips_to_identity = std::is_same_v<Shortcut, Identity<Scalar>>;
@@ -125,6 +111,8 @@ public:
         return detail::widest(layer_, input_size);
     }
 
+    [[nodiscard]] Index random_layers() const { return detail::random_layers(layer_); }
+
     void write_survival_probabilities(double*& first) const {
         *first++ = survival_probability_.value();
         detail::write_survival_probabilities(layer_, first);
@@ -137,13 +125,15 @@ public:
     }
 
     /// What a recorded pass leaves: which columns kept the layer, and the record of each way.
-    struct Cache {
-        Index batch = 0;
-        std::vector<Index> kept;
-        std::vector<Index> skipped;
+    struct Recorded {
+        detail::KeptColumns kept;
+        detail::KeptColumns skipped;
+        /// The samples of the kept columns.
+        const Index* samples = nullptr;
         detail::Record<Layer> layer;
         detail::Record<Shortcut> shortcut;
     };
+    using Cache = detail::RecordedPass<Recorded>;
 
     /// Gradient of the layer; the flags tell whether a sample has gone through the layer, or
     /// through the shortcut of a skipped one, since set_zero.
@@ -171,51 +161,62 @@ public:
         detail::backward_recorded("StochasticDepth", *this, x, dy, cache, gradient, dx);
     }
 
-    template <class Mask>
-    void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
-        cache.batch = h.cols();
-        detail::split_columns(mask, cache.batch, cache.kept, cache.skipped);
-        if (cache.skipped.empty()) return detail::record(layer_, h, cache.layer, mask.from(1));
-        if (cache.kept.empty()) {
-            if constexpr (!skips_to_identity) detail::record(shortcut(), h, cache.shortcut, mask);
-            return;
-        }
-        Matrix<Scalar> active = detail::gathered(h, cache.kept);
-        std::vector<Index> samples;
-        for (const Index column : cache.kept) samples.push_back(mask.sample(column));
-        detail::record(layer_, active, cache.layer, mask.from(1).with(samples.data()));
+    template <class Mask, class Epilogue>
+    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                const Epilogue& epilogue) const {
+        split_columns(flow, mask, recorded);
+        if (recorded.skipped.count == 0)
+            return record_kept(flow, recorded, mask, mask.from(1), epilogue);
+        if (recorded.kept.count == 0) return record_skipped(flow, recorded, mask, epilogue);
+        detail::Flow<Scalar> kept = flow.gathered(recorded.kept);
+        Index* const samples = flow.tape().template take<Index>(recorded.kept.count);
+        for (Index k = 0; k < recorded.kept.count; ++k)
+            samples[k] = mask.sample(recorded.kept.columns[k]);
+        record_kept(kept, recorded, mask, mask.from(1).with(samples), detail::Keep{});
         if constexpr (!skips_to_identity) {
-            Matrix<Scalar> passive = detail::gathered(h, cache.skipped);
-            detail::record(shortcut(), passive, cache.shortcut, mask);
-            h.resize(passive.rows(), cache.batch);
-            detail::scatter(passive, cache.skipped.data(), h);
+            detail::Flow<Scalar> skipped = flow.gathered(recorded.skipped);
+            record_skipped(skipped, recorded, mask, detail::Keep{});
+            flow.advance(flow.room(skipped.rows()));
+            flow.scatter_from(skipped, recorded.skipped);
         }
-        detail::scatter(active, cache.kept.data(), h);
+        flow.scatter_from(kept, recorded.kept);
+        flow.apply(epilogue);
     }
 
-    void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
-        using Parts = detail::ShortcutOf<Layer>;
-        gradient.reached = gradient.reached || !cache.kept.empty();
+    template <class Epilogue>
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
+                       Gradient& gradient, const Epilogue& epilogue) const {
+        gradient.reached = gradient.reached || recorded.kept.count > 0;
         gradient.shortcut_reached =
-            gradient.shortcut_reached || (!skips_to_identity && !cache.skipped.empty());
-        if (cache.skipped.empty())
-            return detail::backpropagate(layer_, d, cache.layer, gradient.layer);
-        if (cache.kept.empty()) {
-            if constexpr (!skips_to_identity)
-                detail::backpropagate(shortcut(), d, cache.shortcut,
-                                      Parts::gradient(gradient.layer));
-            return;
+            gradient.shortcut_reached || (!skips_to_identity && recorded.skipped.count > 0);
+        if (recorded.skipped.count == 0)
+            return detail::backpropagate(layer_, slopes, recorded.layer, gradient.layer, epilogue);
+        if (recorded.kept.count == 0)
+            return backpropagate_skipped(slopes, recorded, gradient, epilogue);
+        detail::Slopes<Scalar> kept = slopes.gathered(recorded.kept);
+        if constexpr (std::is_same_v<Epilogue, detail::Discard>) {
+            detail::backpropagate(layer_, kept, recorded.layer, gradient.layer, epilogue);
+            if constexpr (!skips_to_identity) {
+                detail::Slopes<Scalar> skipped = slopes.gathered(recorded.skipped);
+                backpropagate_skipped(skipped, recorded, gradient, epilogue);
+            }
+        } else {
+            detail::backpropagate(layer_, kept, recorded.layer, gradient.layer);
+            if constexpr (!skips_to_identity) {
+                detail::Slopes<Scalar> skipped = slopes.gathered(recorded.skipped);
+                backpropagate_skipped(skipped, recorded, gradient, detail::Keep{});
+                slopes =
+                    detail::Slopes<Scalar>(slopes.team(), skipped.rows(), slopes.columns());
+                slopes.scatter_from(skipped, recorded.skipped);
+            }
+            slopes.scatter_from(kept, recorded.kept);
+            slopes.apply(epilogue);
         }
-        Matrix<Scalar> active = detail::gathered(d, cache.kept);
-        detail::backpropagate(layer_, active, cache.layer, gradient.layer);
-        if constexpr (!skips_to_identity) {
-            Matrix<Scalar> passive = detail::gathered(d, cache.skipped);
-            detail::backpropagate(shortcut(), passive, cache.shortcut,
-                                  Parts::gradient(gradient.layer));
-            d.resize(passive.rows(), cache.batch);
-            detail::scatter(passive, cache.skipped.data(), d);
-        }
-        detail::scatter(active, cache.kept.data(), d);
+    }
+
+    /// Nothing for a layer that no sample kept.
+    void update_statistics(const Recorded& recorded) {
+        if (recorded.kept.count > 0) detail::update_statistics(layer_, recorded.layer);
     }
 
     /// Where gradients are given, visits only what the first of them was reached by.
@@ -233,6 +234,60 @@ public:
     }
 
 private:
+    /// Lists the columns that keep the layer, and those that skip it.
+    template <class Mask>
+    static void split_columns(const detail::Flow<Scalar>& flow, const Mask& mask,
+                              Recorded& recorded) {
+        const Index batch = flow.columns();
+        recorded.kept = recorded.skipped = {};
+        if (mask.is_one_for_all()) {
+            (mask.keeps(0) ? recorded.kept : recorded.skipped).count = batch;
+            return;
+        }
+        Index* const kept = flow.tape().template take<Index>(batch);
+        Index* skipped = kept + batch;
+        Index count = 0;
+        for (Index j = 0; j < batch; ++j)
+            if (mask.keeps(j))
+                kept[count++] = j;
+            else
+                *--skipped = j;
+        std::reverse(skipped, kept + batch);
+        recorded.kept = {kept, count};
+        recorded.skipped = {skipped, batch - count};
+    }
+
+    /// The layer on columns that all keep it, with its branch multiplied as the mask says.
+    template <class Mask, class Inside, class Epilogue>
+    void record_kept(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                     const Inside& inside, const Epilogue& epilogue) const {
+        if constexpr (detail::is_residual<Layer>)
+            layer_.record_scaled(flow, recorded.layer, inside,
+                                 static_cast<Scalar>(mask.scale(survival_probability_.value())),
+                                 epilogue);
+        else
+            detail::record(layer_, flow, recorded.layer, inside, epilogue);
+    }
+
+    template <class Mask, class Epilogue>
+    void record_skipped(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                        const Epilogue& epilogue) const {
+        if constexpr (skips_to_identity)
+            flow.apply(epilogue);
+        else
+            detail::record(shortcut(), flow, recorded.shortcut, mask.from(1), epilogue);
+    }
+
+    template <class Epilogue>
+    void backpropagate_skipped(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
+                               Gradient& gradient, const Epilogue& epilogue) const {
+        if constexpr (skips_to_identity)
+            slopes.apply(epilogue);
+        else
+            detail::backpropagate(shortcut(), slopes, recorded.shortcut,
+                                  detail::ShortcutOf<Layer>::gradient(gradient.layer), epilogue);
+    }
+
     /// The same for every column.
     void run_all(detail::Activations<Scalar>& activations, const detail::MaskView& mask,
                  bool keeps) const {

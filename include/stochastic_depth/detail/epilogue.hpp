@@ -24,6 +24,32 @@ struct ApplyElementwise {
     [[nodiscard]] static bool crosses_columns(Index) { return true; }
 };
 
+/// Multiplies by a number.
+template <class Scalar>
+struct Multiply {
+    Scalar factor;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index, Index) const {
+        return Packet::broadcast(factor) * value;
+    }
+    [[nodiscard]] static bool crosses_columns(Index) { return true; }
+};
+
+/// Leaves the numbers in a matrix of the product's shape too, on their way.
+template <class Scalar>
+struct StoreInto {
+    Scalar* data;
+    Index stride;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        value.store(data + i + j * stride);
+        return value;
+    }
+    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+};
+
 /// Adds the entries of a matrix of the product's shape.
 template <class Scalar>
 struct AddMatrix {

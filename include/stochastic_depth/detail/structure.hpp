@@ -75,12 +75,31 @@ template <class Layer>
         return std::max(input_size, static_cast<Index>(layer.output_size(input_size)));
 }
 
+/// The number of layers in a layer that draw random numbers of their own in a training step.
+template <class Layer>
+[[nodiscard]] Index random_layers(const Layer& layer) {
+    if constexpr (requires { layer.random_layers(); })
+        return layer.random_layers();
+    else
+        return 0;
+}
+
+struct StepDraw;
+
 /// The mask of a pass in which every layer runs.
 struct EveryLayer {
     [[nodiscard]] constexpr EveryLayer from(Index) const { return {}; }
+    template <class Layer>
+    [[nodiscard]] constexpr EveryLayer after(const Layer&) const {
+        return {};
+    }
+    [[nodiscard]] constexpr double scale(double) const { return 1; }
+    [[nodiscard]] constexpr const StepDraw* step() const { return nullptr; }
+    [[nodiscard]] constexpr Index random_layer() const { return 0; }
     [[nodiscard]] constexpr EveryLayer with(const Index*) const { return {}; }
     [[nodiscard]] constexpr Index sample(Index column) const { return column; }
     [[nodiscard]] constexpr bool keeps(Index) const { return true; }
+    [[nodiscard]] constexpr bool is_one_for_all() const { return true; }
 };
 
 /// What a layer without parameters has as its gradient.

@@ -96,12 +96,18 @@ public:
 
 private:
     template <class Layer, class Then>
-    static void pass_plain(const Layer& layer, typename Layer::Gradient& gradient,
-                           Matrix<Scalar>& h, double weight, const Then& then) {
+    void pass_plain(const Layer& layer, typename Layer::Gradient& gradient, Matrix<Scalar>& h,
+                    double weight, const Then& then) const {
+        const Tape::Mark before = tape_.mark();
         Record<Layer> kept;
-        record(layer, h, kept, EveryLayer{});
-        then(h, weight);
-        backpropagate(layer, h, kept, gradient);
+        Flow<Scalar> flow(tape_, Team::alone(), h);
+        record(layer, flow, kept, EveryLayer{});
+        Matrix<Scalar> y = flow.current();
+        then(y, weight);
+        Slopes<Scalar> slopes(Team::alone(), y);
+        backpropagate(layer, slopes, kept, gradient);
+        h = slopes.current();
+        tape_.release(before);
     }
 
     template <std::size_t I, class... Layers, class Then>
@@ -135,6 +141,8 @@ private:
     };
 
     ProgressMeter* progress_;
+    /// Passes begin and end on it as they are nested.
+    mutable Tape tape_;
 };
 
 }  // namespace stochastic_depth::detail

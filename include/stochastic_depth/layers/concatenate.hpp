@@ -27,6 +27,7 @@ class Concatenate {
 public:
     using Scalar = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
     static constexpr bool has_skippable_layers = false;
+    static constexpr bool has_statistics = (detail::has_statistics<Layers> || ...);
     static constexpr bool parts_are_differentiable = (DifferentiableLayer<Layers> && ...);
 
     explicit Concatenate(Layers... layers) : layers_(std::move(layers)...) {}
@@ -58,10 +59,11 @@ public:
     }
 
     /// What a recorded pass leaves: the record of each layer, and the number of its outputs.
-    struct Cache {
+    struct Recorded {
         std::tuple<detail::Record<Layers>...> layers;
         Index outputs[sizeof...(Layers)] = {};
     };
+    using Cache = detail::RecordedPass<Recorded>;
 
     struct Gradient {
         std::tuple<typename Layers::Gradient...> layers;
@@ -88,34 +90,56 @@ public:
         detail::backward_recorded("Concatenate", *this, x, dy, cache, gradient, dx);
     }
 
-    template <class Mask>
-    void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
-        Matrix<Scalar> y(output_size(h.rows()), h.cols());
+    template <class Mask, class Epilogue>
+    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                const Epilogue& epilogue) const {
+        auto y = flow.room(output_size(flow.rows()));
         Index first = 0;
+        Mask here = mask;
         detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            Matrix<Scalar> part = h;
-            detail::record(std::get<i>(layers_), part, std::get<i>(cache.layers), mask);
-            cache.outputs[i] = part.rows();
-            y.middleRows(first, part.rows()) = part;
+            detail::Flow<Scalar> part = flow.shared();
+            detail::record(std::get<i>(layers_), part, std::get<i>(recorded.layers), here);
+            here = here.after(std::get<i>(layers_));
+            recorded.outputs[i] = part.rows();
+            detail::copy_columns(part.current(), y.middleRows(first, part.rows()));
             first += part.rows();
         });
-        h.swap(y);
+        flow.advance(y);
+        flow.apply(epilogue);
     }
 
-    void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
-        Matrix<Scalar> sum;
+    template <class Epilogue>
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
+                       Gradient& gradient, const Epilogue& epilogue) const {
+        const auto dy = slopes.current();
         Index first = 0;
-        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            Matrix<Scalar> part = d.middleRows(first, cache.outputs[i]);
-            first += part.rows();
-            detail::backpropagate(std::get<i>(layers_), part, std::get<i>(cache.layers),
+        const auto part_of = [&](auto i) {
+            detail::Slopes<Scalar> part(slopes.team(), dy.middleRows(first, recorded.outputs[i]));
+            first += recorded.outputs[i];
+            detail::backpropagate(std::get<i>(layers_), part, std::get<i>(recorded.layers),
                                   std::get<i>(gradient.layers));
-            if constexpr (i == 0)
-                sum.swap(part);
-            else
-                sum += part;
+            return part;
+        };
+        detail::Slopes<Scalar> sum = part_of(std::integral_constant<std::size_t, 0>{});
+        detail::for_each_index<sizeof...(Layers) - 1>([&](auto i) {
+            const auto part = part_of(std::integral_constant<std::size_t, i + 1>{});
+            const auto other = part.current();
+            sum.apply(detail::AddMatrix<Scalar>{other.data(), other.outerStride()});
         });
-        d.swap(sum);
+        sum.apply(epilogue);
+        (void)sum.writable();
+        slopes = std::move(sum);
+    }
+
+    [[nodiscard]] Index random_layers() const {
+        return std::apply([](const auto&... layer) { return (detail::random_layers(layer) + ...); },
+                          layers_);
+    }
+
+    void update_statistics(const Recorded& recorded) {
+        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
+            detail::update_statistics(std::get<i>(layers_), std::get<i>(recorded.layers));
+        });
     }
 
     template <class Self, class Visit, class... Gradients>

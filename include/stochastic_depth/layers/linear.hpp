@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <type_traits>
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/epilogue.hpp>
+#include <stochastic_depth/detail/flow.hpp>
 #include <stochastic_depth/detail/scratch.hpp>
 #include <stochastic_depth/detail/structure.hpp>
+#include <stochastic_depth/detail/team.hpp>
+#include <stochastic_depth/detail/transpose.hpp>
 #include <stochastic_depth/random/uniform.hpp>
 
 namespace stochastic_depth {
@@ -128,17 +133,30 @@ public:
         if (gradient.weights.rows() != outputs() || gradient.weights.cols() != inputs())
             detail::refuse("Linear: gradient must be [", outputs(), " x ", inputs(), "], got [",
                            gradient.weights.rows(), " x ", gradient.weights.cols(), "]");
-        detail::ScratchMatrix<Scalar> by_weights(outputs(), inputs());
-        detail::product<Scalar, Outputs>(
-            outputs(), x.cols(), inputs(), {dy.data(), dy.outerStride()}, nullptr,
-            {x.data(), x.outerStride(), 1}, {by_weights->data(), outputs()}, detail::Keep{});
-        gradient.weights += *by_weights;
-        for (Index j = 0; j < dy.cols(); ++j) gradient.bias += dy.col(j);
-        detail::ScratchMatrix<Scalar> transposed(inputs(), outputs());
-        *transposed = weights_.transpose();
-        detail::product<Scalar, Inputs, Outputs>(
-            inputs(), outputs(), dy.cols(), {transposed->data(), inputs()}, nullptr,
-            {dy.data(), 1, dy.outerStride()}, {dx.data(), dx.outerStride()}, detail::Keep{});
+        backward_fused(detail::Team::alone(), x, dy, gradient, dx, detail::Keep{});
+    }
+
+    /// The same with dx = epilogue(W^T dy), shared by a team: each member has some of the inputs.
+    template <class X, class Slope, class InputSlope, class Epilogue>
+    void backward_fused(const detail::Team& team, const X& x, const Slope& dy, Gradient& gradient,
+                        InputSlope&& dx, const Epilogue& epilogue) const {
+        team.split(inputs(), inputs_for_each, 2.0 * work_for_each(x.cols()),
+                   [&](Index first, Index count) {
+                       add_weight_gradient(x, dy, gradient, first, count);
+                       write_input_gradient(dy, dx, epilogue, first, count);
+                       if (first == 0) add_bias_gradient(dy, gradient);
+                   });
+    }
+
+    /// dW += dy x^T, db += dy 1, shared by a team.
+    template <class X, class Slope>
+    void add_gradient(const detail::Team& team, const X& x, const Slope& dy,
+                      Gradient& gradient) const {
+        team.split(inputs(), detail::tile_columns, work_for_each(x.cols()),
+                   [&](Index first, Index count) {
+                       add_weight_gradient(x, dy, gradient, first, count);
+                       if (first == 0) add_bias_gradient(dy, gradient);
+                   });
     }
 
     template <class Self, class Visit, class... Gradients>
@@ -148,6 +166,59 @@ public:
     }
 
 private:
+    /// Whole tiles of rows of dx.
+    static constexpr Index inputs_for_each = detail::tile_packets * detail::widest_lanes<Scalar>;
+
+    [[nodiscard]] double work_for_each(Index batch) const {
+        return static_cast<double>(outputs()) * static_cast<double>(batch);
+    }
+
+    /// Columns [first, first + count) of dW.
+    template <class X, class Slope>
+    void add_weight_gradient(const X& x, const Slope& dy, Gradient& gradient, Index first,
+                             Index count) const {
+        Scalar* const to = gradient.weights.data() + first * outputs();
+        const auto run = [&](const Scalar* start, Scalar* out) {
+            detail::product_onto<Scalar, Outputs>(
+                outputs(), x.cols(), count, {dy.data(), dy.outerStride()}, {start, outputs()},
+                {x.data() + first, x.outerStride(), 1}, {out, outputs()}, detail::Keep{});
+        };
+        // Tiles that overlap compute some rows twice, and would add to them twice.
+        if (outputs() % detail::widest_lanes<Scalar> == 0) return run(to, to);
+        const detail::ScratchArray<Scalar> sum(outputs() * count);
+        run(to, sum.data());
+        std::copy_n(sum.data(), outputs() * count, to);
+    }
+
+    template <class Slope>
+    void add_bias_gradient(const Slope& dy, Gradient& gradient) const {
+        for (Index j = 0; j < dy.cols(); ++j) {
+            const Scalar* const column = dy.data() + j * dy.outerStride();
+            for (Index i = 0; i < outputs(); ++i) gradient.bias.data()[i] += column[i];
+        }
+    }
+
+    /// Rows [first, first + count) of dx.
+    template <class Slope, class InputSlope, class Epilogue>
+    void write_input_gradient(const Slope& dy, InputSlope& dx, const Epilogue& epilogue,
+                              Index first, Index count) const {
+        const detail::ScratchArray<Scalar> transposed(count * outputs());
+        detail::transpose(outputs(), count, weights_.data() + first * outputs(), outputs(),
+                          transposed.data(), count);
+        const auto run = [&]<int Rows, int Inner>(std::integral_constant<int, Rows>,
+                                                  std::integral_constant<int, Inner>) {
+            detail::product<Scalar, Rows, Inner>(
+                count, outputs(), dy.cols(), {transposed.data(), count}, nullptr,
+                {dy.data(), 1, dy.outerStride()}, {dx.data() + first, dx.outerStride()},
+                detail::Shifted{epilogue, first, 0});
+        };
+        using Fixed = std::integral_constant<int, Inputs>;
+        using Any = std::integral_constant<int, Eigen::Dynamic>;
+        if constexpr (Inputs != Eigen::Dynamic)
+            if (count == Inputs) return run(Fixed{}, std::integral_constant<int, Outputs>{});
+        run(Any{}, Any{});
+    }
+
     static void check_width(const char* name, Index fixed, Index width) {
         if (fixed != Eigen::Dynamic && width != fixed)
             detail::refuse("Linear: ", name, " must be ", fixed, ", got ", width);

@@ -22,6 +22,8 @@ public:
     using Scalar = typename Branch::Scalar;
     static constexpr bool has_skippable_layers =
         detail::has_skippable_layers<Branch> || detail::has_skippable_layers<Shortcut>;
+    static constexpr bool has_statistics =
+        detail::has_statistics<Branch> || detail::has_statistics<Shortcut>;
     static constexpr bool parts_are_differentiable =
         DifferentiableLayer<Branch> && DifferentiableLayer<Shortcut>;
 
@@ -89,7 +91,7 @@ public:
     void propagate(detail::Activations<Scalar>& activations, const Mask& mask) const {
         const auto run = [&](const auto& from, auto to) {
             detail::Activations<Scalar> shortcut(from, detail::widest(shortcut_, from.rows()));
-            detail::propagate(shortcut_, shortcut, mask.from(detail::depth(branch_)));
+            detail::propagate(shortcut_, shortcut, mask.after(branch_));
             detail::Activations<Scalar> branch(from, detail::widest(branch_, from.rows()));
             detail::propagate(branch_, branch, mask);
             to = shortcut.current() + branch.current();
@@ -99,6 +101,10 @@ public:
 
     [[nodiscard]] Index widest(Index input_size) const {
         return std::max(detail::widest(branch_, input_size), detail::widest(shortcut_, input_size));
+    }
+
+    [[nodiscard]] Index random_layers() const {
+        return detail::random_layers(branch_) + detail::random_layers(shortcut_);
     }
 
     void write_survival_probabilities(double*& first) const {
@@ -111,10 +117,13 @@ public:
         detail::write_enclosing_layers(shortcut_, first, next, enclosing);
     }
 
-    struct Cache {
+    struct Recorded {
         detail::Record<Branch> branch;
         detail::Record<Shortcut> shortcut;
+        /// What the branch was multiplied by.
+        Scalar scale = 1;
     };
+    using Cache = detail::RecordedPass<Recorded>;
 
     struct Gradient {
         typename Branch::Gradient branch;
@@ -141,21 +150,51 @@ public:
         detail::backward_recorded("Residual", *this, x, dy, cache, gradient, dx);
     }
 
-    template <class Mask>
-    void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
-        Matrix<Scalar> branch = h;
-        detail::record(branch_, branch, cache.branch, mask);
-        if constexpr (!identity_shortcut)
-            detail::record(shortcut_, h, cache.shortcut, mask.from(detail::depth(branch_)));
-        h += branch;
+    template <class Mask, class Epilogue>
+    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                const Epilogue& epilogue) const {
+        record_scaled(flow, recorded, mask, Scalar(1), epilogue);
     }
 
-    void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
-        Matrix<Scalar> branch = d;
-        detail::backpropagate(branch_, branch, cache.branch, gradient.branch);
+    /// epilogue(shortcut(x) + scale branch(x)).
+    template <class Mask, class Epilogue>
+    void record_scaled(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                       Scalar scale, const Epilogue& epilogue) const {
+        recorded.scale = scale;
+        detail::Flow<Scalar> shortcut = flow.shared();
         if constexpr (!identity_shortcut)
-            detail::backpropagate(shortcut_, d, cache.shortcut, gradient.shortcut);
-        d += branch;
+            detail::record(shortcut_, shortcut, recorded.shortcut, mask.after(branch_));
+        const auto x = shortcut.keep();
+        detail::record(branch_, flow, recorded.branch, mask,
+                       detail::Then{detail::Multiply<Scalar>{scale},
+                                    detail::Then{detail::AddMatrix<Scalar>{x.data, x.stride},
+                                                 epilogue}});
+    }
+
+    template <class Epilogue>
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
+                       Gradient& gradient, const Epilogue& epilogue) const {
+        detail::Slopes<Scalar> branch = slopes.shared();
+        if (recorded.scale != Scalar(1)) branch.apply(detail::Multiply<Scalar>{recorded.scale});
+        if constexpr (std::is_same_v<Epilogue, detail::Discard>) {
+            detail::backpropagate(branch_, branch, recorded.branch, gradient.branch, epilogue);
+            detail::backpropagate(shortcut_, slopes, recorded.shortcut, gradient.shortcut,
+                                  epilogue);
+        } else {
+            detail::Slopes<Scalar> shortcut = slopes.shared();
+            if constexpr (!identity_shortcut)
+                detail::backpropagate(shortcut_, shortcut, recorded.shortcut, gradient.shortcut);
+            const auto dy = shortcut.current();
+            detail::backpropagate(
+                branch_, branch, recorded.branch, gradient.branch,
+                detail::Then{detail::AddMatrix<Scalar>{dy.data(), dy.outerStride()}, epilogue});
+            slopes = std::move(branch);
+        }
+    }
+
+    void update_statistics(const Recorded& recorded) {
+        detail::update_statistics(branch_, recorded.branch);
+        detail::update_statistics(shortcut_, recorded.shortcut);
     }
 
     template <class Self, class Visit, class... Gradients>
@@ -176,6 +215,11 @@ private:
 };
 
 namespace detail {
+
+template <class Layer>
+inline constexpr bool is_residual = false;
+template <class Branch, class Shortcut>
+inline constexpr bool is_residual<Residual<Branch, Shortcut>> = true;
 
 /// Whether a layer is x + branch(x).
 template <class Layer>

@@ -52,6 +52,7 @@ template <ForwardLayer... Layers>
 public:
     using Scalar = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
     static constexpr bool has_skippable_layers = (detail::has_skippable_layers<Layers> || ...);
+    static constexpr bool has_statistics = (detail::has_statistics<Layers> || ...);
     static constexpr bool parts_are_differentiable = (DifferentiableLayer<Layers> && ...);
     static constexpr std::size_t size = sizeof...(Layers);
 
@@ -136,6 +137,11 @@ public:
         return width;
     }
 
+    [[nodiscard]] Index random_layers() const {
+        return std::apply([](const auto&... layer) { return (detail::random_layers(layer) + ...); },
+                          layers_);
+    }
+
     void write_survival_probabilities(double*& first) const {
         std::apply(
             [&](const auto&... layer) {
@@ -152,7 +158,8 @@ public:
             layers_);
     }
 
-    using Cache = std::tuple<detail::Record<Layers>...>;
+    using Recorded = std::tuple<detail::Record<Layers>...>;
+    using Cache = detail::RecordedPass<Recorded>;
 
     struct Gradient {
         std::tuple<typename Layers::Gradient...> layers;
@@ -178,20 +185,27 @@ public:
         detail::backward_recorded("Sequential", *this, x, dy, cache, gradient, dx);
     }
 
-    template <class Mask>
-    void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
-        Index first = 0;
-        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            detail::record(std::get<i>(layers_), h, std::get<i>(cache), mask.from(first));
-            first += detail::depth(std::get<i>(layers_));
-        });
+    template <class Mask, class Epilogue>
+    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                const Epilogue& epilogue) const {
+        record_from<0>(flow, recorded, mask, epilogue);
     }
 
-    void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
-        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
+    template <class Epilogue>
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
+                       Gradient& gradient, const Epilogue& epilogue) const {
+        detail::for_each_index<size - 1>([&](auto i) {
             constexpr std::size_t last = size - 1 - i;
-            detail::backpropagate(std::get<last>(layers_), d, std::get<last>(cache),
+            detail::backpropagate(std::get<last>(layers_), slopes, std::get<last>(recorded),
                                   std::get<last>(gradient.layers));
+        });
+        detail::backpropagate(std::get<0>(layers_), slopes, std::get<0>(recorded),
+                              std::get<0>(gradient.layers), epilogue);
+    }
+
+    void update_statistics(const Recorded& recorded) {
+        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
+            detail::update_statistics(std::get<i>(layers_), std::get<i>(recorded));
         });
     }
 
@@ -239,8 +253,56 @@ private:
     void propagate_from(detail::Activations<Scalar>& activations, const Mask& mask) const {
         if constexpr (I < size) {
             detail::propagate(step<I>(), activations, mask);
-            const Index passed = detail::depth(std::get<I>(layers_));
-            propagate_from<next_step<I>()>(activations, mask.from(passed));
+            propagate_from<next_step<I>()>(activations, mask.after(std::get<I>(layers_)));
+        }
+    }
+
+    /// The layers from I on; a product and the element-wise layers after it in one pass, which
+    /// leaves the input of each of these on the tape.
+    template <std::size_t I, class Mask, class Epilogue>
+    void record_from(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                     const Epilogue& epilogue) const {
+        constexpr std::size_t next = keeps_inputs_alone<I + 1, next_step<I>()>() ? next_step<I>() : I + 1;
+        const auto run = [&](const auto& behind) {
+            const LayerAt<I>& layer = std::get<I>(layers_);
+            if constexpr (next == I + 1)
+                detail::record(layer, flow, std::get<I>(recorded), mask, behind);
+            else
+                detail::record(layer, flow, std::get<I>(recorded), mask,
+                               recorded_chain<I + 1, next>(flow, layer.output_size(flow.rows()),
+                                                           recorded, behind));
+        };
+        if constexpr (next == size) {
+            run(epilogue);
+        } else {
+            run(detail::Keep{});
+            record_from<next>(flow, recorded, mask.after(std::get<I>(layers_)), epilogue);
+        }
+    }
+
+    /// Whether the layers [I, End) need nothing but their inputs on the way back.
+    template <std::size_t I, std::size_t End>
+    static constexpr bool keeps_inputs_alone() {
+        if constexpr (I >= End)
+            return true;
+        else
+            return detail::runs_in_parts<LayerAt<I>> && keeps_inputs_alone<I + 1, End>();
+    }
+
+    /// The element-wise layers [I, End), and then an epilogue.
+    template <std::size_t I, std::size_t End, class Epilogue>
+    auto recorded_chain(detail::Flow<Scalar>& flow, Index rows, Recorded& recorded,
+                        const Epilogue& epilogue) const {
+        if constexpr (I == End) {
+            return epilogue;
+        } else {
+            auto input = flow.room(rows);
+            std::get<I>(recorded).input = {input.data(), input.rows(), input.cols(),
+                                           input.outerStride()};
+            return detail::Then{
+                detail::StoreInto<Scalar>{input.data(), input.outerStride()},
+                detail::Then{detail::ApplyElementwise<LayerAt<I>>{std::get<I>(layers_)},
+                             recorded_chain<I + 1, End>(flow, rows, recorded, epilogue)}};
         }
     }
 

@@ -17,6 +17,7 @@ class Stack {
 public:
     using Scalar = typename Layer::Scalar;
     static constexpr bool has_skippable_layers = detail::has_skippable_layers<Layer>;
+    static constexpr bool has_statistics = detail::has_statistics<Layer>;
     static constexpr bool parts_are_differentiable = DifferentiableLayer<Layer>;
 
     explicit Stack(std::vector<Layer> layers) : layers_(std::move(layers)) {}
@@ -70,11 +71,17 @@ public:
 
     template <class Mask>
     void propagate(detail::Activations<Scalar>& activations, const Mask& mask) const {
-        Index first = 0;
+        Mask here = mask;
         for (const Layer& layer : layers_) {
-            detail::propagate(layer, activations, mask.from(first));
-            first += detail::depth(layer);
+            detail::propagate(layer, activations, here);
+            here = here.after(layer);
         }
+    }
+
+    [[nodiscard]] Index random_layers() const {
+        Index sum = 0;
+        for (const Layer& layer : layers_) sum += detail::random_layers(layer);
+        return sum;
     }
 
     [[nodiscard]] Index widest(Index input_size) const {
@@ -95,7 +102,8 @@ public:
             detail::write_enclosing_layers(layer, first, next, enclosing);
     }
 
-    using Cache = std::vector<detail::Record<Layer>>;
+    using Recorded = std::vector<detail::Record<Layer>>;
+    using Cache = detail::RecordedPass<Recorded>;
 
     struct Gradient {
         std::vector<typename Layer::Gradient> layers;
@@ -120,24 +128,36 @@ public:
     /// \param dx  [features x batch], gradient by the input, overwritten.
     void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
                   const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
-        check_layers("cache", cache.size());
+        check_layers("cache", cache.recorded.size());
         check_layers("gradient", gradient.layers.size());
         detail::backward_recorded("Stack", *this, x, dy, cache, gradient, dx);
     }
 
-    template <class Mask>
-    void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
-        cache.resize(layers_.size());
-        Index first = 0;
-        for (std::size_t i = 0; i < layers_.size(); ++i) {
-            detail::record(layers_[i], h, cache[i], mask.from(first));
-            first += detail::depth(layers_[i]);
+    template <class Mask, class Epilogue>
+    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                const Epilogue& epilogue) const {
+        recorded.resize(layers_.size());
+        if (layers_.empty()) return flow.apply(epilogue);
+        Mask here = mask;
+        for (std::size_t i = 0; i + 1 < layers_.size(); ++i) {
+            detail::record(layers_[i], flow, recorded[i], here);
+            here = here.after(layers_[i]);
         }
+        detail::record(layers_.back(), flow, recorded.back(), here, epilogue);
     }
 
-    void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
-        for (std::size_t i = layers_.size(); i-- > 0;)
-            detail::backpropagate(layers_[i], d, cache[i], gradient.layers[i]);
+    template <class Epilogue>
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
+                       Gradient& gradient, const Epilogue& epilogue) const {
+        if (layers_.empty()) return slopes.apply(epilogue);
+        for (std::size_t i = layers_.size(); i-- > 1;)
+            detail::backpropagate(layers_[i], slopes, recorded[i], gradient.layers[i]);
+        detail::backpropagate(layers_[0], slopes, recorded[0], gradient.layers[0], epilogue);
+    }
+
+    void update_statistics(const Recorded& recorded) {
+        for (std::size_t i = 0; i < layers_.size(); ++i)
+            detail::update_statistics(layers_[i], recorded[i]);
     }
 
     template <class Self, class Visit, class... Gradients>

@@ -6,23 +6,46 @@
 #include <string_view>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/detail/structure.hpp>
+#include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 
 /// What a network hands down to its layers: the mask from the layer's own place on.
 namespace stochastic_depth::detail {
 
+/// What a training step says beside its masks.
+struct StepDraw {
+    Scaling scaling = Scaling::none;
+    /// p_l of this step, of all layers; null: the network's own.
+    const double* survival_probabilities = nullptr;
+    /// What other random decisions of the step are a function of, beside the sample and the layer.
+    std::uint64_t seed = 0;
+    std::uint64_t step = 0;
+};
+
 /// One mask for the whole batch, or one for each sample, from layer `first` on. Where an outer
 /// layer has left samples out, column j of the batch is sample samples[j].
 class MaskView {
 public:
-    explicit MaskView(const SurvivalMask& mask) : mask_(&mask) {}
-    explicit MaskView(const SurvivalMasks& masks) : masks_(&masks) {}
+    /// \param step  Null outside of training; read as long as the view is used.
+    explicit MaskView(const SurvivalMask& mask, const StepDraw* step = nullptr)
+        : mask_(&mask), step_(step) {}
+    explicit MaskView(const SurvivalMasks& masks, const StepDraw* step = nullptr)
+        : masks_(&masks), step_(step) {}
 
     /// The view of the layer that stands `layers` further on.
     [[nodiscard]] MaskView from(Index layers) const {
         MaskView view = *this;
         view.first_ += layers;
+        return view;
+    }
+
+    /// The view of what follows a layer that begins at this place.
+    template <class Layer>
+    [[nodiscard]] MaskView after(const Layer& layer) const {
+        MaskView view = from(depth(layer));
+        view.random_layer_ += random_layers(layer);
         return view;
     }
 
@@ -41,6 +64,19 @@ public:
     /// Whether a column keeps the layer at hand.
     [[nodiscard]] bool keeps(Index column) const {
         return mask_ ? (*mask_)[first_] : (*masks_)(first_, sample(column));
+    }
+
+    /// The training step that this mask is for; null: the network is only evaluated.
+    [[nodiscard]] const StepDraw* step() const { return step_; }
+
+    /// Which of the network's layers that draw random numbers of their own is at hand.
+    [[nodiscard]] Index random_layer() const { return random_layer_; }
+
+    /// What the branch of the layer at hand is multiplied by where it is kept.
+    /// \param p  The layer's own survival probability.
+    [[nodiscard]] double scale(double p) const {
+        if (!step_ || step_->scaling == Scaling::none) return 1;
+        return 1 / (step_->survival_probabilities ? step_->survival_probabilities[first_] : p);
     }
 
     /// Lists the columns that keep the layer at hand, in order, and returns their number.
@@ -62,7 +98,9 @@ public:
 private:
     const SurvivalMask* mask_ = nullptr;
     const SurvivalMasks* masks_ = nullptr;
+    const StepDraw* step_ = nullptr;
     Index first_ = 0;
+    Index random_layer_ = 0;
     const Index* samples_ = nullptr;
 };
 

@@ -13,6 +13,18 @@
 /// maps a target and a time to the p of that time; a vector of targets, one for each layer, to a
 /// vector.
 namespace stochastic_depth {
+
+/// Where a training stands before a step.
+struct TrainingTime {
+    Index step = 0;   ///< over all epochs, from 0
+    Index steps = 1;  ///< in all
+
+    /// The share of all steps that is done, in [0, 1).
+    [[nodiscard]] double progress() const {
+        return static_cast<double>(step) / static_cast<double>(steps);
+    }
+};
+
 namespace detail {
 
 /// 1 - (1 - target) share, which a share of 1 makes the target exactly.
@@ -58,6 +70,11 @@ public:
                                              double progress) const {
         return detail::part_of_the_way("SurvivalWarmUp", targets, done(progress));
     }
+    /// As TrainerOptions::survival takes it.
+    [[nodiscard]] Eigen::VectorXd operator()(const Eigen::VectorXd& targets,
+                                             const TrainingTime& time) const {
+        return (*this)(targets, time.progress());
+    }
 
 private:
     [[nodiscard]] double done(double progress) const {
@@ -97,6 +114,11 @@ public:
     }
     [[nodiscard]] Eigen::VectorXd operator()(const Eigen::VectorXd& targets, Index step) const {
         return detail::part_of_the_way("ProgressiveLayerDropping", targets, done(step));
+    }
+    /// As TrainerOptions::survival takes it.
+    [[nodiscard]] Eigen::VectorXd operator()(const Eigen::VectorXd& targets,
+                                             const TrainingTime& time) const {
+        return (*this)(targets, time.step);
     }
 
 private:

@@ -3,32 +3,20 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <functional>
-#include <stdexcept>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/detail/differentiation.hpp>
-#include <stochastic_depth/detail/evaluations.hpp>
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
-#include <stochastic_depth/survival/mask_sampler.hpp>
-#include <stochastic_depth/survival/mask_view.hpp>
+#include <stochastic_depth/survival/time_schedules.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/sgd.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 
 namespace stochastic_depth {
-
-/// Who shares a survival mask in a training step.
-enum class MaskScope {
-    /// One mask for the whole batch.
-    batch,
-    /// One mask for each sample.
-    sample,
-};
 
 /// Where training stands after a step.
 struct TrainingProgress {
@@ -44,10 +32,15 @@ struct EpochRecord {
     /// Mean training loss over the samples, under the masks that they were trained with.
     double loss = 0;
     double seconds = 0;
-    /// Evaluations of skippable layers, over all samples of the epoch.
+    /// Evaluations of skippable layers, over all samples of the epoch: done, expected, and at full
+    /// depth.
     double layer_evaluations = 0;
-    /// What they would have been at full depth.
+    double expected_layer_evaluations = 0;
     double full_depth_evaluations = 0;
+    /// Parts of `seconds`: masks, forward passes and losses; backward passes; updates.
+    double forward_seconds = 0;
+    double backward_seconds = 0;
+    double update_seconds = 0;
 };
 
 struct TrainerOptions {
@@ -56,12 +49,18 @@ struct TrainerOptions {
     /// Fixes the order of the samples and the masks.
     std::uint64_t seed = 0;
     MaskScope mask_scope = MaskScope::sample;
+    Scaling scaling = Scaling::none;
+    /// At least 1. Their number changes no bit.
+    unsigned threads = 1;
     /// Of the Sgd that a training makes for itself; a training that is given an optimizer takes
     /// that.
     SgdOptions optimizer = {};
     /// Sets the learning rate before each step, from the share of all steps that is done, in [0,
     /// 1); none: the optimizer's stays.
     std::function<double(double)> learning_rate = nullptr;
+    /// Sets the survival probabilities before each step, from the network's own and from where the
+    /// training stands; none: the network's own. The network keeps its own.
+    std::function<Eigen::VectorXd(const Eigen::VectorXd&, const TrainingTime&)> survival = nullptr;
     /// Called after each step.
     std::function<void(const TrainingProgress&)> on_step = nullptr;
 };
@@ -85,17 +84,19 @@ concept OptimizerOf = requires(Optimizer& optimizer, Network& network,
 ///
 /// The order of the samples is a function of seed and epoch, the masks of seed and step: step s of
 /// the training, counted over all epochs from 0, uses `MaskSampler{p, seed}.sample(s)` or
-/// `.sample(s, batch)`. Outputs are not rescaled: the network at test time is f_SD, not full depth.
+/// `.sample(s, batch)`, or `FixedSizeMaskSampler`'s. With Scaling::none outputs are not rescaled: the
+/// network at test time is f_SD, not full depth.
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
 class Trainer {
 public:
-    /// \throws std::invalid_argument  if batch_size < 1 or epochs < 0.
+    /// \throws std::invalid_argument  if batch_size < 1, epochs < 0 or threads < 1.
     explicit Trainer(TrainerOptions options) : options_(std::move(options)) {
         if (options_.batch_size < 1)
             detail::refuse("Trainer: batch_size must be at least 1, got ", options_.batch_size);
         if (options_.epochs < 0)
             detail::refuse("Trainer: epochs must be at least 0, got ", options_.epochs);
+        if (options_.threads < 1) detail::refuse("Trainer: threads must be at least 1, got 0");
     }
 
     /// \param network  Trained in place.
@@ -129,8 +130,8 @@ public:
         if (data.size() < 1) detail::refuse("Trainer: data must have at least 1 sample, got 0");
         const Index outputs = network.output_size(data.features());
         check_outputs<Loss>(data, outputs);
-        Run<Network, Loss, std::remove_reference_t<Optimizer>> run{network, data,    loss,
-                                                                   *this,   outputs, optimizer};
+        Run<Network, Loss, std::remove_reference_t<Optimizer>> run{network, data, loss, options_,
+                                                                   optimizer};
         std::vector<EpochRecord> history;
         for (Index epoch = 0; epoch < options_.epochs; ++epoch) history.push_back(run.epoch(epoch));
         return history;
@@ -154,96 +155,81 @@ private:
     struct Run {
         using Scalar = typename Network::Scalar;
         using Data = Dataset<Scalar, typename Loss::Targets>;
+        using Clock = std::chrono::steady_clock;
 
         Network& network;
         const Data& data;
-        const Loss& loss;
         const TrainerOptions& options;
-        Index outputs;
         Optimizer& optimizer;
-        MaskSampler sampler;
-        detail::Record<Network> record;
-        typename Network::Gradient gradient;
-        Matrix<Scalar> activations, slopes;
+        Eigen::VectorXd p;
+        TrainingStep<Network, Loss> training_step;
+        Matrix<Scalar> inputs;
         typename Loss::Targets targets;
-        SurvivalMask mask;
-        SurvivalMasks masks;
-        detail::EvaluationsUnderMasks evaluations;
 
-        Run(Network& network_, const Data& data_, const Loss& loss_, const Trainer& trainer,
-            Index outputs_, Optimizer& optimizer_)
+        Run(Network& network_, const Data& data_, const Loss& loss, const TrainerOptions& options_,
+            Optimizer& optimizer_)
             : network(network_),
               data(data_),
-              loss(loss_),
-              options(trainer.options_),
-              outputs(outputs_),
+              options(options_),
               optimizer(optimizer_),
-              sampler(network.survival_probabilities(), options.seed),
-              gradient(network.zero_gradient()),
-              mask(SurvivalMask::none(network.depth())),
-              evaluations(network) {}
+              p(network.survival_probabilities()),
+              training_step(network, loss,
+                            {options.mask_scope, options.scaling, options.seed, options.threads}) {}
 
         EpochRecord epoch(Index epoch) {
-            const auto start = std::chrono::steady_clock::now();
+            const auto start = Clock::now();
             const std::vector<Index> order = detail::random_order(
                 data.size(), detail::stream_key(options.seed, detail::StreamPurpose::shuffling, 1),
                 static_cast<std::uint64_t>(epoch));
             const Index steps = (data.size() + options.batch_size - 1) / options.batch_size;
-            EpochRecord record_of_epoch;
+            EpochRecord record;
             for (Index step = 0; step < steps; ++step) {
                 const Index first = step * options.batch_size;
                 const Index batch = std::min(options.batch_size, data.size() - first);
-                const Index global_step = epoch * steps + step;
-                if (options.learning_rate)
-                    optimizer.set_learning_rate(
-                        options.learning_rate(static_cast<double>(global_step) /
-                                              static_cast<double>(options.epochs * steps)));
-                take_batch(order, first, batch);
-                const double kept = forward(static_cast<std::uint64_t>(global_step), batch);
-                slopes.resize(outputs, batch);
-                const double value = loss.value_and_gradient(activations, targets, slopes);
-                if (!std::isfinite(value))
-                    throw std::runtime_error(detail::message(
-                        "Trainer: loss must be finite, got ", value, " in step ", step,
-                        " of epoch ", epoch, "; a smaller learning rate may help"));
-                detail::backpropagate(network, slopes, record, gradient);
-                optimizer.step(network, gradient);
-                gradient.set_zero();
-                record_of_epoch.loss +=
-                    value * static_cast<double>(batch) / static_cast<double>(data.size());
-                record_of_epoch.layer_evaluations += kept;
-                if (options.on_step) options.on_step({epoch, options.epochs, step, steps, value});
+                const TrainingTime time{epoch * steps + step, options.epochs * steps};
+                follow_schedules(time);
+                inputs.resize(data.features(), batch);
+                data.resize_targets(targets, batch);
+                data.gather(order, first, batch, inputs, targets);
+                const double loss = run_step(time.step, record);
+                record.loss += loss * static_cast<double>(batch) / static_cast<double>(data.size());
+                if (options.on_step) options.on_step({epoch, options.epochs, step, steps, loss});
             }
-            record_of_epoch.full_depth_evaluations =
-                static_cast<double>(network.depth()) * static_cast<double>(data.size());
-            record_of_epoch.seconds =
-                std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-            return record_of_epoch;
+            record.seconds = seconds_since(start);
+            return record;
         }
 
-        void take_batch(const std::vector<Index>& order, Index first, Index batch) {
-            activations.resize(data.features(), batch);
-            data.resize_targets(targets, batch);
-            data.gather(order, first, batch, activations, targets);
+        void follow_schedules(const TrainingTime& time) {
+            if (options.learning_rate)
+                optimizer.set_learning_rate(options.learning_rate(time.progress()));
+            if (options.survival)
+                training_step.set_survival_probabilities(options.survival(p, time));
         }
 
-        /// Runs the batch under the masks of a step; returns the number of layers kept, over all
-        /// samples.
-        double forward(std::uint64_t step, Index batch) {
-            double kept = 0;
-            if (options.mask_scope == MaskScope::batch) {
-                sampler.sample(step, mask);
-                masks.resize(network.depth(), 1);
-                masks.set_mask(0, mask);
-                kept = evaluations(masks) * static_cast<double>(batch);
-                detail::record(network, activations, record, detail::MaskView{mask});
-            } else {
-                masks.resize(network.depth(), batch);
-                sampler.sample(step, masks);
-                kept = evaluations(masks);
-                detail::record(network, activations, record, detail::MaskView{masks});
-            }
-            return kept;
+        /// Returns the loss; adds to the record what else the step came to.
+        double run_step(Index step, EpochRecord& record) {
+            const StepLedger ledger = training_step.differentiate(
+                network, inputs, targets, static_cast<std::uint64_t>(step));
+            const auto start = Clock::now();
+            if constexpr (requires {
+                              optimizer.step(network, training_step.gradient(),
+                                             training_step.team());
+                          })
+                optimizer.step(network, training_step.gradient(), training_step.team());
+            else
+                optimizer.step(network, training_step.gradient());
+            training_step.finish(network);
+            record.update_seconds += seconds_since(start);
+            record.forward_seconds += ledger.forward_seconds;
+            record.backward_seconds += ledger.backward_seconds;
+            record.layer_evaluations += ledger.layer_evaluations;
+            record.expected_layer_evaluations += ledger.expected_layer_evaluations;
+            record.full_depth_evaluations += ledger.full_depth_evaluations;
+            return ledger.loss;
+        }
+
+        [[nodiscard]] static double seconds_since(Clock::time_point start) {
+            return std::chrono::duration<double>(Clock::now() - start).count();
         }
     };
 

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <chrono>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include <stochastic_depth/detail/differentiation.hpp>
+#include <stochastic_depth/detail/evaluations.hpp>
+#include <stochastic_depth/detail/team.hpp>
+#include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
+#include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/survival/mask_view.hpp>
+#include <stochastic_depth/survival/scaling.hpp>
+#include <stochastic_depth/survival/survival_probability.hpp>
+
+namespace stochastic_depth {
+
+/// Who shares a survival mask in a training step.
+enum class MaskScope {
+    /// One mask for the whole batch.
+    batch,
+    /// One mask for each sample.
+    sample,
+    /// One mask for each sample, and of every layer the same number of samples in each step: equal
+    /// work.
+    subset,
+};
+
+struct TrainingStepOptions {
+    MaskScope mask_scope = MaskScope::sample;
+    Scaling scaling = Scaling::none;
+    /// Fixes the masks.
+    std::uint64_t seed = 0;
+    /// At least 1, the caller's among them. Their number changes no bit.
+    unsigned threads = 1;
+};
+
+/// What a step came to.
+struct StepLedger {
+    /// Mean over the batch, under the masks of the step.
+    double loss = 0;
+    /// Evaluations of skippable layers, over all samples: expected, done, and at full depth.
+    double expected_layer_evaluations = 0;
+    double layer_evaluations = 0;
+    double full_depth_evaluations = 0;
+    /// Of the masks, the forward pass and the loss; of the backward pass.
+    double forward_seconds = 0;
+    double backward_seconds = 0;
+};
+
+/// The gradient of the loss under the survival masks of a training step:
+///
+///     TrainingStep step{network, SoftmaxCrossEntropy<float>{}, {.seed = 42}};
+///     for (std::uint64_t t = 0; t < steps; ++t) {
+///         step.differentiate(network, x, labels, t);
+///         optimizer.step(network, step.gradient());
+///         step.finish(network);
+///     }
+///
+/// Layers that no sample keeps cost nothing, in the forward pass, in the backward pass and in the
+/// update; a layer that some samples keep runs on these alone. What is recorded for the way back
+/// grows with the survivors. A step like those before it allocates nothing.
+///
+/// With Scaling::none and any scope the gradient is an unbiased estimate of that of the expected
+/// loss E[loss(NN(x, S))] of the network; with Scaling::inverted, of the network whose branches are
+/// F / p (`without_inverted_scaling`).
+///
+/// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
+template <MaskedNetwork Network, class Loss>
+    requires(DifferentiableLayer<Network>)
+class TrainingStep {
+public:
+    using Scalar = typename Network::Scalar;
+    using Targets = typename Loss::Targets;
+    using Gradient = typename Network::Gradient;
+
+    /// \param network  Of the shape of those to come.
+    /// \throws std::invalid_argument  if options.threads is 0.
+    TrainingStep(const Network& network, Loss loss, TrainingStepOptions options = {})
+        : loss_(std::move(loss)),
+          options_(checked(options)),
+          p_(network.survival_probabilities()),
+          sampler_(p_, options_.seed),
+          subsets_(p_, options_.seed),
+          gradient_(network.zero_gradient()),
+          mask_(SurvivalMask::none(p_.size())),
+          evaluations_(network),
+          enclosing_(detail::enclosing_layers(network)),
+          team_(options_.threads) {}
+
+    [[nodiscard]] const TrainingStepOptions& options() const { return options_; }
+
+    /// p_l of the steps to come: the network's, or what `set_survival_probabilities` said.
+    [[nodiscard]] const Eigen::VectorXd& survival_probabilities() const { return p_; }
+
+    /// Sets p_l for the steps to come, as a schedule over time does; the network's own stay.
+    /// \throws std::invalid_argument  unless there is one in (0, 1] for each layer.
+    void set_survival_probabilities(const Eigen::VectorXd& p) {
+        if (p.size() != p_.size())
+            detail::refuse("TrainingStep: survival probabilities must be ", p_.size(), ", got ",
+                           p.size());
+        if (p == p_) return;
+        sampler_ = MaskSampler(p, options_.seed);
+        subsets_ = FixedSizeMaskSampler(p, options_.seed);
+        p_ = p;
+    }
+
+    /// Adds the gradient of the mean loss over the batch into gradient(), under the masks of step
+    /// t, which are a function of seed and t.
+    ///
+    /// \param x        [features x batch], not to change during the call.
+    /// \param targets  As the loss takes them.
+    /// \throws std::invalid_argument  if sizes don't match or a target is out of range; the gradient
+    ///                                is unchanged then.
+    /// \throws std::runtime_error     if the loss is not finite; likewise.
+    StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
+                             const Targets& targets, std::uint64_t t) {
+        const auto start = Clock::now();
+        const detail::StepDraw draw{options_.scaling, p_.data(), options_.seed, t};
+        if (options_.mask_scope == MaskScope::batch) {
+            sampler_.sample(t, mask_);
+            return differentiate_under(network, x, targets, mask_, draw, start);
+        }
+        masks_.resize(p_.size(), x.cols());
+        if (options_.mask_scope == MaskScope::sample)
+            sampler_.sample(t, masks_);
+        else
+            subsets_.sample(t, masks_);
+        return differentiate_under(network, x, targets, masks_, draw, start);
+    }
+
+    /// The same under one given mask for the batch.
+    StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
+                             const Targets& targets, const SurvivalMask& mask) {
+        detail::check_mask("TrainingStep", network, mask);
+        return differentiate_under(network, x, targets, mask,
+                                   {options_.scaling, p_.data(), options_.seed, 0}, Clock::now());
+    }
+
+    /// The same under given masks, one for each sample.
+    StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
+                             const Targets& targets, const SurvivalMasks& masks) {
+        detail::check_masks("TrainingStep", network, masks, x.cols());
+        return differentiate_under(network, x, targets, masks,
+                                   {options_.scaling, p_.data(), options_.seed, 0}, Clock::now());
+    }
+
+    /// The sum of the gradients since the last `finish`.
+    [[nodiscard]] Gradient& gradient() { return gradient_; }
+    [[nodiscard]] const Gradient& gradient() const { return gradient_; }
+
+    /// Bytes that the last forward pass kept for the way back.
+    [[nodiscard]] std::size_t cache_bytes() const { return cache_bytes_; }
+
+    /// The threads that an optimizer may share the update with.
+    [[nodiscard]] const detail::Team& team() const { return team_; }
+
+    /// Ends the step: layers that keep statistics of their batches take those of the last one over,
+    /// and the gradient is zero again.
+    void finish(Network& network) {
+        detail::update_statistics(network, recorded_);
+        gradient_.set_zero();
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+
+    [[nodiscard]] static TrainingStepOptions checked(TrainingStepOptions options) {
+        if (options.threads < 1)
+            detail::refuse("TrainingStep: threads must be at least 1, got 0");
+        return options;
+    }
+
+    [[nodiscard]] static double seconds(Clock::duration time) {
+        return std::chrono::duration<double>(time).count();
+    }
+
+    template <class Masks>
+    StepLedger differentiate_under(const Network& network, const ConstMatrixRef<Scalar>& x,
+                                   const Targets& targets, const Masks& masks,
+                                   const detail::StepDraw& draw, Clock::time_point start) {
+        const Index outputs = network.output_size(x.rows());
+        tape_.clear();
+        detail::Flow<Scalar> flow(tape_, team_, x);
+        detail::record(network, flow, recorded_, detail::MaskView{masks, &draw});
+        cache_bytes_ = tape_.bytes();
+        detail::Slopes<Scalar> slopes(team_, outputs, x.cols());
+        StepLedger ledger = count(masks, x.cols());
+        ledger.loss = loss_.value_and_gradient(flow.current(), targets, slopes.writable());
+        if (!std::isfinite(ledger.loss))
+            throw std::runtime_error(detail::message("TrainingStep: loss must be finite, got ",
+                                                     ledger.loss, " in step ", draw.step,
+                                                     "; a smaller learning rate may help"));
+        const auto forward_end = Clock::now();
+        detail::backpropagate(network, slopes, recorded_, gradient_, detail::Discard{});
+        ledger.forward_seconds = seconds(forward_end - start);
+        ledger.backward_seconds = seconds(Clock::now() - forward_end);
+        return ledger;
+    }
+
+    [[nodiscard]] StepLedger count(const SurvivalMask& mask, Index batch) {
+        one_mask_.resize(p_.size(), 1);
+        one_mask_.set_mask(0, mask);
+        StepLedger ledger = count(one_mask_, 1);
+        ledger.expected_layer_evaluations *= static_cast<double>(batch);
+        ledger.layer_evaluations *= static_cast<double>(batch);
+        ledger.full_depth_evaluations *= static_cast<double>(batch);
+        return ledger;
+    }
+    [[nodiscard]] StepLedger count(const SurvivalMasks& masks, Index batch) {
+        StepLedger ledger;
+        reached_.resize(enclosing_.size());
+        for (std::size_t l = 0; l < enclosing_.size(); ++l) {
+            const double around =
+                enclosing_[l] < 0 ? 1 : reached_[static_cast<std::size_t>(enclosing_[l])];
+            reached_[l] = around * p_(static_cast<Index>(l));
+            ledger.expected_layer_evaluations += reached_[l] * static_cast<double>(batch);
+        }
+        ledger.layer_evaluations = evaluations_(masks);
+        ledger.full_depth_evaluations =
+            static_cast<double>(p_.size()) * static_cast<double>(batch);
+        return ledger;
+    }
+
+    Loss loss_;
+    TrainingStepOptions options_;
+    Eigen::VectorXd p_;
+    MaskSampler sampler_;
+    FixedSizeMaskSampler subsets_;
+    Gradient gradient_;
+    SurvivalMask mask_;
+    SurvivalMasks masks_, one_mask_;
+    detail::EvaluationsUnderMasks evaluations_;
+    std::vector<Index> enclosing_;
+    std::vector<double> reached_;
+    detail::Tape tape_;
+    detail::Record<Network> recorded_;
+    std::size_t cache_bytes_ = 0;
+    detail::Team team_;
+};
+
+template <class Network, class Loss>
+TrainingStep(const Network&, Loss, TrainingStepOptions) -> TrainingStep<Network, Loss>;
+template <class Network, class Loss>
+TrainingStep(const Network&, Loss) -> TrainingStep<Network, Loss>;
+
+}  // namespace stochastic_depth
