@@ -30,6 +30,7 @@
 #include <stochastic_depth/layers/function.hpp>
 #include <stochastic_depth/layers/gelu.hpp>
 #include <stochastic_depth/layers/identity.hpp>
+#include <stochastic_depth/layers/layer_norm.hpp>
 #include <stochastic_depth/layers/linear.hpp>
 #include <stochastic_depth/layers/log_softmax.hpp>
 #include <stochastic_depth/layers/relu.hpp>
