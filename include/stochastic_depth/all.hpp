@@ -40,6 +40,7 @@
 #include <stochastic_depth/layers/stack.hpp>
 #include <stochastic_depth/layers/tanh.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/random/normal.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
@@ -56,6 +57,7 @@
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
+#include <stochastic_depth/training/initialisation.hpp>
 #include <stochastic_depth/training/learning_rate.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/sgd.hpp>
