@@ -35,6 +35,7 @@
 #include <stochastic_depth/layers/log_softmax.hpp>
 #include <stochastic_depth/layers/relu.hpp>
 #include <stochastic_depth/layers/residual.hpp>
+#include <stochastic_depth/layers/scaled.hpp>
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/layers/softmax.hpp>
 #include <stochastic_depth/layers/stack.hpp>
@@ -43,6 +44,7 @@
 #include <stochastic_depth/random/normal.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
+#include <stochastic_depth/scaling.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/designed_mask_sampler.hpp>
 #include <stochastic_depth/survival/drop_probability.hpp>
