@@ -23,6 +23,7 @@
 #include <stochastic_depth/expectation/sampled_within.hpp>
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
+#include <stochastic_depth/inverted_scaling.hpp>
 #include <stochastic_depth/io/idx.hpp>
 #include <stochastic_depth/layers/concatenate.hpp>
 #include <stochastic_depth/layers/elementwise.hpp>
@@ -44,7 +45,6 @@
 #include <stochastic_depth/random/normal.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
-#include <stochastic_depth/scaling.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/designed_mask_sampler.hpp>
 #include <stochastic_depth/survival/drop_probability.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/scaling.hpp>
+#include <stochastic_depth/inverted_scaling.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -63,7 +63,7 @@ void check_close(double got, long double expected) {
           1e-12 * (1 + static_cast<double>(std::abs(expected))));
 }
 
-TEST_CASE("without_inverted_scaling: under every mask it is x + s / p F(x)", "[scaling]") {
+TEST_CASE("without_inverted_scaling: under every mask it is x + s / p F(x)", "[inverted_scaling]") {
     const InvertedNetwork inverted{random_network(21)};
     const auto network = without_inverted_scaling(plain::to_library<Branch>(inverted.network));
     Philox random{22};
@@ -83,7 +83,7 @@ TEST_CASE("without_inverted_scaling: under every mask it is x + s / p F(x)", "[s
 }
 
 TEST_CASE("without_inverted_scaling: the exact expectation is that of x + s / p F(x)",
-          "[scaling]") {
+          "[inverted_scaling]") {
     const InvertedNetwork inverted{random_network(23)};
     const auto network = without_inverted_scaling(plain::to_library<Branch>(inverted.network));
     Philox random{24};
@@ -105,7 +105,7 @@ TEST_CASE("without_inverted_scaling: the exact expectation is that of x + s / p 
     }
 }
 
-TEST_CASE("inverted scaling: plain pass and weight scaling change places", "[scaling]") {
+TEST_CASE("inverted scaling: plain pass and weight scaling change places", "[inverted_scaling]") {
     const auto network = plain::to_library<Branch>(random_network(25));
     Philox random{26};
     const Matrix<double> x = random_matrix<double>(random, 3, 5);
@@ -126,7 +126,7 @@ TEST_CASE("inverted scaling: plain pass and weight scaling change places", "[sca
 }
 
 TEST_CASE("without_inverted_scaling: skippable layers inside a branch, and shortcuts of their own",
-          "[scaling]") {
+          "[inverted_scaling]") {
     Philox random{27};
     const auto l = [&](Index inputs, Index outputs) {
         return linear<double>(random, inputs, outputs);
@@ -172,7 +172,7 @@ TEST_CASE("without_inverted_scaling: skippable layers inside a branch, and short
     CHECK(largest_difference(WeightScaling{}(converted, tall).mean, plain_pass) <= 1e-12);
 }
 
-TEST_CASE("without_inverted_scaling: refuses a factor that the scalar cannot hold", "[scaling]") {
+TEST_CASE("without_inverted_scaling: refuses a factor that the scalar cannot hold", "[inverted_scaling]") {
     Philox random{28};
     const Linear<float> layer = linear<float>(random, 2, 2);
     const StochasticDepth network{Residual{layer}, SurvivalProbability{1e-40}};
