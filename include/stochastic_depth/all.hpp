@@ -23,6 +23,7 @@
 #include <stochastic_depth/expectation/sampled_within.hpp>
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
+#include <stochastic_depth/inverted_scaling.hpp>
 #include <stochastic_depth/io/idx.hpp>
 #include <stochastic_depth/layers/concatenate.hpp>
 #include <stochastic_depth/layers/elementwise.hpp>
@@ -30,15 +31,18 @@
 #include <stochastic_depth/layers/function.hpp>
 #include <stochastic_depth/layers/gelu.hpp>
 #include <stochastic_depth/layers/identity.hpp>
+#include <stochastic_depth/layers/layer_norm.hpp>
 #include <stochastic_depth/layers/linear.hpp>
 #include <stochastic_depth/layers/log_softmax.hpp>
 #include <stochastic_depth/layers/relu.hpp>
 #include <stochastic_depth/layers/residual.hpp>
+#include <stochastic_depth/layers/scaled.hpp>
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/layers/softmax.hpp>
 #include <stochastic_depth/layers/stack.hpp>
 #include <stochastic_depth/layers/tanh.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/random/normal.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
@@ -57,6 +61,7 @@
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
+#include <stochastic_depth/training/initialisation.hpp>
 #include <stochastic_depth/training/learning_rate.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/sgd.hpp>

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <stochastic_depth/layers/identity.hpp>
+#include <stochastic_depth/layers/residual.hpp>
+#include <stochastic_depth/layers/scaled.hpp>
+#include <stochastic_depth/layers/sequential.hpp>
+#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
+
+namespace stochastic_depth {
+namespace detail {
+
+enum class InvertedScaling {
+    removed,  ///< F becomes F / p.
+    assumed   ///< F becomes p F.
+};
+
+/// A branch times a factor; where it has skippable layers inside, the factor is a layer behind it.
+template <class Branch>
+[[nodiscard]] auto times(Branch branch, double factor) {
+    using Scalar = typename Branch::Scalar;
+    const auto c = static_cast<Scalar>(factor);
+    if constexpr (has_skippable_layers<Branch>)
+        return Sequential{std::move(branch), Scaled<Identity<Scalar>>{{}, c}};
+    else
+        return Scaled<Branch>{std::move(branch), c};
+}
+
+template <InvertedScaling change>
+struct Rescale {
+    template <class Layer>
+    [[nodiscard]] auto operator()(const Layer& layer) const {
+        static_assert(!has_skippable_layers<Layer>,
+                      "scaling: of the layers with skippable layers inside, Sequential, Stack, "
+                      "Residual and StochasticDepth can be converted");
+        return layer;
+    }
+
+    template <class... Layers>
+    [[nodiscard]] auto operator()(const Sequential<Layers...>& network) const {
+        return std::apply(
+            [this](const Layers&... layer) {
+                return Sequential<decltype((*this)(layer))...>{(*this)(layer)...};
+            },
+            network.layers());
+    }
+
+    template <class Layer>
+    [[nodiscard]] auto operator()(const Stack<Layer>& stack) const {
+        using Converted = decltype((*this)(std::declval<const Layer&>()));
+        std::vector<Converted> layers;
+        layers.reserve(stack.layers().size());
+        for (const Layer& layer : stack.layers()) layers.push_back((*this)(layer));
+        return Stack<Converted>{std::move(layers)};
+    }
+
+    template <class Branch, class Shortcut>
+    [[nodiscard]] auto operator()(const Residual<Branch, Shortcut>& layer) const {
+        return Residual{(*this)(layer.branch()), (*this)(layer.shortcut())};
+    }
+
+    template <class Branch, class Shortcut>
+    [[nodiscard]] auto operator()(
+        const StochasticDepth<Residual<Branch, Shortcut>>& node) const {
+        const double p = node.survival_probability().value();
+        const double factor = change == InvertedScaling::removed ? 1 / p : p;
+        return StochasticDepth{
+            Residual{times((*this)(node.layer().branch()), factor), node.layer().shortcut()},
+            node.survival_probability()};
+    }
+
+    template <class Layer>
+    [[nodiscard]] auto operator()(const StochasticDepth<Layer>& node) const {
+        static_assert(always_false<Layer>,
+                      "scaling: inverted scaling multiplies the branch of a residual layer, and "
+                      "this skippable layer has none: it must be "
+                      "StochasticDepth<Residual<Branch, Shortcut>>");
+        return node;
+    }
+
+private:
+    template <class>
+    static constexpr bool always_false = false;
+};
+
+}  // namespace detail
+
+/// The network that means here what `network` means to those who trained it with inverted scaling.
+///
+/// Inverted scaling multiplies a kept branch by 1 / p in training and by nothing in use:
+///
+///     y = shortcut(x) + (s / p) F(x),  in use y = shortcut(x) + F(x).
+///
+/// That is this library's definition, y = shortcut(x) + s G(x), for the branches G = F / p. So each
+/// branch of a skippable layer becomes Scaled{branch, 1 / p}; everything else stays, recursively
+/// through Sequential, Stack, Residual and StochasticDepth. Masked passes, expectations and
+/// attributions of the result are those of the network as it was trained, and its `WeightScaling`,
+/// shortcut(x) + p G(x), is the plain pass of `network` up to rounding.
+///
+/// \param network  Each of its skippable layers is a residual one; a compile-time error says so
+///                 otherwise.
+/// \returns        A network of another type: StochasticDepth<Residual<B>> becomes
+///                 StochasticDepth<Residual<Scaled<B>>>.
+/// \throws std::invalid_argument  if 1 / p is not finite in the network's Scalar.
+/// \source  The rule of timm's `drop_path` (scale_by_keep) and of torchvision's
+///          `ops.stochastic_depth`; that of dropout, Srivastava et al. 2014, section 10.
+template <MaskedNetwork Network>
+[[nodiscard]] auto without_inverted_scaling(const Network& network) {
+    return detail::Rescale<detail::InvertedScaling::removed>{}(network);
+}
+
+/// The other direction: the network whose training with inverted scaling is what `network` means
+/// here. Each branch of a skippable layer becomes Scaled{branch, p}, so that the plain pass of the
+/// result is `WeightScaling` of `network` up to rounding.
+///
+/// \param network  Each of its skippable layers is a residual one; a compile-time error says so
+///                 otherwise.
+template <MaskedNetwork Network>
+[[nodiscard]] auto with_inverted_scaling(const Network& network) {
+    return detail::Rescale<detail::InvertedScaling::assumed>{}(network);
+}
+
+}  // namespace stochastic_depth
