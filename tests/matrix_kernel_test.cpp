@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <stochastic_depth/detail/epilogue.hpp>
+#include <stochastic_depth/detail/packet_pair.hpp>
 #include <stochastic_depth/layers/gelu.hpp>
 #include <stochastic_depth/layers/relu.hpp>
 #include <stochastic_depth/layers/tanh.hpp>
@@ -437,15 +438,19 @@ std::vector<Scalar> telling_numbers() {
     return numbers;
 }
 
-/// operation(packet, packet) on all telling numbers with packets of `Lanes`.
-template <int Lanes, class Scalar, class Operation>
+/// Four packets of the widest kind, as one.
+template <class Scalar>
+using FourPackets =
+    detail::PacketPair<detail::PacketPair<detail::Packet<Scalar, detail::widest_lanes<Scalar>>>>;
+
+/// operation(packet, packet) on all telling numbers with packets of type P.
+template <class P, class Scalar, class Operation>
 Vector<Scalar> lane_by_lane(const std::vector<Scalar>& numbers, const Operation& operation) {
-    using P = detail::Packet<Scalar, Lanes>;
     const auto size = static_cast<Index>(numbers.size());
     const Vector<Scalar> a = Eigen::Map<const Vector<Scalar>>(numbers.data(), size);
     const Vector<Scalar> b = a.reverse();
     Vector<Scalar> result(size);
-    for (Index i = 0; i < size; i += Lanes)
+    for (Index i = 0; i < size; i += P::size)
         operation(P::load(a.data() + i), P::load(b.data() + i)).store(result.data() + i);
     return result;
 }
@@ -471,8 +476,10 @@ TEMPLATE_TEST_CASE("Packet: every operation acts on each lane as on a scalar, in
                                   numbers[static_cast<std::size_t>(size - 1 - i)]);
         for_each_width<Scalar>([&](auto lanes) {
             CAPTURE(lanes());
-            CHECK(same_numbers(lane_by_lane<lanes>(numbers, packets), expected));
+            CHECK(same_numbers(lane_by_lane<detail::Packet<Scalar, lanes>>(numbers, packets),
+                               expected));
         });
+        CHECK(same_numbers(lane_by_lane<FourPackets<Scalar>>(numbers, packets), expected));
     };
     check([](auto a, auto b) { return a + b; }, [](Scalar a, Scalar b) { return a + b; });
     check([](auto a, auto b) { return a - b; }, [](Scalar a, Scalar b) { return a - b; });
@@ -495,12 +502,13 @@ TEMPLATE_TEST_CASE("Packet: an activation gives the same bits in every width, an
         for (Index i = 0; i < size; ++i)
             expected(i) = layer.value(numbers[static_cast<std::size_t>(i)]);
         const detail::ApplyElementwise<std::remove_cvref_t<decltype(layer)>> apply{layer};
+        const auto on_packets = [&](auto packet, auto) { return apply(packet, 0, 0); };
         for_each_width<TestType>([&](auto lanes) {
             CAPTURE(lanes());
-            CHECK(same_numbers(
-                lane_by_lane<lanes>(numbers, [&](auto a, auto) { return apply(a, 0, 0); }),
-                expected));
+            CHECK(same_numbers(lane_by_lane<detail::Packet<TestType, lanes>>(numbers, on_packets),
+                               expected));
         });
+        CHECK(same_numbers(lane_by_lane<FourPackets<TestType>>(numbers, on_packets), expected));
         return expected;
     };
     check(ReLU<TestType>{});

@@ -40,10 +40,13 @@ struct RegisterOf {
 
 /// `Lanes` numbers in one SIMD register. Every operation acts on each lane by itself and rounds as
 /// the scalar operation does, so a result does not depend on the packet that a number travelled in.
-template <class Scalar, int Lanes>
+template <class Scalar_, int Lanes>
 class Packet {
 public:
+    using Scalar = Scalar_;
     static constexpr int lanes = Lanes;
+    /// Numbers in the packet; a pair of packets has twice as many, and as many lanes.
+    static constexpr int size = Lanes;
     using Register = typename RegisterOf<Scalar, Lanes>::type;
     /// Lanes of the next narrower packet.
     static constexpr int narrower =
@@ -61,6 +64,7 @@ public:
     static EIGEN_ALWAYS_INLINE Packet broadcast(Scalar value) {
         return Packet{Eigen::internal::pset1<Register>(value)};
     }
+    static EIGEN_ALWAYS_INLINE Packet filled_with(Packet packet) { return packet; }
     /// Lanes fall into groups of Group lanes; from[0], ..., from[Group - 1] in each of them.
     template <int Group>
     static EIGEN_ALWAYS_INLINE Packet repeat(const Scalar* from) {
@@ -77,6 +81,25 @@ public:
                 __builtin_shufflevector(register_, register_, (lane / Group * Group + k)...))};
         }
         (std::make_integer_sequence<int, Lanes>{});
+    }
+    /// Groups fall into parts of Part lanes; the n-th part of each group, in every part of it. That
+    /// and a broadcast within parts are two shuffles, and remain so: the one that a compiler would
+    /// make of both crosses 128-bit borders each time, and takes the multipliers' ports.
+    template <int Group, int Part, int n>
+    EIGEN_ALWAYS_INLINE Packet repeat_part() const {
+        if constexpr (Part == Group) {
+            return *this;
+        } else {
+            Packet repeated = [this]<int... lane>(std::integer_sequence<int, lane...>) {
+                return Packet{static_cast<Register>(__builtin_shufflevector(
+                    register_, register_, (lane / Group * Group + n * Part + lane % Part)...))};
+            }
+            (std::make_integer_sequence<int, Lanes>{});
+#ifdef EIGEN_VECTORIZE_AVX512
+            asm("" : "+v"(repeated.register_));
+#endif
+            return repeated;
+        }
     }
     EIGEN_ALWAYS_INLINE void store(Scalar* to) const { Eigen::internal::pstoreu(to, register_); }
     EIGEN_ALWAYS_INLINE Scalar first() const { return Eigen::internal::pfirst(register_); }

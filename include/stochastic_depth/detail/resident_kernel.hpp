@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <type_traits>
+#include <utility>
+
 #include <stochastic_depth/detail/operands.hpp>
 #include <stochastic_depth/detail/packet.hpp>
+#include <stochastic_depth/detail/packet_pair.hpp>
 
 /// Products so small that the weights, of a size known at compile time, stay in registers.
 namespace stochastic_depth::detail {
@@ -46,28 +50,55 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f,
 template <int Lanes, int Rows, int Inner>
 inline constexpr bool fits_side_by_side = (Rows == Inner) && (Rows < Lanes) && (Lanes % Rows == 0);
 
-/// The same with several columns side by side in a packet. The columns of each matrix, all of Rows
-/// numbers, follow each other without gaps. Returns how many columns are done: as many as there are
-/// whole packets.
+/// Rows of a column that are broadcast from one register. Eight floats cross a border of 128 bits,
+/// and go by halves; so would four doubles, but a half of two is not worth its shuffle.
+template <int Rows, class Scalar>
+inline constexpr int rows_of_part = Rows == 8 && std::is_same_v<Scalar, float> ? 4 : Rows;
+
+/// The sums of columns side by side, from `sums` on.
+template <int Rows, class Packets, class P, int... k>
+EIGEN_ALWAYS_INLINE Packets sum_side_by_side(const Array<P, Rows>& weight, Packets inputs,
+                                             Packets sums, std::integer_sequence<int, k...>) {
+    constexpr int part = rows_of_part<Rows, typename P::Scalar>;
+    const Array<Packets, 2> parts{inputs.template repeat_part<Rows, part, 0>(),
+                                  inputs.template repeat_part<Rows, part, Rows / part - 1>()};
+    ((sums = multiply_add(Packets::filled_with(weight[k]),
+                          parts[k / part].template broadcast_in_groups<part, k % part>(), sums)),
+     ...);
+    return sums;
+}
+
+/// Columns from `column` on, as many as fill Packets, one packet or more, and then the next ones.
+/// Returns the first column that is left.
+template <class Packets, int Rows, class P, class Scalar, class Epilogue>
+EIGEN_ALWAYS_INLINE Index run_packets(Index column, Index columns, const Array<P, Rows>& weight,
+                                      const P& first, const Scalar* right, Scalar* out,
+                                      const Epilogue& epilogue) {
+    constexpr int beside = Packets::size / Rows;
+    for (; column + beside <= columns; column += beside) {
+        const Packets sums = sum_side_by_side<Rows>(weight, Packets::load(right + column * Rows),
+                                                    Packets::filled_with(first),
+                                                    std::make_integer_sequence<int, Rows>{});
+        epilogue(sums, 0, column).store(out + column * Rows);
+    }
+    return column;
+}
+
+/// The same with several columns side by side in a packet, and several such packets at a time. The
+/// columns of each matrix, all of Rows numbers, follow each other without gaps. Returns how many
+/// columns are done: as many as there are whole packets.
 template <int Lanes, int Rows, class Scalar, class Epilogue>
 Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, const Scalar* right,
                        Scalar* out, const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
-    constexpr int beside = Lanes / Rows;
+    using Packets = std::conditional_t<EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32,
+                                       PacketPair<PacketPair<P>>, PacketPair<P>>;
     Array<P, Rows> weight;
     for (int k = 0; k < Rows; ++k) weight[k] = P::template repeat<Rows>(left + k * Rows);
     const P first = start ? P::template repeat<Rows>(start) : P::broadcast(Scalar(0));
     const Epilogue finish = epilogue;
-    Index column = 0;
-    for (; column + beside <= columns; column += beside) {
-        const P inputs = P::load(right + column * Rows);
-        P sum = first;
-        unroll<Rows>([&](auto k) {
-            sum = multiply_add(weight[k], inputs.template broadcast_in_groups<Rows, k>(), sum);
-        });
-        finish(sum, 0, column).store(out + column * Rows);
-    }
-    return column;
+    const Index column = run_packets<Packets, Rows>(0, columns, weight, first, right, out, finish);
+    return run_packets<P, Rows>(column, columns, weight, first, right, out, finish);
 }
 
 }  // namespace stochastic_depth::detail
