@@ -21,6 +21,8 @@ struct Ratio {
     double target = 0;
     /// How many times as much work the subject does in an iteration as the peers do.
     double work = 1;
+    /// What the ratio ought to stay below; 0 where nothing is claimed.
+    double limit = 0;
 };
 
 /// The name of one benchmark, as the reporter knows it: name({"BM_A", {{"width", 8}}}) is
@@ -92,6 +94,9 @@ private:
         if (ratio.target > 0)
             std::snprintf(figures, sizeof figures, ": %.2f (target %.2f%s)", value, ratio.target,
                           value < ratio.target ? ", MISSED" : "");
+        else if (ratio.limit > 0)
+            std::snprintf(figures, sizeof figures, ": %.3f (limit %.3f%s)", value, ratio.limit,
+                          value > ratio.limit ? ", MISSED" : "");
         else
             std::snprintf(figures, sizeof figures, ": %.2f", value);
         GetOutputStream() << "ratio " << ratio.claim << figures;
