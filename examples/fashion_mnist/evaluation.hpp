@@ -10,11 +10,15 @@
 #include <utility>
 #include <vector>
 
+#include "../common/progress.hpp"
+#include "../common/text.hpp"
 #include "network.hpp"
-#include "progress.hpp"
 #include "report.hpp"
 
 namespace fashion_mnist {
+
+using common::fixed;
+using common::Progress;
 
 /// Every layer runs, as if none had been skipped in training.
 struct FullDepth {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "../common/progress.hpp"
 #include "network.hpp"
-#include "progress.hpp"
 #include "report.hpp"
 
 namespace fashion_mnist {
@@ -16,7 +16,8 @@ namespace fashion_mnist {
 /// images, and for the error when it is removed alone. \throws as the expectations do.
 [[nodiscard]] inline LayerImportance layer_importance(const Network& network,
                                                       const sd::Dataset<float>& test,
-                                                      const Options& options, Progress& progress) {
+                                                      const Options& options,
+                                                      common::Progress& progress) {
     constexpr sd::Index most_images = 1000;
     const sd::Index images = std::min(most_images, test.size());
     const auto x = test.inputs().leftCols(images);

@@ -19,12 +19,14 @@
 #include <string>
 #include <vector>
 
-#include "data.hpp"
+#include "../common/data.hpp"
+#include "../common/output_file.hpp"
+#include "../common/progress.hpp"
+#include "../common/text.hpp"
 #include "evaluation.hpp"
 #include "layer_importance.hpp"
 #include "network.hpp"
 #include "options.hpp"
-#include "progress.hpp"
 #include "report.hpp"
 
 namespace fashion_mnist {
@@ -71,8 +73,8 @@ constexpr sd::Index deepest_ranked = 14;
 
 void run(const Options& options) {
     const auto start = std::chrono::steady_clock::now();
-    if (!options.json.empty()) check_writable(options.json);
-    const Data data = load_data(options);
+    if (!options.json.empty()) common::check_writable("--json", options.json);
+    const common::Data data = common::load_data(options);
     Network network = make_network(data.train.features(), options);
 
     Report report{.options = options};
@@ -97,7 +99,7 @@ int main(int argc, char** argv) {
         const auto options = fashion_mnist::parse_options(argc, argv);
         if (options) fashion_mnist::run(*options);
         return 0;
-    } catch (const fashion_mnist::UsageError& error) {
+    } catch (const common::UsageError& error) {
         std::cerr << "fashion_mnist: " << error.what() << '\n';
         return 2;
     } catch (const std::exception& error) {

@@ -5,13 +5,14 @@
 
 #include <stochastic_depth/all.hpp>
 
+#include "../common/data.hpp"
 #include "options.hpp"
 
 namespace fashion_mnist {
 
 namespace sd = stochastic_depth;
 
-inline constexpr sd::Index classes = 10;
+using common::classes;
 
 /// x + relu(W x + b), skipped at random.
 using Block = sd::StochasticDepth<sd::Residual<sd::Sequential<sd::Linear<float>, sd::ReLU<float>>>>;

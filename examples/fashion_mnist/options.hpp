@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <stdexcept>
 #include <string>
 
 #include <stochastic_depth/training/trainer.hpp>
@@ -27,15 +26,8 @@ struct Options {
     std::string json;      // empty: none
 };
 
-/// Something that the user can put right: the message is one sentence.
-struct UsageError : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-
-[[nodiscard]] std::string to_string(stochastic_depth::MaskScope scope);
-
 /// \returns  Nothing after --help, which has been answered then.
-/// \throws UsageError  for an option that does not exist, or a value out of its range.
+/// \throws common::UsageError  for an option that does not exist, or a value out of its range.
 [[nodiscard]] std::optional<Options> parse_options(int argc, const char* const* argv);
 
 }  // namespace fashion_mnist

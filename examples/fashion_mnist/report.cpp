@@ -2,21 +2,18 @@
 #include "report.hpp"
 
 #include <array>
-#include <cerrno>
-#include <fstream>
 #include <iomanip>
 #include <nlohmann/json.hpp>
 #include <ostream>
-#include <sstream>
-#include <system_error>
+
+#include "../common/mask_scope.hpp"
+#include "../common/output_file.hpp"
+#include "../common/text.hpp"
 
 namespace fashion_mnist {
 namespace {
 
-[[noreturn]] void refuse_file(const std::string& path, int error) {
-    throw UsageError("--json: cannot write " + path + ": " +
-                     std::generic_category().message(error));
-}
+using common::fixed;
 
 using Cells = std::array<std::string, 8>;
 
@@ -77,7 +74,7 @@ nlohmann::ordered_json json_of(const Options& options) {
             {"depth", options.depth},
             {"width", options.width},
             {"final_survival", options.final_survival},
-            {"mask_scope", to_string(options.mask_scope)},
+            {"mask_scope", common::to_string(options.mask_scope)},
             {"batch_size", options.batch_size},
             {"learning_rate", options.learning_rate},
             {"seed", options.seed},
@@ -138,12 +135,6 @@ double Report::share_of_layers_run() const {
     return all > 0 ? run / all : 1;
 }
 
-std::string fixed(double value, int decimals) {
-    std::ostringstream text;
-    text << std::fixed << std::setprecision(decimals) << value;
-    return text.str();
-}
-
 void print(std::ostream& out, const Report& report) {
     const Options& options = report.options;
     out << "Fashion-MNIST, " << options.train << " training images, " << options.test
@@ -172,16 +163,8 @@ void print(std::ostream& out, const Report& report) {
     if (report.importance) print(out, *report.importance);
 }
 
-void check_writable(const std::string& path) {
-    errno = 0;
-    if (!std::ofstream(path, std::ios::app)) refuse_file(path, errno);
-}
-
 void write_json(const std::string& path, const Report& report) {
-    errno = 0;
-    std::ofstream file(path);
-    file << json_of(report).dump(2) << '\n' << std::flush;
-    if (!file) refuse_file(path, errno);
+    common::write_file("--json", path, json_of(report).dump(2) + '\n');
 }
 
 }  // namespace fashion_mnist

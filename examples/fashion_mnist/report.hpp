@@ -52,17 +52,10 @@ struct Report {
     [[nodiscard]] double share_of_layers_run() const;
 };
 
-/// A number with so many decimals.
-[[nodiscard]] std::string fixed(double value, int decimals);
-
 void print(std::ostream& out, const Report& report);
 
 /// All figures, as JSON; a figure that there is none of, or that is infinite, is null.
-/// \throws UsageError  if the file cannot be written.
+/// \throws common::UsageError  if the file cannot be written.
 void write_json(const std::string& path, const Report& report);
-
-/// Leaves an existing file as it is.
-/// \throws UsageError  if the file cannot be written.
-void check_writable(const std::string& path);
 
 }  // namespace fashion_mnist

@@ -7,7 +7,7 @@
 #include <iostream>
 #include <string>
 
-namespace fashion_mnist {
+namespace common {
 
 /// Progress on standard error: one line that rewrites itself on a terminal, elsewhere a line for
 /// each thing done.
@@ -49,4 +49,4 @@ private:
     std::chrono::steady_clock::time_point next_{};
 };
 
-}  // namespace fashion_mnist
+}  // namespace common

@@ -2,14 +2,21 @@
 #pragma once
 
 #include <cmath>
-#include <stdexcept>
+#include <exception>
 #include <string>
 
 #include <stochastic_depth/io/gzip.hpp>
+#include <stochastic_depth/io/idx.hpp>
+#include <stochastic_depth/training/dataset.hpp>
 
-#include "network.hpp"
+#include "usage_error.hpp"
 
-namespace fashion_mnist {
+namespace common {
+
+namespace sd = stochastic_depth;
+
+/// Of Fashion-MNIST.
+inline constexpr sd::Index classes = 10;
 
 struct Data {
     sd::Dataset<float> train;
@@ -35,10 +42,14 @@ namespace detail {
 
 }  // namespace detail
 
-/// Reads both parts, and shifts and scales all pixels to mean 0 and variance 1 over the training
-/// set.
+/// Reads the first images of both parts, and shifts and scales all pixels to mean 0 and variance 1
+/// over the training set.
+///
+/// \param options  A struct that says what to read: data (a folder), train and test (numbers of
+///                 images).
 /// \throws UsageError  if the files are not there, or not what they should be.
-[[nodiscard]] inline Data load_data(const Options& options) {
+template <class Options>
+[[nodiscard]] Data load_data(const Options& options) {
     try {
         const auto train = detail::load_part(options.data, "train", options.train);
         const auto test = detail::load_part(options.data, "t10k", options.test);
@@ -63,4 +74,4 @@ namespace detail {
     }
 }
 
-}  // namespace fashion_mnist
+}  // namespace common
