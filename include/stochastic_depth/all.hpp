@@ -61,5 +61,6 @@
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/trainer.hpp>
+#include <stochastic_depth/training/unreached_layers.hpp>
 #include <stochastic_depth/types.hpp>
 #include <stochastic_depth/version.hpp>

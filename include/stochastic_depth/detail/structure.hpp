@@ -63,7 +63,8 @@ template <std::size_t N, class Function>
 void for_each_index(const Function& function) {
     [&]<std::size_t... i>(std::index_sequence<i...>) {
         (function(std::integral_constant<std::size_t, i>{}), ...);
-    }(std::make_index_sequence<N>{});
+    }
+    (std::make_index_sequence<N>{});
 }
 
 /// The largest number of rows that activations have on their way through a layer.
