@@ -67,6 +67,7 @@ public:
         const auto letters = take(number<std::uint32_t>());
         return {letters.begin(), letters.end()};
     }
+    void skip(std::size_t count) { (void)take(count); }
 
 private:
     std::span<const std::uint8_t> take(std::size_t count) {
