@@ -188,7 +188,7 @@ TEST_CASE("load_parameters: a whole file of another network is refused, saying h
     refused(Sequential{linear(2), linear(4)},
             differs(2, "1.weights [1 x 2] of 64 bits", "1.weights [4 x 2] of 64 bits"));
     // The same shapes elsewhere in a network are other parameters.
-    refused(Sequential{Sequential{linear(2), linear(1)}},
+    refused(Sequential<Two<double>>{Two<double>{linear(2), linear(1)}},
             differs(0, "0.weights [2 x 2] of 64 bits", "0.0.weights [2 x 2] of 64 bits"));
 }
 
