@@ -9,10 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <limits>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -25,6 +22,7 @@
 #include <stochastic_depth/stochastic_depth.hpp>
 
 #include "support/catch.hpp"
+#include "support/files.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
 #include "support/thrown.hpp"
@@ -32,43 +30,12 @@
 namespace {
 
 using namespace stochastic_depth;
+using test::Bytes;
 using test::parameters;
+using test::read;
 using test::same_bits;
-using Bytes = std::vector<std::uint8_t>;
-
-/// A directory of its own for each test, removed at the end.
-class TemporaryDirectory {
-public:
-    TemporaryDirectory()
-        : path_(std::filesystem::temp_directory_path() /
-                ("stochastic_depth_checkpoint_" + std::to_string(std::random_device{}()))) {
-        std::filesystem::create_directory(path_);
-    }
-    TemporaryDirectory(const TemporaryDirectory&) = delete;
-    TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-    ~TemporaryDirectory() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-    }
-    std::string file(const std::string& name) const { return (path_ / name).string(); }
-    std::ptrdiff_t count() const {
-        return std::distance(std::filesystem::directory_iterator(path_), {});
-    }
-
-private:
-    std::filesystem::path path_;
-};
-
-Bytes read(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void write(const std::string& path, const Bytes& bytes) {
-    std::ofstream(path, std::ios::binary)
-        .write(reinterpret_cast<const char*>(bytes.data()),
-               static_cast<std::streamsize>(bytes.size()));
-}
+using test::TemporaryDirectory;
+using test::write;
 
 template <class Scalar>
 using Two = Sequential<Linear<Scalar>, Linear<Scalar>>;
@@ -90,7 +57,7 @@ TEST_CASE("save_parameters: the file is as its format says, byte by byte", "[che
     const Linear<float> layer{Eigen::MatrixXf::Constant(1, 1, 1.5f),
                               Eigen::VectorXf::Constant(1, -2)};
     save_parameters(path, layer);
-    Bytes expected{'S', 'D', 'P', 'A', 'R', 'A', 'M', 'S', 1, 0, 0, 0, 75, 0, 0, 0, 0, 0, 0, 0};
+    Bytes expected{'S', 'D', 'P', 'A', 'R', 'A', 'M', 'S', 2, 0, 0, 0, 83, 0, 0, 0, 0, 0, 0, 0};
     const Bytes content{2,  0, 0,    0,    0,   0,   0,   0,                      // parameters
                         7,  0, 0,    0,    'w', 'e', 'i', 'g', 'h', 't', 's',     // name
                         32, 0, 0,    0,    1,   0,   0,   0,   0,   0,   0,   0,  // bits, rows
@@ -99,8 +66,9 @@ TEST_CASE("save_parameters: the file is as its format says, byte by byte", "[che
                         4,  0, 0,    0,    'b', 'i', 'a', 's',                    // name
                         32, 0, 0,    0,    1,   0,   0,   0,   0,   0,   0,   0,  // bits, rows
                         1,  0, 0,    0,    0,   0,   0,   0,                      // columns
-                        0,  0, 0,    0xc0};                                       // -2
-    REQUIRE(content.size() == 75);
+                        0,  0, 0,    0xc0,                                        // -2
+                        0,  0, 0,    0,    0,   0,   0,   0};                     // state
+    REQUIRE(content.size() == 83);
     expected.insert(expected.end(), content.begin(), content.end());
     Bytes found = read(path);
     REQUIRE(found.size() == expected.size() + 8);
@@ -161,7 +129,7 @@ TEST_CASE("load_parameters: every truncation and every flipped bit is an error, 
     const std::string path = directory.file("network"), damaged = directory.file("damaged");
     save_parameters(path, two<float>(1));
     const Bytes bytes = read(path);
-    REQUIRE(bytes.size() == 20 + 8 + 2 * (31 + 28) + 9 * 4 + 8);
+    REQUIRE(bytes.size() == 20 + 8 + 2 * (33 + 30) + 9 * 4 + 8 + 8);
     auto network = two<float>(2);
     const Eigen::VectorXd before = parameters(network);
     const auto refused = [&](const Bytes& changed, const std::string& reason) {
@@ -205,32 +173,34 @@ TEST_CASE("load_parameters: a whole file of another network is refused, saying h
         CHECK(load_error(path, network) == "load_parameters: " + path + ": " + reason);
         CHECK(same_bits(parameters(network), before));
     };
-    refused(
-        two<double>(2, 3),
-        "parameter 0 of the file is weights [2 x 2] of 64 bits, the network's is weights [3 x 2] "
-        "of 64 bits");
-    refused(
-        two<float>(2),
-        "parameter 0 of the file is weights [2 x 2] of 64 bits, the network's is weights [2 x 2] "
-        "of 32 bits");
+    const auto differs = [](int index, const std::string& found, const std::string& expected) {
+        return "parameter " + std::to_string(index) + " of the file is " + found +
+               ", the network's is " + expected;
+    };
+    refused(two<double>(2, 3),
+            differs(0, "0.weights [2 x 2] of 64 bits", "0.weights [3 x 2] of 64 bits"));
+    refused(two<float>(2),
+            differs(0, "0.weights [2 x 2] of 64 bits", "0.weights [2 x 2] of 32 bits"));
     Philox random{3};
-    refused(Linear<double>{2, 2, random}, "the file holds 4 parameters, the network has 2");
+    const auto linear = [&](Index outputs) { return Linear<double>{2, outputs, random}; };
+    refused(linear(2), "the file holds 4 parameters, the network has 2");
     // The first layer fits, and still is not changed.
-    refused(
-        Sequential{Linear<double>{2, 2, random}, Linear<double>{2, 4, random}},
-        "parameter 2 of the file is weights [1 x 2] of 64 bits, the network's is weights [4 x 2] "
-        "of 64 bits");
+    refused(Sequential{linear(2), linear(4)},
+            differs(2, "1.weights [1 x 2] of 64 bits", "1.weights [4 x 2] of 64 bits"));
+    // The same shapes elsewhere in a network are other parameters.
+    refused(Sequential<Two<double>>{Two<double>{linear(2), linear(1)}},
+            differs(0, "0.weights [2 x 2] of 64 bits", "0.0.weights [2 x 2] of 64 bits"));
 }
 
 TEST_CASE("load_parameters: content that a good seal hides is refused", "[checkpoint]") {
     const TemporaryDirectory directory;
     const std::string path = directory.file("network");
     save_parameters(path, two<float>(1));
-    Bytes content = detail::read_sealed("test", path, "SDPARAMS", 1);
+    Bytes content = detail::read_sealed("test", path, "SDPARAMS", 2);
     auto network = two<float>(2);
     const Eigen::VectorXd before = parameters(network);
     const auto refused = [&](const Bytes& changed, const std::string& reason) {
-        detail::write_sealed("test", path, "SDPARAMS", 1, changed);
+        detail::write_sealed("test", path, "SDPARAMS", 2, changed);
         const std::string message = load_error(path, network);
         INFO(message);
         CHECK(holds(message, "load_parameters: " + path + ": ", reason));
@@ -241,17 +211,17 @@ TEST_CASE("load_parameters: content that a good seal hides is refused", "[checkp
                 "a record needs ");
     Bytes longer = content;
     longer.resize(content.size() + 3);
-    refused(longer, "the file has 3 bytes after the last parameter");
+    refused(longer, "the file has 3 bytes after the last record");
     Bytes endless_name = content;
     for (std::size_t byte = 8; byte < 12; ++byte) endless_name[byte] = 0xff;
     refused(endless_name, "a record needs 4294967295 bytes");
     Bytes other_name = content;
-    other_name[12] = 'W';
-    refused(other_name, "parameter 0 of the file is Weights [2 x 2] of 32 bits");
-    detail::write_sealed("test", path, "SDPARAMS", 2, content);
+    other_name[14] = 'W';
+    refused(other_name, "parameter 0 of the file is 0.Weights [2 x 2] of 32 bits");
+    detail::write_sealed("test", path, "SDPARAMS", 3, content);
     CHECK(
-        holds(load_error(path, network), "has format version 2, and this library reads version 1"));
-    detail::write_sealed("test", path, "SDOTHERS", 1, content);
+        holds(load_error(path, network), "has format version 3, and this library reads version 2"));
+    detail::write_sealed("test", path, "SDOTHERS", 2, content);
     CHECK(holds(load_error(path, network), "of another kind: it doesn't begin with SDPARAMS"));
 }
 

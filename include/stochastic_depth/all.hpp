@@ -68,5 +68,6 @@
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/trainer.hpp>
 #include <stochastic_depth/training/training_step.hpp>
+#include <stochastic_depth/training/unreached_layers.hpp>
 #include <stochastic_depth/types.hpp>
 #include <stochastic_depth/version.hpp>

@@ -219,18 +219,23 @@ public:
         if (recorded.kept.count > 0) detail::update_statistics(layer_, recorded.layer);
     }
 
-    /// Where gradients are given, visits only what the first of them was reached by.
+    /// Where gradients are given, visits only what the first of them was reached by, or all if the
+    /// visitor asks for it.
     template <class Self, class Visit>
     static void visit_parameters(Self& self, Visit&& visit) {
         detail::visit_parameters(self.layer_, visit);
     }
-    template <class Self, class Visit, class... More>
-    static void visit_parameters(Self& self, Visit&& visit, Gradient& gradient, More&... more) {
-        if (gradient.reached)
+    template <class Self, class Visit, class First, class... More>
+    static void visit_parameters(Self& self, Visit&& visit, First& gradient, More&... more) {
+        if (gradient.reached || detail::visits_unreached(visit))
             detail::visit_parameters(self.layer_, visit, gradient.layer, more.layer...);
         else if constexpr (!skips_to_identity)
             if (gradient.shortcut_reached)
                 Layer::visit_shortcut_parameters(self.layer_, visit, gradient.layer, more.layer...);
+    }
+    template <class Self, class Visit>
+    static void visit_state(Self& self, Visit&& visit) {
+        detail::visit_state(self.layer_, visit);
     }
 
 private:

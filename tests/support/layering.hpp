@@ -21,7 +21,10 @@ inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
 /// Need zlib or POSIX, so a program asks for them by name.
 inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
                                              "stochastic_depth/io/sealed_file.hpp",
-                                             "stochastic_depth/training/checkpoint.hpp"};
+                                             "stochastic_depth/training/checkpoint.hpp",
+                                             "stochastic_depth/training/records.hpp",
+                                             "stochastic_depth/training/resumable_optimizer.hpp",
+                                             "stochastic_depth/training/training_checkpoint.hpp"};
 
 [[nodiscard]] inline bool is_apart(std::string_view path) {
     return std::find(std::begin(apart), std::end(apart), path) != std::end(apart);

@@ -63,7 +63,8 @@ template <std::size_t N, class Function>
 void for_each_index(const Function& function) {
     [&]<std::size_t... i>(std::index_sequence<i...>) {
         (function(std::integral_constant<std::size_t, i>{}), ...);
-    }(std::make_index_sequence<N>{});
+    }
+    (std::make_index_sequence<N>{});
 }
 
 /// The largest number of rows that activations have on their way through a layer.
@@ -110,13 +111,57 @@ struct NoGradient {
 /// What a layer keeps that needs nothing but its input for backward.
 struct NoCache {};
 
+/// Calls descend(part, gradients...) for each part of a composite, in order. A visitor that has
+/// `enter` and `leave` learns from them which part it is in.
+template <class Layer, class Visit, class Descend, class... Gradients>
+void visit_parts(Layer& layer, Visit& visit, const Descend& descend, Gradients&... gradients) {
+    const auto visit_part = [&](const auto& name, auto& part, auto&... part_gradients) {
+        if constexpr (requires { visit.enter(name); }) visit.enter(name);
+        descend(part, part_gradients...);
+        if constexpr (requires { visit.leave(); }) visit.leave();
+    };
+    std::remove_const_t<Layer>::visit_parts(layer, visit_part, gradients...);
+}
+
+template <class Layer>
+concept HasParts = requires(Layer& layer, const NoCache& visit) {
+    std::remove_const_t<Layer>::visit_parts(layer, visit);
+};
+
 /// Calls visit(name, parameter, gradients...) for each parameter of a layer, with what stands in
-/// its place in each of the gradients.
+/// its place in each of the gradients. Of a skippable layer that the first of these was not reached
+/// by, the parameters are left out, unless the visitor has `visits_unreached` and that says true.
 template <class Layer, class Visit, class... Gradients>
 void visit_parameters(Layer& layer, Visit&& visit, Gradients&... gradients) {
     using Type = std::remove_const_t<Layer>;
-    if constexpr (requires { Type::visit_parameters(layer, visit, gradients...); })
+    if constexpr (requires { Type::visit_parameters(layer, visit); })
         Type::visit_parameters(layer, visit, gradients...);
+    else if constexpr (HasParts<Layer>)
+        visit_parts(
+            layer, visit,
+            [&](auto& part, auto&... of_part) { visit_parameters(part, visit, of_part...); },
+            gradients...);
+}
+
+/// Calls visit(name, matrix) for what a layer keeps beside its parameters from step to step, such
+/// as batch statistics: no gradient belongs to it. A layer that has some says so with
+///     template <class Self, class Visit> static void visit_state(Self& self, Visit&& visit);
+template <class Layer, class Visit>
+void visit_state(Layer& layer, Visit&& visit) {
+    using Type = std::remove_const_t<Layer>;
+    if constexpr (requires { Type::visit_state(layer, visit); })
+        Type::visit_state(layer, visit);
+    else if constexpr (HasParts<Layer>)
+        visit_parts(layer, visit, [&](auto& part) { visit_state(part, visit); });
+}
+
+/// Whether a visitor asks for the parameters of layers too that no sample has reached.
+template <class Visit>
+[[nodiscard]] bool visits_unreached(const Visit& visit) {
+    if constexpr (requires { visit.visits_unreached(); })
+        return visit.visits_unreached();
+    else
+        return false;
 }
 
 }  // namespace stochastic_depth::detail

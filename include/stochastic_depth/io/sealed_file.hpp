@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -37,8 +38,10 @@ public:
     explicit ByteWriter(std::vector<std::uint8_t>& bytes) : bytes_(&bytes) {}
     template <class Unsigned>
     void number(Unsigned value) {
+        std::array<std::uint8_t, sizeof value> bytes;
         for (std::size_t byte = 0; byte < sizeof value; ++byte)
-            bytes_->push_back(static_cast<std::uint8_t>(value >> (8 * byte)));
+            bytes[byte] = static_cast<std::uint8_t>(value >> (8 * byte));
+        bytes_->insert(bytes_->end(), bytes.begin(), bytes.end());
     }
     void text(std::string_view text) {
         number(static_cast<std::uint32_t>(text.size()));
@@ -67,6 +70,7 @@ public:
         const auto letters = take(number<std::uint32_t>());
         return {letters.begin(), letters.end()};
     }
+    void skip(std::size_t count) { (void)take(count); }
 
 private:
     std::span<const std::uint8_t> take(std::size_t count) {

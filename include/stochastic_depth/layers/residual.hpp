@@ -198,9 +198,9 @@ public:
     }
 
     template <class Self, class Visit, class... Gradients>
-    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
-        detail::visit_parameters(self.branch_, visit, gradients.branch...);
-        visit_shortcut_parameters(self, visit, gradients...);
+    static void visit_parts(Self& self, Visit&& visit, Gradients&... gradients) {
+        visit("branch", self.branch_, gradients.branch...);
+        visit("shortcut", self.shortcut_, gradients.shortcut...);
     }
     template <class Self, class Visit, class... Gradients>
     static void visit_shortcut_parameters(Self& self, Visit&& visit, Gradients&... gradients) {

@@ -210,10 +210,9 @@ public:
     }
 
     template <class Self, class Visit, class... Gradients>
-    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+    static void visit_parts(Self& self, Visit&& visit, Gradients&... gradients) {
         detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            detail::visit_parameters(std::get<i>(self.layers_), visit,
-                                     std::get<i>(gradients.layers)...);
+            visit(std::size_t{i}, std::get<i>(self.layers_), std::get<i>(gradients.layers)...);
         });
     }
 

@@ -161,10 +161,10 @@ public:
     }
 
     template <class Self, class Visit, class... Gradients>
-    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+    static void visit_parts(Self& self, Visit&& visit, Gradients&... gradients) {
         (self.check_layers("gradient", gradients.layers.size()), ...);
         for (std::size_t i = 0; i < self.layers_.size(); ++i)
-            detail::visit_parameters(self.layers_[i], visit, gradients.layers[i]...);
+            visit(i, self.layers_[i], gradients.layers[i]...);
     }
 
 private:

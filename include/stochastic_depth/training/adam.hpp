@@ -9,6 +9,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/structure.hpp>
+#include <stochastic_depth/training/unreached_layers.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
@@ -24,6 +25,7 @@ struct AdamOptions {
     double epsilon = 1e-8;
     /// lambda, finite and at least 0; lambda w is added to the gradient of every parameter.
     double weight_decay = 0.0;
+    UnreachedLayers unreached_layers = UnreachedLayers::frozen;
 };
 
 struct AdamWOptions {
@@ -37,6 +39,7 @@ struct AdamWOptions {
     double epsilon = 1e-8;
     /// lambda, finite and at least 0; shrinks every parameter by eta lambda, past the moments.
     double weight_decay = 0.01;
+    UnreachedLayers unreached_layers = UnreachedLayers::frozen;
 };
 
 namespace detail {
@@ -58,6 +61,15 @@ template <class Scalar, class Options>
     if (!(options.weight_decay >= 0 && std::isfinite(options.weight_decay)))
         refuse(who, ": weight_decay must be finite and at least 0, got ", options.weight_decay);
     return options;
+}
+
+template <class Options, class Visit>
+void visit_adam_options(const Options& options, const Visit& visit) {
+    visit("beta1", options.beta1);
+    visit("beta2", options.beta2);
+    visit("epsilon", options.epsilon);
+    visit("weight_decay", options.weight_decay);
+    visit("unreached_layers", options.unreached_layers);
 }
 
 /// The moments of the gradient of each parameter, and how often it was updated.
@@ -105,7 +117,15 @@ public:
                 static_cast<Scalar>(options.learning_rate * decoupled) * parameter.array() +
                 rate * first.array() / (second.array().sqrt() * root + epsilon);
         };
-        visit_parameters(network, update, gradient, first_, second_);
+        visit_parameters(network, UpdateOf{update, options.unreached_layers}, gradient, first_,
+                         second_);
+    }
+
+    template <class Self, class Visit>
+    static void visit_state(Self& self, const Visit& visit) {
+        visit("first moment", self.first_);
+        visit("second moment", self.second_);
+        visit("updates", self.updates_);
     }
 
 private:
@@ -144,13 +164,15 @@ private:
 /// updated as if it had been trained in its own steps alone, its first update corrected for moments
 /// of one gradient. A t that ran on while the moments stood still would take them for settled: the
 /// first update of a layer after many steps would be up to (1 - beta_1) / sqrt(1 - beta_2) = 3.2
-/// times what Adam means, in place of 1.
+/// times what Adam means, in place of 1. AdamOptions::unreached_layers can have it updated by a
+/// gradient of zero instead, moments and t together.
 ///
 /// \source Kingma & Ba 2015, Adam: A Method for Stochastic Optimization, Algorithm 1.
 template <class Network>
 class Adam {
 public:
     using Gradient = typename Network::Gradient;
+    static constexpr std::string_view name = "Adam";
 
     /// \param network  The network whose parameters `step` will update.
     /// \throws std::invalid_argument  if an option lies outside its range.
@@ -167,9 +189,21 @@ public:
         options_.learning_rate = learning_rate;
     }
 
-    /// Updates the parameters that the gradient has reached.
+    /// Updates the parameters that the gradient has reached, or all.
     void step(Network& network, Gradient& gradient) {
         moments_.step(network, gradient, options_, options_.weight_decay, 0.0);
+    }
+
+    /// Calls visit(name, option) for the options that are the same in every step.
+    template <class Visit>
+    void visit_options(const Visit& visit) const {
+        detail::visit_adam_options(options_, visit);
+    }
+
+    /// Calls visit(name, state) for what the next step depends on beside options and parameters.
+    template <class Self, class Visit>
+    static void visit_state(Self& self, const Visit& visit) {
+        detail::AdamMoments<Network>::visit_state(self.moments_, visit);
     }
 
 private:
@@ -183,13 +217,14 @@ private:
 ///     w = w - eta lambda w - eta m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + epsilon).
 ///
 /// A skippable layer that no sample of the step kept is frozen, as in Adam: it doesn't decay
-/// either.
+/// either, unless AdamWOptions::unreached_layers says so.
 ///
 /// \source Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization, Algorithm 2.
 template <class Network>
 class AdamW {
 public:
     using Gradient = typename Network::Gradient;
+    static constexpr std::string_view name = "AdamW";
 
     /// \param network  The network whose parameters `step` will update.
     /// \throws std::invalid_argument  if an option lies outside its range.
@@ -206,9 +241,21 @@ public:
         options_.learning_rate = learning_rate;
     }
 
-    /// Updates the parameters that the gradient has reached.
+    /// Updates the parameters that the gradient has reached, or all.
     void step(Network& network, Gradient& gradient) {
         moments_.step(network, gradient, options_, 0.0, options_.weight_decay);
+    }
+
+    /// Calls visit(name, option) for the options that are the same in every step.
+    template <class Visit>
+    void visit_options(const Visit& visit) const {
+        detail::visit_adam_options(options_, visit);
+    }
+
+    /// Calls visit(name, state) for what the next step depends on beside options and parameters.
+    template <class Self, class Visit>
+    static void visit_state(Self& self, const Visit& visit) {
+        detail::AdamMoments<Network>::visit_state(self.moments_, visit);
     }
 
 private:

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cmath>
+#include <string_view>
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/structure.hpp>
+#include <stochastic_depth/training/unreached_layers.hpp>
 
 namespace stochastic_depth {
 
@@ -17,6 +19,7 @@ struct SgdOptions {
     bool nesterov = false;
     /// lambda, finite and at least 0; acts on every parameter.
     double weight_decay = 0.0;
+    UnreachedLayers unreached_layers = UnreachedLayers::frozen;
 };
 
 /// Stochastic gradient descent:
@@ -24,7 +27,8 @@ struct SgdOptions {
 /// and with Nesterov's momentum w = w - eta (g + mu v).
 ///
 /// A skippable layer that no sample of the step kept is left alone: neither its momentum nor its
-/// weight decay moves it, and the step costs nothing for it.
+/// weight decay moves it, and the step costs nothing for it. SgdOptions::unreached_layers can have
+/// it updated by a gradient of zero instead.
 ///
 /// \source Sutskever et al. 2013, On the importance of initialization and momentum in deep
 ///         learning.
@@ -32,6 +36,7 @@ template <class Network>
 class Sgd {
 public:
     using Gradient = typename Network::Gradient;
+    static constexpr std::string_view name = "Sgd";
 
     /// \param network  The network whose parameters `step` will update.
     /// \throws std::invalid_argument  if an option lies outside its range.
@@ -47,7 +52,7 @@ public:
         options_.learning_rate = learning_rate;
     }
 
-    /// Updates the parameters that the gradient has reached.
+    /// Updates the parameters that the gradient has reached, or all.
     void step(Network& network, Gradient& gradient) {
         using Scalar = typename Network::Scalar;
         const auto rate = static_cast<Scalar>(options_.learning_rate);
@@ -60,7 +65,23 @@ public:
             else
                 parameter -= rate * velocity;
         };
-        detail::visit_parameters(network, update, gradient, velocity_);
+        detail::visit_parameters(network, detail::UpdateOf{update, options_.unreached_layers},
+                                 gradient, velocity_);
+    }
+
+    /// Calls visit(name, option) for the options that are the same in every step.
+    template <class Visit>
+    void visit_options(const Visit& visit) const {
+        visit("momentum", options_.momentum);
+        visit("nesterov", options_.nesterov);
+        visit("weight_decay", options_.weight_decay);
+        visit("unreached_layers", options_.unreached_layers);
+    }
+
+    /// Calls visit(name, state) for what the next step depends on beside options and parameters.
+    template <class Self, class Visit>
+    static void visit_state(Self& self, const Visit& visit) {
+        visit("velocity", self.velocity_);
     }
 
 private:
