@@ -11,11 +11,13 @@
 /// Products so small that the weights, of a size known at compile time, stay in registers.
 namespace stochastic_depth::detail {
 
+/// Registers of the target.
+inline constexpr int registers = static_cast<int>(EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS);
+
 /// Whether a matrix of this size known at compile time fits into registers, with room to work in.
 template <int Lanes, int Rows, int Inner>
 inline constexpr bool stays_resident =
-    Rows > 0 && Inner > 0 && Rows % Lanes == 0 &&
-    Rows / Lanes* Inner <= EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS / 2;
+    Rows > 0 && Inner > 0 && Rows % Lanes == 0 && Rows / Lanes* Inner <= registers / 2;
 
 /// A product so small that its weights, [Rows x Inner] known at compile time, stay in registers
 /// while all columns from `column` on pass. Rows is a multiple of Lanes.
@@ -91,8 +93,7 @@ template <int Lanes, int Rows, class Scalar, class Epilogue>
 Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, const Scalar* right,
                        Scalar* out, const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
-    using Packets = std::conditional_t<EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32,
-                                       PacketPair<PacketPair<P>>, PacketPair<P>>;
+    using Packets = std::conditional_t<registers >= 32, PacketPair<PacketPair<P>>, PacketPair<P>>;
     Array<P, Rows> weight;
     for (int k = 0; k < Rows; ++k) weight[k] = P::template repeat<Rows>(left + k * Rows);
     const P first = start ? P::template repeat<Rows>(start) : P::broadcast(Scalar(0));
