@@ -28,6 +28,7 @@
 #include "support/files.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/recorded_pass.hpp"
 
 namespace {
 
@@ -65,7 +66,7 @@ void train(Network& network, Optimizer& optimizer, TrainingState& state, std::ui
     const Data data = some_data();
     const MaskSampler sampler{network.survival_probabilities(), state.seed};
     auto gradient = network.zero_gradient();
-    detail::Record<Network> record;
+    test::RecordedPass<Network> pass;
     for (; state.step < end; ++state.step) {
         state.epoch = state.step / steps_per_epoch;
         const std::vector<Index> order = detail::random_order(
@@ -79,9 +80,9 @@ void train(Network& network, Optimizer& optimizer, TrainingState& state, std::ui
         }
         SurvivalMasks masks(network.depth(), batch);
         sampler.sample(state.step, masks);
-        detail::record(network, h, record, detail::MaskView{masks});
+        pass.forward(network, h, detail::MaskView{masks});
         (void)MeanSquaredError<float>{}.value_and_gradient(h, targets, slopes);
-        detail::backpropagate(network, slopes, record, gradient);
+        pass.backward(network, slopes, gradient);
         clip_gradient_norm(network, gradient, 0.5);
         // Half way, the rate falls for good: the file has to remember.
         if (state.step == all_steps / 2)

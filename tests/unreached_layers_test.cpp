@@ -22,6 +22,7 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/recorded_pass.hpp"
 
 namespace {
 
@@ -57,11 +58,11 @@ SurvivalMask mask_of(std::uint32_t bits) {
 
 /// Adds the gradient of half the sum of the squares of the outputs under a mask.
 void differentiate(const Network& network, Network::Gradient& gradient,
-                   detail::Record<Network>& record, const SurvivalMask& mask,
+                   test::RecordedPass<Network>& pass, const SurvivalMask& mask,
                    const Matrix<double>& x) {
     Matrix<double> h = x;
-    detail::record(network, h, record, detail::MaskView{mask});
-    detail::backpropagate(network, h, record, gradient);
+    pass.forward(network, h, detail::MaskView{mask});
+    pass.backward(network, h, gradient);
 }
 
 using Numbers = std::vector<long double>;
@@ -115,14 +116,14 @@ template <class Optimizer, class Plain>
 void check_against(Optimizer optimizer, Plain plain, Network network) {
     plain.w = numbers(parameters(network));
     auto gradient = network.zero_gradient();
-    detail::Record<Network> record;
+    test::RecordedPass<Network> pass;
     Philox random{7};
     const Matrix<double> x = test::random_matrix<double>(random, 2, 3);
     int skipped_all = 0;
     for (int step = 0; step < 200; ++step) {
         const auto bits = static_cast<std::uint32_t>(random() % ways);
         skipped_all += bits == 0;
-        differentiate(network, gradient, record, mask_of(bits), x);
+        differentiate(network, gradient, pass, mask_of(bits), x);
         const Eigen::VectorXd slopes = test::slopes(network, gradient);
         optimizer.step(network, gradient);
         gradient.set_zero();
@@ -191,13 +192,13 @@ std::vector<double> trajectory(const Options& options, double start,
         SurvivalProbability{0.5}}};
     Optimizer<One> optimizer{network, options};
     auto gradient = network.zero_gradient();
-    detail::Record<One> record;
+    test::RecordedPass<One> pass;
     std::vector<double> found;
     for (const bool keep : kept) {
         Matrix<double> h = Matrix<double>::Zero(1, 1);
-        detail::record(network, h, record, detail::MaskView{SurvivalMask{keep}});
+        pass.forward(network, h, detail::MaskView{SurvivalMask{keep}});
         h.setOnes();
-        detail::backpropagate(network, h, record, gradient);
+        pass.backward(network, h, gradient);
         optimizer.step(network, gradient);
         gradient.set_zero();
         found.push_back(std::get<0>(network.layers()).layer().branch().bias()(0));
@@ -252,12 +253,12 @@ Eigen::VectorXd trained(Options options, UnreachedLayers unreached, bool all_kep
     Network network = some_network(3);
     Optimizer<Network> optimizer{network, options};
     auto gradient = network.zero_gradient();
-    detail::Record<Network> record;
+    test::RecordedPass<Network> pass;
     Philox random{8};
     const Matrix<double> x = test::random_matrix<double>(random, 2, 4);
     for (int step = 0; step < 20; ++step) {
         const auto bits = static_cast<std::uint32_t>(random() % ways);
-        differentiate(network, gradient, record, mask_of(all_kept ? ways - 1 : bits), x);
+        differentiate(network, gradient, pass, mask_of(all_kept ? ways - 1 : bits), x);
         clip_gradient_norm(network, gradient, 1.0);
         optimizer.step(network, gradient);
         gradient.set_zero();

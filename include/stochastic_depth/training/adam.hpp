@@ -9,6 +9,8 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/structure.hpp>
+#include <stochastic_depth/detail/team.hpp>
+#include <stochastic_depth/training/segments.hpp>
 #include <stochastic_depth/training/unreached_layers.hpp>
 #include <stochastic_depth/types.hpp>
 
@@ -90,7 +92,7 @@ public:
     /// \param decoupled  lambda of the one that doesn't.
     template <class Options>
     void step(Network& network, Gradient& gradient, const Options& options, double coupled,
-              double decoupled) {
+              double decoupled, const Team& team) {
         using Scalar = typename Network::Scalar;
         find_places(network);
         std::size_t next = 0;
@@ -109,13 +111,13 @@ public:
             const auto rate = static_cast<Scalar>(options.learning_rate / correction1);
             const auto root = static_cast<Scalar>(1 / std::sqrt(correction2));
             const auto epsilon = static_cast<Scalar>(options.epsilon);
-            first.array() =
-                keep1 * first.array() + take1 * (slope.array() + decay * parameter.array());
-            second.array() = keep2 * second.array() +
-                             take2 * (slope.array() + decay * parameter.array()).square();
-            parameter.array() -=
-                static_cast<Scalar>(options.learning_rate * decoupled) * parameter.array() +
-                rate * first.array() / (second.array().sqrt() * root + epsilon);
+            const auto shrink = static_cast<Scalar>(options.learning_rate * decoupled);
+            const auto move = [&](auto w, const auto& g, auto m, auto v) {
+                m = keep1 * m + take1 * (g + decay * w);
+                v = keep2 * v + take2 * (g + decay * w).square();
+                w -= shrink * w + rate * m / (v.sqrt() * root + epsilon);
+            };
+            update_in_segments(team, move, parameter, slope, first, second);
         };
         visit_parameters(network, UpdateOf{update, options.unreached_layers}, gradient, first_,
                          second_);
@@ -190,8 +192,10 @@ public:
     }
 
     /// Updates the parameters that the gradient has reached, or all.
-    void step(Network& network, Gradient& gradient) {
-        moments_.step(network, gradient, options_, options_.weight_decay, 0.0);
+    /// \param team  The threads that share the work; their number changes no bit.
+    void step(Network& network, Gradient& gradient,
+              const detail::Team& team = detail::Team::alone()) {
+        moments_.step(network, gradient, options_, options_.weight_decay, 0.0, team);
     }
 
     /// Calls visit(name, option) for the options that are the same in every step.
@@ -242,8 +246,10 @@ public:
     }
 
     /// Updates the parameters that the gradient has reached, or all.
-    void step(Network& network, Gradient& gradient) {
-        moments_.step(network, gradient, options_, 0.0, options_.weight_decay);
+    /// \param team  The threads that share the work; their number changes no bit.
+    void step(Network& network, Gradient& gradient,
+              const detail::Team& team = detail::Team::alone()) {
+        moments_.step(network, gradient, options_, 0.0, options_.weight_decay, team);
     }
 
     /// Calls visit(name, option) for the options that are the same in every step.

@@ -6,6 +6,8 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/structure.hpp>
+#include <stochastic_depth/detail/team.hpp>
+#include <stochastic_depth/training/segments.hpp>
 #include <stochastic_depth/training/unreached_layers.hpp>
 
 namespace stochastic_depth {
@@ -53,17 +55,22 @@ public:
     }
 
     /// Updates the parameters that the gradient has reached, or all.
-    void step(Network& network, Gradient& gradient) {
+    /// \param team  The threads that share the work; their number changes no bit.
+    void step(Network& network, Gradient& gradient,
+              const detail::Team& team = detail::Team::alone()) {
         using Scalar = typename Network::Scalar;
         const auto rate = static_cast<Scalar>(options_.learning_rate);
         const auto momentum = static_cast<Scalar>(options_.momentum);
         const auto decay = static_cast<Scalar>(options_.weight_decay);
         const auto update = [&](const char*, auto& parameter, const auto& slope, auto& velocity) {
-            velocity = momentum * velocity + slope + decay * parameter;
-            if (options_.nesterov)
-                parameter -= rate * (slope + decay * parameter + momentum * velocity);
-            else
-                parameter -= rate * velocity;
+            const auto move = [&](auto w, const auto& g, auto v) {
+                v = momentum * v + g + decay * w;
+                if (options_.nesterov)
+                    w -= rate * (g + decay * w + momentum * v);
+                else
+                    w -= rate * v;
+            };
+            detail::update_in_segments(team, move, parameter, slope, velocity);
         };
         detail::visit_parameters(network, detail::UpdateOf{update, options_.unreached_layers},
                                  gradient, velocity_);

@@ -46,6 +46,9 @@ struct EpochRecord {
 struct TrainerOptions {
     Index batch_size = 128;
     Index epochs = 10;
+    /// Steps of the training that are done already, counted over all epochs: those of a training that
+    /// goes on from a file (training_checkpoint.hpp).
+    Index first_step = 0;
     /// Fixes the order of the samples and the masks.
     std::uint64_t seed = 0;
     MaskScope mask_scope = MaskScope::sample;
@@ -90,19 +93,21 @@ concept OptimizerOf = requires(Optimizer& optimizer, Network& network,
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
 class Trainer {
 public:
-    /// \throws std::invalid_argument  if batch_size < 1, epochs < 0 or threads < 1.
+    /// \throws std::invalid_argument  if batch_size < 1, epochs < 0, first_step < 0 or threads < 1.
     explicit Trainer(TrainerOptions options) : options_(std::move(options)) {
         if (options_.batch_size < 1)
             detail::refuse("Trainer: batch_size must be at least 1, got ", options_.batch_size);
         if (options_.epochs < 0)
             detail::refuse("Trainer: epochs must be at least 0, got ", options_.epochs);
+        if (options_.first_step < 0)
+            detail::refuse("Trainer: first_step must be at least 0, got ", options_.first_step);
         if (options_.threads < 1) detail::refuse("Trainer: threads must be at least 1, got 0");
     }
 
     /// \param network  Trained in place.
     /// \param data     At least one sample, of as many features as the network takes.
     /// \param loss     SoftmaxCrossEntropy, MeanSquaredError, or another type with their members.
-    /// \returns        A record for each epoch.
+    /// \returns        A record for each epoch, of the steps that were done here.
     /// \throws std::invalid_argument  if the data doesn't fit, or an optimizer option is out of
     ///                                range; the network is unchanged then.
     /// \throws std::runtime_error     if a batch's loss is not finite; the network is as the step
@@ -133,7 +138,8 @@ public:
         Run<Network, Loss, std::remove_reference_t<Optimizer>> run{network, data, loss, options_,
                                                                    optimizer};
         std::vector<EpochRecord> history;
-        for (Index epoch = 0; epoch < options_.epochs; ++epoch) history.push_back(run.epoch(epoch));
+        for (Index epoch = options_.first_step / run.steps; epoch < options_.epochs; ++epoch)
+            history.push_back(run.epoch(epoch));
         return history;
     }
 
@@ -162,6 +168,7 @@ private:
         const TrainerOptions& options;
         Optimizer& optimizer;
         Eigen::VectorXd p;
+        Index steps;  ///< in an epoch
         TrainingStep<Network, Loss> training_step;
         Matrix<Scalar> inputs;
         typename Loss::Targets targets;
@@ -173,6 +180,7 @@ private:
               options(options_),
               optimizer(optimizer_),
               p(network.survival_probabilities()),
+              steps((data.size() + options.batch_size - 1) / options.batch_size),
               training_step(network, loss,
                             {options.mask_scope, options.scaling, options.seed, options.threads}) {}
 
@@ -181,9 +189,9 @@ private:
             const std::vector<Index> order = detail::random_order(
                 data.size(), detail::stream_key(options.seed, detail::StreamPurpose::shuffling, 1),
                 static_cast<std::uint64_t>(epoch));
-            const Index steps = (data.size() + options.batch_size - 1) / options.batch_size;
             EpochRecord record;
-            for (Index step = 0; step < steps; ++step) {
+            for (Index step = std::max(Index{0}, options.first_step - epoch * steps); step < steps;
+                 ++step) {
                 const Index first = step * options.batch_size;
                 const Index batch = std::min(options.batch_size, data.size() - first);
                 const TrainingTime time{epoch * steps + step, options.epochs * steps};
