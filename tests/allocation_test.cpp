@@ -27,6 +27,8 @@
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
 #include <stochastic_depth/training/sgd.hpp>
+#include <stochastic_depth/training/softmax_cross_entropy.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
@@ -311,6 +313,33 @@ TEMPLATE_TEST_CASE(
             CHECK(count == expected);
         }
     }
+}
+
+TEST_CASE("TrainingStep: a step like those before it allocates nothing", "[allocation]") {
+    Philox random{8};
+    Sequential network{Linear<float>{20, 64, random}, blocks<float>(random, 64, 6),
+                       Linear<float>{64, 4, random}};
+    Sgd sgd{network, {.learning_rate = 1e-3, .momentum = 0.9}};
+    const Matrix<float> x = random_matrix<float>(random, 20, 100);
+    const Eigen::VectorXi labels = Eigen::VectorXi::Constant(100, 2);
+    for (const MaskScope scope : {MaskScope::batch, MaskScope::sample, MaskScope::subset})
+        for (const unsigned threads : {1u, 2u}) {
+            CAPTURE(static_cast<int>(scope), threads);
+            TrainingStep step{network, SoftmaxCrossEntropy<float>{},
+                              TrainingStepOptions{.mask_scope = scope, .threads = threads}};
+            const auto steps = [&] {
+                for (std::uint64_t t = 0; t < 40; ++t) {
+                    (void)step.differentiate(network, x, labels, t);
+                    sgd.step(network, step.gradient(), step.team());
+                    step.finish(network);
+                }
+            };
+            // Twice before: a tape in pieces becomes one when it is cleared. Whoever is free takes a
+            // part, so that with more threads one may meet a part of a size that is new to it.
+            steps();
+            steps();
+            CHECK(allocations_of(steps) <= (threads == 1 ? none : threads * 4L));
+        }
 }
 
 TEST_CASE("optimizers, clip_gradient_norm: a step allocates nothing", "[allocation]") {

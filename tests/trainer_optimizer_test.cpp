@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 #include <stochastic_depth/layers/linear.hpp>
@@ -16,6 +17,7 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/thrown.hpp"
 
 namespace {
 
@@ -131,6 +133,70 @@ TEST_CASE("Trainer: Adam learns under stochastic depth, to the targets", "[train
     for (std::size_t l = 0; l < 3; ++l)
         CHECK_FALSE(
             test::same_bits(parameters(skipping.layers()[l]), parameters(before.layers()[l])));
+}
+
+TEST_CASE("Trainer: a training that goes on at a step equals one that was never interrupted",
+          "[trainer]") {
+    const Curve data = some_curve(71, 23);  // 6 steps in an epoch
+    const auto options = [](Index first_step, Index epochs) {
+        return TrainerOptions{
+            .batch_size = 4,
+            .epochs = epochs,
+            .first_step = first_step,
+            .seed = 72,
+            .survival = [](const Eigen::VectorXd& p, const TrainingTime& time) {
+                return SurvivalWarmUp{0.5}(p, time);
+            }};
+    };
+    Network whole = some_network(73, 0.5);
+    Adam optimizer{whole, {.learning_rate = 0.01}};
+    (void)Trainer{options(0, 4)}.fit(whole, data, MeanSquaredError<double>{}, optimizer);
+
+    for (const Index stop : {0, 1, 5, 6, 11, 18, 23, 24}) {
+        INFO("stopped after step " << stop);
+        Network part = some_network(73, 0.5);
+        Adam state{part, {.learning_rate = 0.01}};
+        struct Stopped {};
+        TrainerOptions until = options(0, 4);
+        until.on_step = [&](const TrainingProgress& at) {
+            if (at.epoch * at.steps + at.step + 1 == stop) throw Stopped{};
+        };
+        if (stop > 0)
+            CHECK_THROWS_AS(Trainer{until}.fit(part, data, MeanSquaredError<double>{}, state),
+                            Stopped);
+        const auto rest =
+            Trainer{options(stop, 4)}.fit(part, data, MeanSquaredError<double>{}, state);
+        CHECK(test::same_bits(parameters(part), parameters(whole)));
+        CHECK(rest.size() == static_cast<std::size_t>(4 - stop / 6));
+    }
+    CHECK(thrown<std::invalid_argument>([&] { Trainer{options(-1, 4)}; }) ==
+          "Trainer: first_step must be at least 0, got -1");
+}
+
+TEST_CASE("Trainer: survival probabilities follow their schedule, and the network keeps its own",
+          "[trainer]") {
+    const Curve data = some_curve(74, 20);
+    Network network = some_network(75, 0.25);
+    const Eigen::VectorXd own = network.survival_probabilities();
+    std::vector<double> asked;
+    TrainerOptions options{.batch_size = 5, .epochs = 2, .seed = 76};
+    options.survival = [&](const Eigen::VectorXd& p, const TrainingTime& time) {
+        CHECK(p == own);
+        CHECK(time.steps == 8);
+        asked.push_back(time.progress());
+        const ProgressiveLayerDropping dropping{0.1};
+        CHECK(dropping(p, time) == dropping(p, time.step));
+        return Eigen::VectorXd(time.step < 4 ? Eigen::VectorXd::Ones(3) : p);
+    };
+    const auto history = Trainer{options}.fit(network, data, MeanSquaredError<double>{});
+    CHECK(asked == std::vector<double>{0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875});
+    CHECK(network.survival_probabilities() == own);
+    CHECK(history[0].layer_evaluations == history[0].full_depth_evaluations);
+    CHECK(history[0].expected_layer_evaluations == 60);
+    CHECK(history[1].layer_evaluations < 40);
+    CHECK(history[1].expected_layer_evaluations == 15);
+    CHECK(history[0].forward_seconds + history[0].backward_seconds + history[0].update_seconds <=
+          history[0].seconds);
 }
 
 }  // namespace
