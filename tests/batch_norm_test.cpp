@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/layers/batch_norm.hpp>
 
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdint>
+#include <filesystem>
 #include <limits>
 #include <string>
 
@@ -10,6 +13,7 @@
 #include <stochastic_depth/layers/tanh.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/training/adam.hpp>
+#include <stochastic_depth/training/checkpoint.hpp>
 
 #include "support/layer_contract.hpp"
 #include "support/layers.hpp"
@@ -245,8 +249,24 @@ TEST_CASE("BatchNorm: optimizers leave the running statistics alone, visits with
     CHECK(same_bits(network.layer().running_variance(), before.running_variance()));
     CHECK((network.layer().gain() - before.gain()).cwiseAbs().minCoeff() > 0);
     std::string names;
-    detail::visit_parameters(network, [&](const char* name, const auto&) { names += name + std::string(" "); });
+    detail::visit_parameters(network,
+                             [&](const char* name, const auto&) { names += std::string(name) + " "; });
     CHECK(names == "gain bias running_mean running_variance ");
+}
+
+TEST_CASE("BatchNorm: a checkpoint holds the running statistics", "[batch_norm]") {
+    Philox random{7};
+    const Sequential network{linear<float>(random, 3, 6), batch_norm<float>(random, 6)};
+    Sequential other{linear<float>(random, 3, 6), BatchNorm<float>{6}};
+    const std::string path =
+        (std::filesystem::temp_directory_path() /
+         ("stochastic_depth_batch_norm_test." + std::to_string(::getpid())))
+            .string();
+    save_parameters(path, network);
+    load_parameters(path, other);
+    std::filesystem::remove(path);
+    const Matrix<float> x = random_matrix<float>(random, 3, 5);
+    CHECK(same_bits(run(other, x), run(network, x)));
 }
 
 TEST_CASE("BatchNorm: refuses what is no layer and no statistics", "[batch_norm]") {
