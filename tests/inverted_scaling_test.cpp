@@ -10,10 +10,13 @@
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 #include "support/matrices.hpp"
+#include "support/parameters.hpp"
 #include "support/plain_network.hpp"
 
 namespace {
@@ -123,6 +126,26 @@ TEST_CASE("inverted scaling: plain pass and weight scaling change places", "[inv
     const SurvivalMasks masks = MaskSampler{network.survival_probabilities(), 1}.sample(0, 5);
     CHECK(largest_difference(back(x, masks), network(x, masks)) <= 1e-13);
     CHECK(back.survival_probabilities() == network.survival_probabilities());
+}
+
+TEST_CASE("without_inverted_scaling: a step under inverted scaling is a plain step of the result",
+          "[inverted_scaling]") {
+    auto network = plain::to_library<Branch>(random_network(29));
+    auto converted = without_inverted_scaling(network);
+    Philox random{30};
+    const Matrix<double> x = random_matrix<double>(random, 3, 9);
+    const Matrix<double> targets = random_matrix<double>(random, 2, 9);
+    TrainingStep inverted{network, MeanSquaredError<double>{}, {.scaling = Scaling::inverted}};
+    TrainingStep definition{converted, MeanSquaredError<double>{}};
+    for (std::uint64_t t = 0; t < 3; ++t) {
+        const double loss = inverted.differentiate(network, x, targets, t).loss;
+        CHECK(std::abs(definition.differentiate(converted, x, targets, t).loss - loss) <=
+              1e-13 * loss);
+    }
+    const Eigen::VectorXd expected = slopes(network, inverted.gradient());
+    const Eigen::VectorXd got = slopes(converted, definition.gradient());
+    REQUIRE(expected.cwiseAbs().minCoeff() > 0);
+    CHECK(largest_difference(got, expected) <= 1e-13 * expected.cwiseAbs().maxCoeff());
 }
 
 TEST_CASE("without_inverted_scaling: skippable layers inside a branch, and shortcuts of their own",

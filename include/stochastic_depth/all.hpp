@@ -25,7 +25,9 @@
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
 #include <stochastic_depth/inverted_scaling.hpp>
 #include <stochastic_depth/io/idx.hpp>
+#include <stochastic_depth/layers/batch_norm.hpp>
 #include <stochastic_depth/layers/concatenate.hpp>
+#include <stochastic_depth/layers/dropout.hpp>
 #include <stochastic_depth/layers/elementwise.hpp>
 #include <stochastic_depth/layers/entropy.hpp>
 #include <stochastic_depth/layers/function.hpp>
@@ -64,6 +66,7 @@
 #include <stochastic_depth/training/initialisation.hpp>
 #include <stochastic_depth/training/learning_rate.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/recalibrate.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/trainer.hpp>

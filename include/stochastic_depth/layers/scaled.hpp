@@ -9,26 +9,10 @@
 #include <stochastic_depth/detail/epilogue.hpp>
 
 namespace stochastic_depth {
-namespace detail {
-
-/// Epilogue: factor * value.
-template <class Scalar>
-struct MultiplyBy {
-    Scalar factor;
-
-    template <class P>
-    EIGEN_ALWAYS_INLINE P operator()(P value, Index, Index) const {
-        return P::broadcast(factor) * value;
-    }
-
-    [[nodiscard]] static bool crosses_columns(Index) { return true; }
-};
-
-}  // namespace detail
 
 /// y = c layer(x), with a constant c.
 ///
-/// The factor is applied in the layer's last matrix product. The layer must have no skippable
+/// The factor is applied in the layer's last matrix product, in training steps too. The layer must have no skippable
 /// layers inside: where it has, `Sequential{layer, Scaled{Identity<Scalar>{}, c}}` is the same.
 template <ForwardLayer Layer>
     requires(!detail::has_skippable_layers<Layer>)
@@ -36,6 +20,7 @@ class Scaled {
 public:
     using Scalar = typename Layer::Scalar;
     static constexpr bool has_skippable_layers = false;
+    static constexpr bool has_statistics = detail::has_statistics<Layer>;
     static constexpr bool parts_are_differentiable = DifferentiableLayer<Layer>;
 
     /// \param factor  c, finite.
@@ -66,16 +51,19 @@ public:
     void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
                        const Epilogue& epilogue) const {
         detail::forward_fused(layer_, x, y,
-                              detail::Then{detail::MultiplyBy<Scalar>{factor_}, epilogue});
+                              detail::Then{detail::Multiply<Scalar>{factor_}, epilogue});
     }
 
     [[nodiscard]] Index widest(Index input_size) const {
         return detail::widest(layer_, input_size);
     }
 
-    struct Cache {
+    [[nodiscard]] Index random_layers() const { return detail::random_layers(layer_); }
+
+    struct Recorded {
         detail::Record<Layer> layer;
     };
+    using Cache = detail::RecordedPass<Recorded>;
 
     struct Gradient {
         typename Layer::Gradient layer;
@@ -96,15 +84,22 @@ public:
         detail::backward_recorded("Scaled", *this, x, dy, cache, gradient, dx);
     }
 
-    template <class Mask>
-    void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
-        detail::record(layer_, h, cache.layer, mask);
-        h *= factor_;
+    template <class Mask, class Epilogue>
+    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                const Epilogue& epilogue) const {
+        detail::record(layer_, flow, recorded.layer, mask,
+                       detail::Then{detail::Multiply<Scalar>{factor_}, epilogue});
     }
 
-    void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
-        d *= factor_;
-        detail::backpropagate(layer_, d, cache.layer, gradient.layer);
+    template <class Epilogue>
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
+                       Gradient& gradient, const Epilogue& epilogue) const {
+        slopes.apply(detail::Multiply<Scalar>{factor_});
+        detail::backpropagate(layer_, slopes, recorded.layer, gradient.layer, epilogue);
+    }
+
+    void update_statistics(const Recorded& recorded) {
+        detail::update_statistics(layer_, recorded.layer);
     }
 
     template <class Self, class Visit, class... Gradients>

@@ -261,7 +261,7 @@ private:
     template <std::size_t I, class Mask, class Epilogue>
     void record_from(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
                      const Epilogue& epilogue) const {
-        constexpr std::size_t next = keeps_inputs_alone<I + 1, next_step<I>()>() ? next_step<I>() : I + 1;
+        constexpr std::size_t next = next_recorded_step<I>();
         const auto run = [&](const auto& behind) {
             const LayerAt<I>& layer = std::get<I>(layers_);
             if constexpr (next == I + 1)
@@ -279,13 +279,13 @@ private:
         }
     }
 
-    /// Whether the layers [I, End) need nothing but their inputs on the way back.
-    template <std::size_t I, std::size_t End>
-    static constexpr bool keeps_inputs_alone() {
-        if constexpr (I >= End)
-            return true;
-        else
-            return detail::runs_in_parts<LayerAt<I>> && keeps_inputs_alone<I + 1, End>();
+    /// As next_step, up to a layer that needs more than its input on the way back.
+    template <std::size_t I>
+    static constexpr std::size_t next_recorded_step() {
+        constexpr bool keeps_input_alone[size] = {detail::runs_in_parts<Layers>...};
+        std::size_t end = I + 1;
+        while (end < next_step<I>() && keeps_input_alone[end]) ++end;
+        return end;
     }
 
     /// The element-wise layers [I, End), and then an epilogue.

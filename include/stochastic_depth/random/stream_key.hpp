@@ -17,6 +17,7 @@ enum class StreamPurpose : std::uint32_t {
     layer_orders = 4,
     layer_coalitions = 5,
     fixed_size_masks = 6,
+    dropout = 7,
 };
 
 /// The Philox key of a purpose's stream.

@@ -14,6 +14,12 @@
 /// What a network hands down to its layers: the mask from the layer's own place on.
 namespace stochastic_depth::detail {
 
+/// How layers that keep running statistics take those of a step over.
+enum class StatisticsUpdate {
+    moving,     ///< With the share that the layer's options say.
+    cumulative  ///< All steps with one record count alike, by their samples.
+};
+
 /// What a training step says beside its masks.
 struct StepDraw {
     Scaling scaling = Scaling::none;
@@ -22,6 +28,7 @@ struct StepDraw {
     /// What other random decisions of the step are a function of, beside the sample and the layer.
     std::uint64_t seed = 0;
     std::uint64_t step = 0;
+    StatisticsUpdate statistics = StatisticsUpdate::moving;
 };
 
 /// One mask for the whole batch, or one for each sample, from layer `first` on. Where an outer
