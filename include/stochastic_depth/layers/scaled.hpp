@@ -9,22 +9,6 @@
 #include <stochastic_depth/detail/epilogue.hpp>
 
 namespace stochastic_depth {
-namespace detail {
-
-/// Epilogue: factor * value.
-template <class Scalar>
-struct MultiplyBy {
-    Scalar factor;
-
-    template <class P>
-    EIGEN_ALWAYS_INLINE P operator()(P value, Index, Index) const {
-        return P::broadcast(factor) * value;
-    }
-
-    [[nodiscard]] static bool crosses_columns(Index) { return true; }
-};
-
-}  // namespace detail
 
 /// y = c layer(x), with a constant c.
 ///
@@ -36,13 +20,13 @@ class Scaled {
 public:
     using Scalar = typename Layer::Scalar;
     static constexpr bool has_skippable_layers = false;
+    static constexpr bool has_statistics = detail::has_statistics<Layer>;
     static constexpr bool parts_are_differentiable = DifferentiableLayer<Layer>;
 
     /// \param factor  c, finite.
     /// \throws std::invalid_argument  for another factor.
     Scaled(Layer layer, Scalar factor) : layer_(std::move(layer)), factor_(factor) {
-        if (!std::isfinite(factor))
-            detail::refuse("Scaled: factor must be finite, got ", factor);
+        if (!std::isfinite(factor)) detail::refuse("Scaled: factor must be finite, got ", factor);
     }
 
     [[nodiscard]] const Layer& layer() const { return layer_; }
@@ -66,16 +50,17 @@ public:
     void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
                        const Epilogue& epilogue) const {
         detail::forward_fused(layer_, x, y,
-                              detail::Then{detail::MultiplyBy<Scalar>{factor_}, epilogue});
+                              detail::Then{detail::Multiply<Scalar>{factor_}, epilogue});
     }
 
     [[nodiscard]] Index widest(Index input_size) const {
         return detail::widest(layer_, input_size);
     }
 
-    struct Cache {
+    struct Recorded {
         detail::Record<Layer> layer;
     };
+    using Cache = detail::RecordedPass<Recorded>;
 
     struct Gradient {
         typename Layer::Gradient layer;
@@ -96,20 +81,33 @@ public:
         detail::backward_recorded("Scaled", *this, x, dy, cache, gradient, dx);
     }
 
-    template <class Mask>
-    void record(Matrix<Scalar>& h, Cache& cache, const Mask& mask) const {
-        detail::record(layer_, h, cache.layer, mask);
-        h *= factor_;
+    template <class Mask, class Epilogue>
+    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                const Epilogue& epilogue) const {
+        detail::record(layer_, flow, recorded.layer, mask,
+                       detail::Then{detail::Multiply<Scalar>{factor_}, epilogue});
     }
 
-    void backpropagate(Matrix<Scalar>& d, const Cache& cache, Gradient& gradient) const {
-        d *= factor_;
-        detail::backpropagate(layer_, d, cache.layer, gradient.layer);
+    template <class Epilogue>
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+                       const Epilogue& epilogue) const {
+        slopes.apply(detail::Multiply<Scalar>{factor_});
+        detail::backpropagate(layer_, slopes, recorded.layer, gradient.layer, epilogue);
+    }
+
+    [[nodiscard]] Index random_layers() const { return detail::random_layers(layer_); }
+
+    void update_statistics(const Recorded& recorded) {
+        detail::update_statistics(layer_, recorded.layer);
     }
 
     template <class Self, class Visit, class... Gradients>
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         detail::visit_parameters(self.layer_, visit, gradients.layer...);
+    }
+    template <class Self, class Visit>
+    static void visit_state(Self& self, Visit&& visit) {
+        detail::visit_state(self.layer_, visit);
     }
 
 private:
