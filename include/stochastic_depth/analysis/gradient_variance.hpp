@@ -10,6 +10,7 @@
 
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/detail/flat_gradient.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
@@ -144,14 +145,6 @@ private:
     return pairs / (size * (size - 1)) - p * p;
 }
 
-template <class Targets>
-[[nodiscard]] Targets target_of(const Targets& targets, Index sample) {
-    if constexpr (Targets::ColsAtCompileTime == 1)
-        return targets.segment(sample, 1);
-    else
-        return targets.middleCols(sample, 1);
-}
-
 }  // namespace detail
 
 /// How far the gradient of a training step is from the gradient of the expected loss on the same
@@ -210,7 +203,7 @@ template <MaskedNetwork Network, class Loss>
                             "; use sampled_gradient_variance"));
 
     const std::vector<Index> owners =
-        gradients.owners(x.leftCols(1), detail::target_of(targets, 0));
+        gradients.owners(x.leftCols(1), detail::targets_of(targets, 0, 1));
     GradientVariances result;
     for (GradientVariance* scope : {&result.batch, &result.sample, &result.subset}) {
         scope->by_layer = Eigen::VectorXd::Zero(depth + 1);
@@ -243,7 +236,7 @@ template <MaskedNetwork Network, class Loss>
     Eigen::MatrixXd sum = Eigen::MatrixXd::Zero(gradients.parameters(), columns);
     Eigen::MatrixXd one(gradients.parameters(), columns);
     for (Index j = 0; j < n; ++j) {
-        gradients.fill(x.middleCols(j, 1), detail::target_of(targets, j),
+        gradients.fill(x.middleCols(j, 1), detail::targets_of(targets, j, 1),
                        1.0 / static_cast<double>(n), one);
         sum += one;
         for (std::size_t set = 1; set < v.size(); ++set) {
