@@ -117,6 +117,8 @@ TEST_CASE(
     "[bad_input_training]") {
     const Problem problem;
     const test::Network& network = problem.network;
+    Philox random{2};
+    const test::Network deeper = test::network(random, VectorXd{{0.7, 0.5, 0.5}});
     const MatrixXd &x = problem.x, &targets = problem.targets;
     const VectorXi& labels = problem.labels;
     using CrossEntropyStep = TrainingStep<test::Network, SoftmaxCrossEntropy<double>>;
@@ -203,6 +205,14 @@ TEST_CASE(
             {squares_at_step(x, targets.leftCols(3)),
              {"MeanSquaredError: targets", "2 x 5", "got 2 x 3"}},
             {squares_at_step(narrow, targets), {"Linear: input must have 3 rows", "got 2"}},
+
+            // Another network.
+            {[&] { (void)step.differentiate(deeper, x, labels, 2); },
+             {"TrainingStep: network", "2 skippable layers", "got 3"}},
+            {[&] { (void)step.differentiate(deeper, x, labels, SurvivalMasks::all(3, 5)); },
+             {"TrainingStep: network", "2 skippable layers", "got 3"}},
+            {[&] { (void)step.differentiate(deeper, x, labels, SurvivalMask::all(2)); },
+             {"TrainingStep: mask", "3 layers", "got 2"}},
 
             // Labels.
             {at_step(x, problem.labels_with(2)),
