@@ -33,4 +33,14 @@ void scatter(const From& from, const Index* columns, To&& to) {
                     to.data() + columns[k] * to.outerStride());
 }
 
+/// The targets of samples first, ..., first + count - 1: of a vector its entries, of a matrix its
+/// columns.
+template <class Targets>
+[[nodiscard]] Targets targets_of(const Targets& targets, Index first, Index count) {
+    if constexpr (Targets::ColsAtCompileTime == 1)
+        return targets.segment(first, count);
+    else
+        return targets.middleCols(first, count);
+}
+
 }  // namespace stochastic_depth::detail

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/expectation/gradient_tree.hpp>
 #include <stochastic_depth/expectation/walk_tree.hpp>
 
@@ -94,7 +95,7 @@ public:
                     weight * static_cast<double>(y.cols()) / static_cast<double>(x.cols());
                 Matrix<Scalar> slopes(y.rows(), y.cols());
                 losses[static_cast<std::size_t>(first / block_columns)] +=
-                    share * loss.value_and_gradient(y, columns(targets, first, y.cols()), slopes);
+                    share * loss.value_and_gradient(y, detail::targets_of(targets, first, y.cols()), slopes);
                 y = static_cast<Scalar>(share) * slopes;
             },
             [](const Matrix<Scalar>&, Index) {});
@@ -111,14 +112,6 @@ private:
 
     [[nodiscard]] static Index blocks(Index batch) {
         return (batch + block_columns - 1) / block_columns;
-    }
-
-    template <class Targets>
-    [[nodiscard]] static Targets columns(const Targets& targets, Index first, Index count) {
-        if constexpr (Targets::ColsAtCompileTime == 1)
-            return targets.segment(first, count);
-        else
-            return targets.middleCols(first, count);
     }
 
     /// \param at_output  at_output(y, weight, first column): replaces the outputs under one mask by

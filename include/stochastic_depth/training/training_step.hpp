@@ -184,6 +184,9 @@ private:
     StepLedger differentiate_under(const Network& network, const ConstMatrixRef<Scalar>& x,
                                    const Targets& targets, const Masks& masks,
                                    const detail::StepDraw& draw, Clock::time_point start) {
+        if (network.depth() != p_.size())
+            detail::refuse("TrainingStep: network must have ", p_.size(),
+                           " skippable layers, got ", network.depth());
         const Index outputs = network.output_size(x.rows());
         tape_.clear();
         detail::Flow<Scalar> flow(tape_, team_, x);
