@@ -20,7 +20,7 @@ struct Options {
     std::vector<stochastic_depth::Index> blocks = {110, 1000};
     stochastic_depth::Index width = 64;
     double final_survival = 0.5;
-    stochastic_depth::Index epochs = 5;
+    stochastic_depth::Index epochs = 8;
     stochastic_depth::Index batch_size = 128;
     stochastic_depth::MaskScope mask_scope = stochastic_depth::MaskScope::sample;
     OptimizerKind optimizer = OptimizerKind::sgd;

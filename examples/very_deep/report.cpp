@@ -47,15 +47,15 @@ void print_line(std::ostream& out, const std::array<int, N>& widths,
 std::string share(double part, double whole) { return fixed(100 * part / whole, 2) + " %"; }
 
 void print_runs(std::ostream& out, const Report& report) {
-    constexpr std::array widths{6, 6, 6, 10, 13, 11, 12, 13, 11, 11};
+    constexpr std::array widths{6, 6, 6, 9, 9, 12, 11, 12, 12, 12, 10};
     print_line(out, widths,
-               {"blocks", "p_L", "seed", "seconds", "first loss", "last loss", "full depth",
-                "weight sc.", "layers run", "expected"});
+               {"blocks", "p_L", "seed", "seconds", "CPU s", "first loss", "last loss",
+                "full depth", "weight sc.", "layers run", "expected"});
     for (const Run& run : report.runs)
         print_line(
             out, widths,
             {std::to_string(run.blocks), short_number(run.final_survival), std::to_string(run.seed),
-             fixed(run.seconds, 1), fixed(run.epoch_losses.front(), 4),
+             fixed(run.seconds, 1), fixed(run.cpu_seconds, 1), fixed(run.epoch_losses.front(), 4),
              fixed(run.epoch_losses.back(), 4), fixed(100 * run.test_error, 2) + " %",
              fixed(100 * run.test_error_scaled, 2) + " %",
              share(run.layer_evaluations, run.full_depth_evaluations),
@@ -83,7 +83,7 @@ void print_summary(std::ostream& out, const Report& report) {
     out << "\nMean over the seeds +- standard deviation:\n\n";
     constexpr std::array widths{6, 6, 18, 20, 19, 19};
     print_line(out, widths,
-               {"blocks", "p_L", "seconds", "last loss", "full depth, %", "weight sc., %"});
+               {"blocks", "p_L", "CPU s", "last loss", "full depth, %", "weight sc., %"});
     for (const auto& group : groups_of(report)) {
         const auto summary = [&](int decimals, const auto& value) {
             std::vector<double> values;
@@ -93,7 +93,7 @@ void print_summary(std::ostream& out, const Report& report) {
         print_line(
             out, widths,
             {std::to_string(group.front()->blocks), short_number(group.front()->final_survival),
-             summary(1, [](const Run& run) { return run.seconds; }),
+             summary(1, [](const Run& run) { return run.cpu_seconds; }),
              summary(4, [](const Run& run) { return run.epoch_losses.back(); }),
              summary(2, [](const Run& run) { return 100 * run.test_error; }),
              summary(2, [](const Run& run) { return 100 * run.test_error_scaled; })});
@@ -181,10 +181,10 @@ void print(std::ostream& out, const Report& report) {
         << common::to_string(options.mask_scope) << ", " << options.threads
         << (options.threads == 1 ? " thread" : " threads") << "\n\n";
     print_runs(out, report);
-    out << "\np_L = 1: without stochastic depth. seconds: of training. losses: mean over the first\n"
-           "and over the last epoch. full depth, weight sc.: test error with every block, and with\n"
-           "every branch multiplied by p_l. layers run, expected: block evaluations in training, as\n"
-           "a share of those at full depth, done and expected from the survival probabilities.\n";
+    out << "\np_L = 1: without stochastic depth. seconds, CPU s: of training; the latter over all\n"
+           "threads. losses: mean over the first and over the last epoch. full depth, weight sc.: test\n"
+           "error with every block, and with every branch multiplied by p_l. layers run, expected:\n"
+           "block evaluations in training, as a share of those at full depth.\n";
     if (options.seeds.size() > 1) print_summary(out, report);
     print_norms(out, report);
     out << '\n' << fixed(report.seconds, 1) << " s in all.\n";

