@@ -239,6 +239,10 @@ TEST_CASE("load_training: a file that no save_training of this library wrote",
     };
     refused([](TrainingFile& file) { file.stream = 2; },
             "the masks of the training are of stream version 2, and this library draws version 1");
+    refused([](TrainingFile& file) { file.stream = 7, file.mask_scope = 2; },
+            "the masks of the training are of stream version 7, and this library draws version 1");
+    refused([](TrainingFile& file) { file.mask_scope = 3; },
+            "the file has mask scope 3, which this library doesn't know");
     refused([](TrainingFile& file) { file.mask_scope = 77; },
             "the file has mask scope 77, which this library doesn't know");
     refused([](TrainingFile& file) { file.scaling = 2; },

@@ -106,6 +106,10 @@ public:
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         detail::visit_parameters(self.layer_, visit, gradients.layer...);
     }
+    template <class Self, class Visit>
+    static void visit_state(Self& self, Visit&& visit) {
+        detail::visit_state(self.layer_, visit);
+    }
 
 private:
     Layer layer_;

@@ -11,12 +11,13 @@
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/structure.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
+#include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>
 #include <stochastic_depth/training/records.hpp>
 #include <stochastic_depth/training/resumable_optimizer.hpp>
-#include <stochastic_depth/training/trainer.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/version.hpp>
 
 /// All that a training goes on from, in a file. Needs POSIX, for which reason it is not part of
@@ -59,9 +60,15 @@ inline constexpr std::uint32_t training_version = 1;
                    STOCHASTIC_DEPTH_VERSION_PATCH);
 }
 
+/// The version of the stream that a training's masks are drawn from.
+[[nodiscard]] inline std::uint32_t mask_stream_version(MaskScope scope) {
+    return scope == MaskScope::subset ? FixedSizeMaskSampler::stream_version
+                                      : MaskSampler::stream_version;
+}
+
 inline void write_state(ByteWriter& writer, const TrainingState& state) {
     writer.text(library_version());
-    writer.number(MaskSampler::stream_version);
+    writer.number(mask_stream_version(state.mask_scope));
     writer.number(state.step);
     writer.number(state.epoch);
     writer.number(state.seed);
@@ -82,16 +89,16 @@ template <class Enum>
 [[nodiscard]] inline TrainingState read_state(ByteReader& reader) {
     TrainingState state;
     state.library_version = reader.text();
-    if (const auto found = reader.number<std::uint32_t>(); found != MaskSampler::stream_version)
-        throw std::runtime_error(message("the masks of the training are of stream version ", found,
-                                         ", and this library draws version ",
-                                         MaskSampler::stream_version));
+    const auto stream_version = reader.number<std::uint32_t>();
     state.step = reader.number<std::uint64_t>();
     state.epoch = reader.number<std::uint64_t>();
     state.seed = reader.number<std::uint64_t>();
-    state.mask_scope = read_enum(reader, "mask scope", MaskScope::sample);
+    state.mask_scope = read_enum(reader, "mask scope", MaskScope::subset);
     state.scaling = read_enum(reader, "scaling", Scaling::inverted);
     state.description = reader.text();
+    if (const auto own = mask_stream_version(state.mask_scope); stream_version != own)
+        throw std::runtime_error(message("the masks of the training are of stream version ",
+                                         stream_version, ", and this library draws version ", own));
     return state;
 }
 
