@@ -245,8 +245,8 @@ public:
         visit("running_mean", self.running_mean_);
         visit("running_variance", self.running_variance_);
     }
-    template <class Self, class Visit, class... More>
-    static void visit_parameters(Self& self, Visit&& visit, Gradient& gradient, More&... more) {
+    template <class Self, class Visit, class First, class... More>
+    static void visit_parameters(Self& self, Visit&& visit, First& gradient, More&... more) {
         visit("gain", self.gain_, gradient.gain, more.gain...);
         visit("bias", self.bias_, gradient.bias, more.bias...);
     }
