@@ -3,11 +3,10 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <memory>
-#include <new>
 #include <type_traits>
 #include <vector>
 
+#include <stochastic_depth/detail/aligned_chunk.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
@@ -24,15 +23,13 @@ public:
 
     /// `bytes` of uninitialised memory, aligned for every packet.
     [[nodiscard]] std::byte* take(std::size_t bytes) {
-        bytes = std::max((bytes + alignment - 1) / alignment, std::size_t{1}) * alignment;
+        bytes = AlignedChunk::padded(std::max(bytes, std::size_t{1}));
         if (in_use_ == 0 && chunks_.size() > 1) merge_chunks();
-        while (top_ < chunks_.size() && chunks_[top_].size - chunks_[top_].used < bytes) ++top_;
+        while (top_ < chunks_.size() && !chunks_[top_].has_room(bytes)) ++top_;
         if (top_ == chunks_.size()) chunks_.emplace_back(std::max(bytes, smallest_chunk));
-        Chunk& chunk = chunks_[top_];
-        std::byte* const start = chunk.memory.get() + chunk.used;
-        chunk.used += bytes;
+        AlignedChunk& chunk = chunks_[top_];
         ++in_use_;
-        return start;
+        return chunk.take(bytes);
     }
 
     /// Takes back `start`, the last piece that was taken and not given back.
@@ -43,33 +40,17 @@ public:
     }
 
 private:
-    static constexpr std::size_t alignment = 64;
-
-    struct Free {
-        void operator()(std::byte* memory) const noexcept {
-            ::operator delete[](memory, std::align_val_t{alignment});
-        }
-    };
-    struct Chunk {
-        explicit Chunk(std::size_t bytes)
-            : memory(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{alignment}))),
-              size(bytes) {}
-        std::unique_ptr<std::byte[], Free> memory;
-        std::size_t size;
-        std::size_t used = 0;
-    };
-
     /// One chunk for what took several: the next pass finds all its memory in one place.
     void merge_chunks() {
         std::size_t total = 0;
-        for (const Chunk& chunk : chunks_) total += chunk.size;
+        for (const AlignedChunk& chunk : chunks_) total += chunk.size;
         chunks_.clear();
         chunks_.emplace_back(total);
         top_ = 0;
     }
 
     static constexpr std::size_t smallest_chunk = std::size_t{1} << 16;
-    std::vector<Chunk> chunks_;
+    std::vector<AlignedChunk> chunks_;
     std::size_t top_ = 0;
     std::size_t in_use_ = 0;
 };

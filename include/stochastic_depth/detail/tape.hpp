@@ -3,11 +3,10 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <memory>
-#include <new>
 #include <type_traits>
 #include <vector>
 
+#include <stochastic_depth/detail/aligned_chunk.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
@@ -45,8 +44,8 @@ public:
     template <class Number>
     void give_back_last(const Number* numbers, Index count) {
         if (chunks_.empty()) return;
-        Chunk& chunk = chunks_[last_];
-        const std::size_t bytes = padded(static_cast<std::size_t>(count) * sizeof(Number));
+        AlignedChunk& chunk = chunks_[last_];
+        const std::size_t bytes = AlignedChunk::padded(static_cast<std::size_t>(count) * sizeof(Number));
         const auto* const start = reinterpret_cast<const std::byte*>(numbers);
         if (chunk.used >= bytes && start == chunk.memory.get() + (chunk.used - bytes))
             chunk.used -= bytes;
@@ -56,7 +55,7 @@ public:
     void clear() {
         if (chunks_.size() > 1) {
             std::size_t total = 0;
-            for (const Chunk& chunk : chunks_) total += chunk.size;
+            for (const AlignedChunk& chunk : chunks_) total += chunk.size;
             chunks_.clear();
             chunks_.emplace_back(total);
         }
@@ -67,49 +66,27 @@ public:
     /// What is handed out.
     [[nodiscard]] std::size_t bytes() const {
         std::size_t sum = 0;
-        for (const Chunk& chunk : chunks_) sum += chunk.used;
+        for (const AlignedChunk& chunk : chunks_) sum += chunk.used;
         return sum;
     }
 
 private:
-    static constexpr std::size_t alignment = 64;
-
-    struct Free {
-        void operator()(std::byte* memory) const noexcept {
-            ::operator delete[](memory, std::align_val_t{alignment});
-        }
-    };
-    struct Chunk {
-        explicit Chunk(std::size_t bytes)
-            : memory(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{alignment}))),
-              size(bytes) {}
-        std::unique_ptr<std::byte[], Free> memory;
-        std::size_t size;
-        std::size_t used = 0;
-    };
-
-    [[nodiscard]] static std::size_t padded(std::size_t bytes) {
-        return (bytes + alignment - 1) / alignment * alignment;
-    }
-
     [[nodiscard]] std::byte* take_bytes(std::size_t bytes) {
-        bytes = padded(bytes);
-        while (last_ < chunks_.size() && chunks_[last_].size - chunks_[last_].used < bytes) ++last_;
+        bytes = AlignedChunk::padded(bytes);
+        while (last_ < chunks_.size() && !chunks_[last_].has_room(bytes)) ++last_;
         if (last_ == chunks_.size()) {
             // A sixteenth more than there is: a step that keeps a few samples more than any before
             // it is then rarely followed by another that needs memory.
             std::size_t total = smallest_chunk;
-            for (const Chunk& chunk : chunks_) total += chunk.size;
+            for (const AlignedChunk& chunk : chunks_) total += chunk.size;
             chunks_.emplace_back(std::max(bytes, total / 16));
         }
-        Chunk& chunk = chunks_[last_];
-        std::byte* const start = chunk.memory.get() + chunk.used;
-        chunk.used += bytes;
-        return start;
+        AlignedChunk& chunk = chunks_[last_];
+        return chunk.take(bytes);
     }
 
     static constexpr std::size_t smallest_chunk = std::size_t{1} << 16;
-    std::vector<Chunk> chunks_;
+    std::vector<AlignedChunk> chunks_;
     std::size_t last_ = 0;
 };
 
