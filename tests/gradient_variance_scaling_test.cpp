@@ -43,8 +43,8 @@ struct Pair {
 
 Pair random_pair(Philox& random, const VectorXd& p) {
     std::vector<Block> blocks, converted;
-    VectorXd factors = VectorXd::Ones(outer_parameters +
-                                      p.size() * (first_parameters + second_parameters));
+    VectorXd factors =
+        VectorXd::Ones(outer_parameters + p.size() * (first_parameters + second_parameters));
     const auto stem = test::linear<double>(random, 2, width);
     for (Index l = 0; l < p.size(); ++l) {
         const auto first = test::linear<double>(random, width, inner);
@@ -53,9 +53,9 @@ Pair random_pair(Philox& random, const VectorXd& p) {
                                      VectorXd(second.bias() / p(l))};
         blocks.emplace_back(Residual{Branch{first, {}, second}}, SurvivalProbability{p(l)});
         converted.emplace_back(Residual{Branch{first, {}, divided}}, SurvivalProbability{p(l)});
-        factors.segment(outer_parameters + l * (first_parameters + second_parameters) +
-                            first_parameters,
-                        second_parameters) /= p(l);
+        factors.segment(
+            outer_parameters + l * (first_parameters + second_parameters) + first_parameters,
+            second_parameters) /= p(l);
     }
     return {Network{stem, Stack<Block>{std::move(blocks)}},
             Network{stem, Stack<Block>{std::move(converted)}}, factors};

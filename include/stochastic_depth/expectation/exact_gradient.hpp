@@ -95,7 +95,8 @@ public:
                     weight * static_cast<double>(y.cols()) / static_cast<double>(x.cols());
                 Matrix<Scalar> slopes(y.rows(), y.cols());
                 losses[static_cast<std::size_t>(first / block_columns)] +=
-                    share * loss.value_and_gradient(y, detail::targets_of(targets, first, y.cols()), slopes);
+                    share * loss.value_and_gradient(y, detail::targets_of(targets, first, y.cols()),
+                                                    slopes);
                 y = static_cast<Scalar>(share) * slopes;
             },
             [](const Matrix<Scalar>&, Index) {});
