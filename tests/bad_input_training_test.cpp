@@ -183,7 +183,7 @@ TEST_CASE(
 
         const std::vector<Row> rows{
             {[&] { (void)CrossEntropyStep(network, {}, {.threads = 0}); },
-             {"TrainingStep: threads", "at least 1", "got 0"}},
+             {"TrainingStep: threads", "[1, 65535]", "got 0"}},
 
             // Survival probabilities of the steps to come.
             {set(VectorXd{{0.5}}), {"TrainingStep: survival probabilities", "2", "got 1"}},

@@ -234,8 +234,7 @@ TEST_CASE("BatchNorm: bits of a step don't depend on the number of threads", "[b
     }
 }
 
-TEST_CASE("BatchNorm: optimizers leave the running statistics alone, visits without gradient show "
-          "them",
+TEST_CASE("BatchNorm: optimizers leave the running statistics alone, which are state and no parameters",
           "[batch_norm]") {
     Philox random{6};
     SkippableNorm<double> network{batch_norm<double>(random, 4), SurvivalProbability{0.5}};
@@ -249,8 +248,9 @@ TEST_CASE("BatchNorm: optimizers leave the running statistics alone, visits with
     CHECK(same_bits(network.layer().running_variance(), before.running_variance()));
     CHECK((network.layer().gain() - before.gain()).cwiseAbs().minCoeff() > 0);
     std::string names;
-    detail::visit_parameters(network,
-                             [&](const char* name, const auto&) { names += std::string(name) + " "; });
+    const auto note = [&](const char* name, const auto&) { names += std::string(name) + " "; };
+    detail::visit_parameters(network, note);
+    detail::visit_state(network, note);
     CHECK(names == "gain bias running_mean running_variance ");
 }
 

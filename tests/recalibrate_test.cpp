@@ -51,7 +51,7 @@ TEST_CASE("recalibrate: running statistics become the averages of those of the b
                        StochasticDepth{Residual{Inner{linear_layer, BatchNorm<double>{features}}},
                                        SurvivalProbability{0.4}}};
     // What was there has no part in it.
-    detail::visit_parameters(network, [](const char* name, auto& parameter) {
+    detail::visit_state(network, [](const char* name, auto& parameter) {
         if (std::string(name) == "running_mean") parameter.array() += 1e6;
         if (std::string(name) == "running_variance") parameter.setConstant(nan);
     });

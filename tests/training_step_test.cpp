@@ -220,7 +220,7 @@ TEST_CASE("TrainingStep: bad input gets a clear error, and the gradient is as be
     const Network network = network_of(3, 6, 0.5);
     const Batch batch{4};
     CHECK(holds(thrown<std::invalid_argument>([&] { Step{network, {}, {.threads = 0}}; }),
-                "TrainingStep: threads", "at least 1", "got 0"));
+                "TrainingStep: threads", "[1, 65535]", "got 0"));
     Step step{network, {}};
     (void)step.differentiate(network, batch.x, batch.labels, 0);
     const Eigen::VectorXd before = test::slopes(network, step.gradient());

@@ -42,6 +42,8 @@ public:
     using Scalar = typename Layer::Scalar;
     using Shortcut = typename detail::ShortcutOf<Layer>::type;
     static constexpr bool has_skippable_layers = true;
+    static constexpr bool skips_branches_alone =
+        detail::is_residual<Layer> && detail::skips_branches_alone<Layer>;
     static constexpr bool has_statistics =
         detail::has_statistics<Layer> || detail::has_statistics<Shortcut>;
     static constexpr bool parts_are_differentiable = DifferentiableLayer<Layer>;

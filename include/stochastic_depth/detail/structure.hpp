@@ -26,6 +26,15 @@ inline constexpr bool has_skippable_layers = [] {
         return false;
 }();
 
+/// Whether each skippable layer in a layer is residual, so that its branch can be scaled.
+template <class Layer>
+inline constexpr bool skips_branches_alone = [] {
+    if constexpr (requires { Layer::skips_branches_alone; })
+        return Layer::skips_branches_alone;
+    else
+        return true;
+}();
+
 /// The number of skippable layers in a layer.
 template <class Layer>
 [[nodiscard]] Index depth(const Layer& layer) {

@@ -44,6 +44,9 @@ public:
         for (std::thread& helper : helpers_) helper.join();
     }
 
+    /// The most threads that tickets can be counted for.
+    static constexpr unsigned largest = 65535;
+
     /// Nobody but the caller.
     [[nodiscard]] static const Team& alone() {
         static const Team team{1};

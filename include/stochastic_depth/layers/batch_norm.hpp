@@ -238,17 +238,17 @@ public:
         }
     }
 
+    template <class Self, class Visit, class... Gradients>
+    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+        visit("gain", self.gain_, gradients.gain...);
+        visit("bias", self.bias_, gradients.bias...);
+    }
+
+    /// The running statistics, which no gradient belongs to.
     template <class Self, class Visit>
-    static void visit_parameters(Self& self, Visit&& visit) {
-        visit("gain", self.gain_);
-        visit("bias", self.bias_);
+    static void visit_state(Self& self, Visit&& visit) {
         visit("running_mean", self.running_mean_);
         visit("running_variance", self.running_variance_);
-    }
-    template <class Self, class Visit, class First, class... More>
-    static void visit_parameters(Self& self, Visit&& visit, First& gradient, More&... more) {
-        visit("gain", self.gain_, gradient.gain, more.gain...);
-        visit("bias", self.bias_, gradient.bias, more.bias...);
     }
 
 private:

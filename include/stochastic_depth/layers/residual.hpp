@@ -22,6 +22,8 @@ public:
     using Scalar = typename Branch::Scalar;
     static constexpr bool has_skippable_layers =
         detail::has_skippable_layers<Branch> || detail::has_skippable_layers<Shortcut>;
+    static constexpr bool skips_branches_alone =
+        detail::skips_branches_alone<Branch> && detail::skips_branches_alone<Shortcut>;
     static constexpr bool has_statistics =
         detail::has_statistics<Branch> || detail::has_statistics<Shortcut>;
     static constexpr bool parts_are_differentiable =

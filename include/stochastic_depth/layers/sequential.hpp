@@ -52,6 +52,7 @@ template <ForwardLayer... Layers>
 public:
     using Scalar = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
     static constexpr bool has_skippable_layers = (detail::has_skippable_layers<Layers> || ...);
+    static constexpr bool skips_branches_alone = (detail::skips_branches_alone<Layers> && ...);
     static constexpr bool has_statistics = (detail::has_statistics<Layers> || ...);
     static constexpr bool parts_are_differentiable = (DifferentiableLayer<Layers> && ...);
     static constexpr std::size_t size = sizeof...(Layers);

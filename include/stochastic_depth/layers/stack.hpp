@@ -17,6 +17,7 @@ class Stack {
 public:
     using Scalar = typename Layer::Scalar;
     static constexpr bool has_skippable_layers = detail::has_skippable_layers<Layer>;
+    static constexpr bool skips_branches_alone = detail::skips_branches_alone<Layer>;
     static constexpr bool has_statistics = detail::has_statistics<Layer>;
     static constexpr bool parts_are_differentiable = DifferentiableLayer<Layer>;
 

@@ -80,7 +80,8 @@ public:
     using Gradient = typename Network::Gradient;
 
     /// \param network  Of the shape of those to come.
-    /// \throws std::invalid_argument  if options.threads is 0.
+    /// \throws std::invalid_argument  unless options.threads lies in [1, 65535]; for inverted scaling of
+    ///                                a skippable layer that is no Residual, which has no branch.
     TrainingStep(const Network& network, Loss loss, TrainingStepOptions options = {})
         : loss_(std::move(loss)),
           options_(checked(options)),
@@ -171,8 +172,13 @@ private:
     using Clock = std::chrono::steady_clock;
 
     [[nodiscard]] static TrainingStepOptions checked(TrainingStepOptions options) {
-        if (options.threads < 1)
-            detail::refuse("TrainingStep: threads must be at least 1, got 0");
+        if (options.threads < 1 || options.threads > detail::Team::largest)
+            detail::refuse("TrainingStep: threads must lie in [1, ", detail::Team::largest,
+                           "], got ", options.threads);
+        if (!detail::skips_branches_alone<Network> && options.scaling == Scaling::inverted)
+            detail::refuse(
+                "TrainingStep: scaling must be Scaling::none for a network that skips layers other "
+                "than Residual, got Scaling::inverted");
         return options;
     }
 
