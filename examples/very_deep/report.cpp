@@ -149,6 +149,7 @@ nlohmann::ordered_json json_of(const Run& run) {
         {"final_survival", run.final_survival},
         {"seed", run.seed},
         {"seconds", run.seconds},
+        {"cpu_seconds", run.cpu_seconds},
         {"epoch_losses", run.epoch_losses},
         {"loss_over_time", {{"epochs_done", epochs}, {"loss", losses}}},
         {"test_error", {{"full_depth", run.test_error}, {"weight_scaling", run.test_error_scaled}}},

@@ -106,7 +106,7 @@ public:
             if (t >= all - window) end.add(network_, step_.gradient());
             const double norm = sd::clip_gradient_norm(network_, step_.gradient(), largest_norm);
             run.largest_gradient_norm = std::max(run.largest_gradient_norm, norm);
-            optimizer_.step(network_, step_.gradient());
+            optimizer_.step(network_, step_.gradient(), step_.team());
             step_.finish(network_);
 
             run.layer_evaluations += ledger.layer_evaluations;
