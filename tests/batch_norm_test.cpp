@@ -118,13 +118,11 @@ TEMPLATE_TEST_CASE("BatchNorm: a step normalises by the statistics of the surviv
                         CHECK(y(i, j) == x(i, j));
                         continue;
                     }
-                    const long double expected =
-                        layer.gain()(i) * (x(i, j) - exact.mean(i)) /
-                            std::sqrt(exact.variance(i) + 1e-5L) +
-                        layer.bias()(i);
+                    const long double expected = layer.gain()(i) * (x(i, j) - exact.mean(i)) /
+                                                     std::sqrt(exact.variance(i) + 1e-5L) +
+                                                 layer.bias()(i);
                     CHECK(static_cast<double>(std::abs(y(i, j) - expected)) <=
-                          epsilon * static_cast<double>(std::abs(expected)) +
-                              1e-14 * (4 + offset));
+                          epsilon * static_cast<double>(std::abs(expected)) + 1e-14 * (4 + offset));
                 }
             // finish moves the running statistics, and nothing did before.
             CHECK(same_bits(network.layer().running_mean(), layer.running_mean()));
@@ -136,9 +134,8 @@ TEMPLATE_TEST_CASE("BatchNorm: a step normalises by the statistics of the surviv
                     0.75L * layer.running_variance()(i) + 0.25L * exact.variance(i) * 20 / 19;
                 CHECK(static_cast<double>(std::abs(network.layer().running_mean()(i) - mean)) <=
                       epsilon * (1 + offset));
-                CHECK(static_cast<double>(
-                          std::abs(network.layer().running_variance()(i) - variance)) <=
-                      2 * epsilon + 1e-15 * offset);
+                CHECK(static_cast<double>(std::abs(network.layer().running_variance()(i) -
+                                                   variance)) <= 2 * epsilon + 1e-15 * offset);
             }
             CHECK(same_bits(network.layer().gain(), layer.gain()));
         }
@@ -163,8 +160,7 @@ TEST_CASE("BatchNorm: one survivor is normalised by the running statistics, and 
         if (survivor >= 0) {
             BatchNorm<double>::Cache cache;
             layer.forward(x.col(survivor), expected.col(survivor), cache);
-            layer.backward(x.col(survivor), dy.col(survivor), cache, plain,
-                           by_input.col(survivor));
+            layer.backward(x.col(survivor), dy.col(survivor), cache, plain, by_input.col(survivor));
         }
         CHECK(same_bits(y, expected));
         CHECK(same_bits(dx, by_input));
@@ -184,7 +180,8 @@ TEST_CASE("BatchNorm: a step's gradient is that of its loss", "[batch_norm]") {
         return Sequential{linear<double>(random, 5, 5), batch_norm<double>(random, 5),
                           Tanh<double>{}, linear<double>(random, 5, 5)};
     };
-    const Sequential network{batch_norm<double>(random, 3), linear<double>(random, 3, 5),
+    const Sequential network{batch_norm<double>(random, 3),
+                             linear<double>(random, 3, 5),
                              batch_norm<double>(random, 5),
                              StochasticDepth{Residual{branch()}, SurvivalProbability{0.5}},
                              StochasticDepth{Residual{branch(), batch_norm<double>(random, 5)},
@@ -234,8 +231,9 @@ TEST_CASE("BatchNorm: bits of a step don't depend on the number of threads", "[b
     }
 }
 
-TEST_CASE("BatchNorm: optimizers leave the running statistics alone, which are state and no parameters",
-          "[batch_norm]") {
+TEST_CASE(
+    "BatchNorm: optimizers leave the running statistics alone, which are state and no parameters",
+    "[batch_norm]") {
     Philox random{6};
     SkippableNorm<double> network{batch_norm<double>(random, 4), SurvivalProbability{0.5}};
     const BatchNorm<double> before = network.layer();
@@ -258,10 +256,9 @@ TEST_CASE("BatchNorm: a checkpoint holds the running statistics", "[batch_norm]"
     Philox random{7};
     const Sequential network{linear<float>(random, 3, 6), batch_norm<float>(random, 6)};
     Sequential other{linear<float>(random, 3, 6), BatchNorm<float>{6}};
-    const std::string path =
-        (std::filesystem::temp_directory_path() /
-         ("stochastic_depth_batch_norm_test." + std::to_string(::getpid())))
-            .string();
+    const std::string path = (std::filesystem::temp_directory_path() /
+                              ("stochastic_depth_batch_norm_test." + std::to_string(::getpid())))
+                                 .string();
     save_parameters(path, network);
     load_parameters(path, other);
     std::filesystem::remove(path);
@@ -270,18 +267,22 @@ TEST_CASE("BatchNorm: a checkpoint holds the running statistics", "[batch_norm]"
 }
 
 TEST_CASE("BatchNorm: refuses what is no layer and no statistics", "[batch_norm]") {
-    CHECK(refusal([] { BatchNorm<double>{0}; }) ==
-          "BatchNorm: features must be at least 1, got 0");
-    CHECK(refusal([] { BatchNorm<double>{1, {.epsilon = 0}}; }) ==
-          "BatchNorm: epsilon must be finite and above 0, got 0");
-    CHECK(refusal([] { BatchNorm<double>{1, {.epsilon = nan}}; }) ==
-          "BatchNorm: epsilon must be finite and above 0, got nan");
-    CHECK(refusal([] { BatchNorm<double>{1, {.momentum = 0}}; }) ==
-          "BatchNorm: momentum must lie in (0, 1], got 0");
-    CHECK(refusal([] { BatchNorm<double>{1, {.momentum = 1.5}}; }) ==
-          "BatchNorm: momentum must lie in (0, 1], got 1.5");
-    CHECK(refusal([] { BatchNorm<double>{1, {.momentum = nan}}; }) ==
-          "BatchNorm: momentum must lie in (0, 1], got nan");
+    CHECK(refusal([] { BatchNorm<double>{0}; }) == "BatchNorm: features must be at least 1, got 0");
+    CHECK(refusal([] {
+              BatchNorm<double>{1, {.epsilon = 0}};
+          }) == "BatchNorm: epsilon must be finite and above 0, got 0");
+    CHECK(refusal([] {
+              BatchNorm<double>{1, {.epsilon = nan}};
+          }) == "BatchNorm: epsilon must be finite and above 0, got nan");
+    CHECK(refusal([] {
+              BatchNorm<double>{1, {.momentum = 0}};
+          }) == "BatchNorm: momentum must lie in (0, 1], got 0");
+    CHECK(refusal([] {
+              BatchNorm<double>{1, {.momentum = 1.5}};
+          }) == "BatchNorm: momentum must lie in (0, 1], got 1.5");
+    CHECK(refusal([] {
+              BatchNorm<double>{1, {.momentum = nan}};
+          }) == "BatchNorm: momentum must lie in (0, 1], got nan");
     BatchNorm<double> layer{2};
     const Vector<double> one{{1.0}}, two{{1.0, 2.0}}, negative{{1.0, -2.0}}, broken{{nan, 1.0}};
     CHECK(refusal([&] { layer.set_running_statistics(one, two); }) ==

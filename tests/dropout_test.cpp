@@ -49,8 +49,7 @@ bool is_dropped(double rate, std::uint64_t seed, std::uint64_t step, std::uint32
 
 /// Drops in step `step` of a recorded pass.
 template <class Network>
-Matrix<typename Network::Scalar> in_step(const Network& network,
-                                         Matrix<typename Network::Scalar> h,
+Matrix<typename Network::Scalar> in_step(const Network& network, Matrix<typename Network::Scalar> h,
                                          const SurvivalMasks& masks, std::uint64_t seed,
                                          std::uint64_t step,
                                          const detail::Team& team = detail::Team::alone()) {
@@ -102,10 +101,12 @@ TEST_CASE("Dropout: shares are those of independent entries with the given rate"
     const Dropout<double> layer{rate};
     const Matrix<double> d = deviation(in_step(Sequential{layer}, ones, no_layers(batch), 1, 5));
     const Matrix<double> next = deviation(in_step(Sequential{layer}, ones, no_layers(batch), 1, 6));
-    const Matrix<double> other = deviation(in_step(Sequential{layer}, ones, no_layers(batch), 2, 5));
+    const Matrix<double> other =
+        deviation(in_step(Sequential{layer}, ones, no_layers(batch), 2, 5));
     CHECK(std::abs(d.mean()) < 6 * std::sqrt(variance / n));
     const auto correlation = [&](const auto& a, const auto& b) {
-        return std::abs(a.cwiseProduct(b).sum()) / (variance * std::sqrt(static_cast<double>(a.size())));
+        return std::abs(a.cwiseProduct(b).sum()) /
+               (variance * std::sqrt(static_cast<double>(a.size())));
     };
     CHECK(correlation(d, next) < 6);
     CHECK(correlation(d, other) < 6);
@@ -138,11 +139,14 @@ TEST_CASE("Dropout: bits don't depend on the batch, the survivors or the threads
 TEST_CASE("Dropout: a step's gradient is that of its loss", "[dropout]") {
     Philox random{3};
     const Sequential network{
-        linear<double>(random, 3, 6), Tanh<double>{}, Dropout<double>{0.3},
+        linear<double>(random, 3, 6),
+        Tanh<double>{},
+        Dropout<double>{0.3},
         StochasticDepth{Residual{Sequential{linear<double>(random, 6, 6), Dropout<double>{0.4},
                                             Tanh<double>{}, linear<double>(random, 6, 6)}},
                         SurvivalProbability{0.5}},
-        Dropout<double>{0.2}, linear<double>(random, 6, 2)};
+        Dropout<double>{0.2},
+        linear<double>(random, 6, 2)};
     const Matrix<double> x = random_matrix<double>(random, 3, 8);
     const Matrix<double> targets = random_matrix<double>(random, 2, 8);
     const SurvivalMasks masks = MaskSampler{network.survival_probabilities(), 3}.sample(0, 8);
@@ -160,8 +164,7 @@ TEST_CASE("Dropout: a step's gradient is that of its loss", "[dropout]") {
     CHECK(same_bits(d, 3 * h));
     const Matrix<double> of_nan =
         in_step(layer, Matrix<double>::Constant(20, 8, nan), none, draw.seed, draw.step);
-    for (Index k = 0; k < h.size(); ++k)
-        CHECK(std::isnan(of_nan.data()[k]) == (h.data()[k] != 0));
+    for (Index k = 0; k < h.size(); ++k) CHECK(std::isnan(of_nan.data()[k]) == (h.data()[k] != 0));
 }
 
 TEST_CASE("Dropout: in use the network is the one without it", "[dropout]") {
@@ -169,9 +172,8 @@ TEST_CASE("Dropout: in use the network is the one without it", "[dropout]") {
     const auto a = linear<float>(random, 9, 33), b = linear<float>(random, 33, 5);
     const Matrix<float> x = random_matrix<float>(random, 9, 20);
     const Matrix<float> y = run(Sequential{a, Tanh<float>{}, b}, x);
-    CHECK(same_bits(run(Sequential{a, Dropout<float>{0.9}, Tanh<float>{}, Dropout<float>{0.5}, b},
-                        x),
-                    y));
+    CHECK(same_bits(
+        run(Sequential{a, Dropout<float>{0.9}, Tanh<float>{}, Dropout<float>{0.5}, b}, x), y));
     // A rate of 0 drops nothing in a step either.
     const Sequential still{a, Dropout<float>{0}, Tanh<float>{}, b};
     CHECK(same_bits(in_step(still, x, no_layers(20), 1, 1), y));

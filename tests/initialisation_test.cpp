@@ -22,8 +22,7 @@ struct Moments {
 /// Of the weights over their expected standard deviation.
 template <class Scalar>
 Moments standardised(const Linear<Scalar>& layer, double deviation) {
-    const Eigen::ArrayXd z =
-        layer.weights().reshaped().template cast<double>().array() / deviation;
+    const Eigen::ArrayXd z = layer.weights().reshaped().template cast<double>().array() / deviation;
     return {z.mean(), z.square().mean(), z.square().square().mean(), z.abs().maxCoeff()};
 }
 
@@ -67,9 +66,9 @@ TEMPLATE_TEST_CASE("initialisation: moments are those of the formulas", "[initia
     check_normal(xavier_normal<Scalar>(inputs, outputs, random), 2 / 500.0);
     check_uniform(xavier_uniform<Scalar>(inputs, outputs, random), 2 / 500.0);
     // 16^(-1 / (2 * 3 - 2)) = 1 / 2.
-    check_normal(fixup_normal<Scalar>(inputs, outputs, {.branches = 16, .layers_of_branch = 3},
-                                      random),
-                 2 / 300.0 / 4);
+    check_normal(
+        fixup_normal<Scalar>(inputs, outputs, {.branches = 16, .layers_of_branch = 3}, random),
+        2 / 300.0 / 4);
     const Linear<Scalar> zero = zero_linear<Scalar>(3, 5);
     CHECK(zero.inputs() == 3);
     CHECK(zero.outputs() == 5);
@@ -104,9 +103,8 @@ TEST_CASE("fixup_scale: is L^(-1 / (2m - 2))", "[initialisation]") {
     for (const Index branches : {2, 3, 54, 1000, 123456789})
         for (const Index layers : {2, 3, 4, 7, 40}) {
             CAPTURE(branches, layers);
-            const long double exact =
-                std::pow(static_cast<long double>(branches),
-                         -1 / (2 * static_cast<long double>(layers) - 2));
+            const long double exact = std::pow(static_cast<long double>(branches),
+                                               -1 / (2 * static_cast<long double>(layers) - 2));
             const double got = fixup_scale({branches, layers});
             CHECK(static_cast<double>(std::abs(got / exact - 1)) <= 4 * 0x1p-53);
         }

@@ -52,9 +52,11 @@ struct InvertedNetwork {
 
 plain::Network random_network(std::uint_fast32_t seed) {
     Philox random{seed};
-    plain::Network network = plain::random_network(
-        random, {.depth = 6, .width = 5, .linears = 2, .activation = plain::Activation::tanh,
-                 .ends = true});
+    plain::Network network = plain::random_network(random, {.depth = 6,
+                                                            .width = 5,
+                                                            .linears = 2,
+                                                            .activation = plain::Activation::tanh,
+                                                            .ends = true});
     // Small p would only make the numbers large.
     for (std::size_t l = 0; l < network.blocks.size(); ++l)
         network.blocks[l].p = 1 - 0.1 * static_cast<double>(l);
@@ -195,7 +197,8 @@ TEST_CASE("without_inverted_scaling: skippable layers inside a branch, and short
     CHECK(largest_difference(WeightScaling{}(converted, tall).mean, plain_pass) <= 1e-12);
 }
 
-TEST_CASE("without_inverted_scaling: refuses a factor that the scalar cannot hold", "[inverted_scaling]") {
+TEST_CASE("without_inverted_scaling: refuses a factor that the scalar cannot hold",
+          "[inverted_scaling]") {
     Philox random{28};
     const Linear<float> layer = linear<float>(random, 2, 2);
     const StochasticDepth network{Residual{layer}, SurvivalProbability{1e-40}};

@@ -125,23 +125,28 @@ TEST_CASE("LayerNorm: columns of equal entries, NaN and infinities", "[layer_nor
 }
 
 TEST_CASE("LayerNorm: refuses what is no layer, no cache and no gradient", "[layer_norm]") {
-    CHECK(refusal([] { LayerNorm<double>{0}; }) ==
-          "LayerNorm: features must be at least 1, got 0");
+    CHECK(refusal([] { LayerNorm<double>{0}; }) == "LayerNorm: features must be at least 1, got 0");
     CHECK(refusal([] { LayerNorm<float>{-3}; }) ==
           "LayerNorm: features must be at least 1, got -3");
-    CHECK(refusal([] { LayerNorm<double>{2, 0.0}; }) ==
-          "LayerNorm: epsilon must be finite and above 0, got 0");
-    CHECK(refusal([] { LayerNorm<double>{2, -1e-5}; }) ==
-          "LayerNorm: epsilon must be finite and above 0, got -1e-05");
-    CHECK(refusal([] { LayerNorm<double>{2, nan}; }) ==
-          "LayerNorm: epsilon must be finite and above 0, got nan");
-    CHECK(refusal([] { LayerNorm<double>{2, infinity}; }) ==
-          "LayerNorm: epsilon must be finite and above 0, got inf");
+    CHECK(refusal([] {
+              LayerNorm<double>{2, 0.0};
+          }) == "LayerNorm: epsilon must be finite and above 0, got 0");
+    CHECK(refusal([] {
+              LayerNorm<double>{2, -1e-5};
+          }) == "LayerNorm: epsilon must be finite and above 0, got -1e-05");
+    CHECK(refusal([] {
+              LayerNorm<double>{2, nan};
+          }) == "LayerNorm: epsilon must be finite and above 0, got nan");
+    CHECK(refusal([] {
+              LayerNorm<double>{2, infinity};
+          }) == "LayerNorm: epsilon must be finite and above 0, got inf");
     const Vector<double> two = Vector<double>::Ones(2), three = Vector<double>::Ones(3);
-    CHECK(refusal([&] { LayerNorm<double>{two, three}; }) ==
-          "LayerNorm: bias must have 2 entries, got 3");
-    CHECK(refusal([&] { LayerNorm<double>{Vector<double>{}, Vector<double>{}}; }) ==
-          "LayerNorm: features must be at least 1, got 0");
+    CHECK(refusal([&] {
+              LayerNorm<double>{two, three};
+          }) == "LayerNorm: bias must have 2 entries, got 3");
+    CHECK(refusal([&] {
+              LayerNorm<double>{Vector<double>{}, Vector<double>{}};
+          }) == "LayerNorm: features must be at least 1, got 0");
 
     const LayerNorm<double> layer{3};
     const Matrix<double> x = Matrix<double>::Ones(3, 2);

@@ -27,8 +27,7 @@ struct Averages {
     Eigen::VectorXd mean, variance;
     double samples = 0;
 
-    explicit Averages(Index features)
-        : mean(Eigen::VectorXd::Zero(features)), variance(mean) {}
+    explicit Averages(Index features) : mean(Eigen::VectorXd::Zero(features)), variance(mean) {}
 
     void add(const Matrix<double>& x) {
         if (x.cols() < 2) return;
@@ -81,7 +80,8 @@ TEST_CASE("recalibrate: running statistics become the averages of those of the b
         auto copy = network;
         recalibrate(copy, x, {.batch_size = 13, .seed = 77, .threads = threads});
         const BatchNorm<double>& a = std::get<0>(copy.layers());
-        const BatchNorm<double>& b = std::get<1>(std::get<1>(copy.layers()).layer().branch().layers());
+        const BatchNorm<double>& b =
+            std::get<1>(std::get<1>(copy.layers()).layer().branch().layers());
         CHECK(largest_difference(a.running_mean(), first.mean) <= 1e-12);
         CHECK(largest_difference(a.running_variance(), first.variance) <= 1e-12);
         CHECK(largest_difference(b.running_mean(), inner.mean) <= 1e-12);
@@ -109,8 +109,7 @@ TEST_CASE("recalibrate: scaling is that of the training", "[recalibrate]") {
         recalibrate(network, x, {.scaling = scale == 1 ? Scaling::none : Scaling::inverted});
         Matrix<double> h = x;
         for (Index j = 0; j < 40; ++j)
-            if (masks(0, j))
-                h.col(j) += scale * (branch.weights() * x.col(j) + branch.bias());
+            if (masks(0, j)) h.col(j) += scale * (branch.weights() * x.col(j) + branch.bias());
         Averages expected(features);
         expected.add(h);
         const BatchNorm<double>& layer = std::get<1>(network.layers());

@@ -31,8 +31,8 @@ TEST_CASE("Scaled keeps the layer contract", "[scaled]") {
     check_layer_contract("Scaled", Scaled{linear<float>(random, 9, 37), -0.3f}, 9);
     check_layer_contract("Scaled", Scaled{Tanh<double>{}, 1 / 3.0}, 5);
     check_layer_contract("Scaled", Scaled{Softmax<double>{}, 1 / 3.0}, 5);
-    const auto branch = Sequential{linear<double>(random, 6, 19), Tanh<double>{},
-                                   linear<double>(random, 19, 6)};
+    const auto branch =
+        Sequential{linear<double>(random, 6, 19), Tanh<double>{}, linear<double>(random, 19, 6)};
     check_layer_contract("Scaled", Scaled{branch, 1.7}, 6);
     check_layer_contract("Residual", Residual{Scaled{branch, 1.7}}, 6);
 }
@@ -54,12 +54,15 @@ TEMPLATE_TEST_CASE("Scaled: is the layer's output times the factor, rounded once
 
 TEST_CASE("Scaled: refuses a factor that is not finite", "[scaled]") {
     const double infinity = std::numeric_limits<double>::infinity();
-    CHECK(refusal([&] { Scaled{Tanh<double>{}, infinity}; }) ==
-          "Scaled: factor must be finite, got inf");
-    CHECK(refusal([&] { Scaled{Tanh<double>{}, -infinity}; }) ==
-          "Scaled: factor must be finite, got -inf");
-    CHECK(refusal([&] { Scaled{Tanh<double>{}, std::numeric_limits<double>::quiet_NaN()}; }) ==
-          "Scaled: factor must be finite, got nan");
+    CHECK(refusal([&] {
+              Scaled{Tanh<double>{}, infinity};
+          }) == "Scaled: factor must be finite, got inf");
+    CHECK(refusal([&] {
+              Scaled{Tanh<double>{}, -infinity};
+          }) == "Scaled: factor must be finite, got -inf");
+    CHECK(refusal([&] {
+              Scaled{Tanh<double>{}, std::numeric_limits<double>::quiet_NaN()};
+          }) == "Scaled: factor must be finite, got nan");
 }
 
 }  // namespace

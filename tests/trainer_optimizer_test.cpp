@@ -139,14 +139,13 @@ TEST_CASE("Trainer: a training that goes on at a step equals one that was never 
           "[trainer]") {
     const Curve data = some_curve(71, 23);  // 6 steps in an epoch
     const auto options = [](Index first_step, Index epochs) {
-        return TrainerOptions{
-            .batch_size = 4,
-            .epochs = epochs,
-            .first_step = first_step,
-            .seed = 72,
-            .survival = [](const Eigen::VectorXd& p, const TrainingTime& time) {
-                return SurvivalWarmUp{0.5}(p, time);
-            }};
+        return TrainerOptions{.batch_size = 4,
+                              .epochs = epochs,
+                              .first_step = first_step,
+                              .seed = 72,
+                              .survival = [](const Eigen::VectorXd& p, const TrainingTime& time) {
+                                  return SurvivalWarmUp{0.5}(p, time);
+                              }};
     };
     Network whole = some_network(73, 0.5);
     Adam optimizer{whole, {.learning_rate = 0.01}};

@@ -40,8 +40,7 @@ Network network_of(Index depth, Index width, double last_survival) {
     Philox random{61};
     std::vector<Block> blocks;
     for (const double p : linear_decay(depth, last_survival))
-        blocks.emplace_back(Residual{Branch{Linear<float>{width, width, random},
-                                            ReLU<float>{},
+        blocks.emplace_back(Residual{Branch{Linear<float>{width, width, random}, ReLU<float>{},
                                             Linear<float>{width, width, random, 0.1}}},
                             SurvivalProbability{p});
     return Network{Linear<float>{12, width, random}, Stack{blocks},
@@ -79,9 +78,9 @@ TEST_CASE("TrainingStep: the number of threads changes no bit", "[training_step]
         const Network network = network_of(4, width, 0.5);
         const Batch batch{75};
         const auto run = [&](unsigned threads) {
-            return trained(network, optimizer_of(network), batch,
-                           {.mask_scope = scope, .scaling = scaling, .seed = 63, .threads = threads},
-                           200);
+            return trained(
+                network, optimizer_of(network), batch,
+                {.mask_scope = scope, .scaling = scaling, .seed = 63, .threads = threads}, 200);
         };
         const Eigen::VectorXd alone = run(1);
         CHECK(alone.allFinite());
@@ -219,7 +218,9 @@ TEST_CASE("TrainingStep: bad input gets a clear error, and the gradient is as be
           "[training_step]") {
     const Network network = network_of(3, 6, 0.5);
     const Batch batch{4};
-    CHECK(holds(thrown<std::invalid_argument>([&] { Step{network, {}, {.threads = 0}}; }),
+    CHECK(holds(thrown<std::invalid_argument>([&] {
+                    Step{network, {}, {.threads = 0}};
+                }),
                 "TrainingStep: threads", "[1, 65535]", "got 0"));
     Step step{network, {}};
     (void)step.differentiate(network, batch.x, batch.labels, 0);
@@ -237,10 +238,15 @@ TEST_CASE("TrainingStep: bad input gets a clear error, and the gradient is as be
     refused([&] { (void)step.differentiate(network, batch.x, three, 1); }, "labels", "4", "3");
     const Eigen::VectorXi unknown = Eigen::VectorXi::Constant(4, 5);
     refused([&] { (void)step.differentiate(network, batch.x, unknown, 1); }, "labels", "got 5");
-    refused([&] { (void)step.differentiate(network, batch.x, batch.labels, SurvivalMask{1, 0}); },
-            "mask must have 3 layers", "got 2");
     refused(
-        [&] { (void)step.differentiate(network, batch.x, batch.labels, SurvivalMasks{3, 5}); },
+        [&] {
+            (void)step.differentiate(network, batch.x, batch.labels, SurvivalMask{1, 0});
+        },
+        "mask must have 3 layers", "got 2");
+    refused(
+        [&] {
+            (void)step.differentiate(network, batch.x, batch.labels, SurvivalMasks{3, 5});
+        },
         "masks must be for 4 samples", "got 5");
     refused([&] { step.set_survival_probabilities(linear_decay(2, 0.5)); },
             "survival probabilities must be 3", "got 2");
@@ -257,8 +263,8 @@ TEST_CASE("TrainingStep: bad input gets a clear error, and the gradient is as be
     (void)other.differentiate(network, batch.x, batch.labels, 0);
     (void)other.differentiate(network, batch.x, batch.labels, 2);
     (void)step.differentiate(network, batch.x, batch.labels, 2);
-    CHECK(same_bits(test::slopes(network, step.gradient()),
-                    test::slopes(network, other.gradient())));
+    CHECK(
+        same_bits(test::slopes(network, step.gradient()), test::slopes(network, other.gradient())));
 }
 
 }  // namespace stochastic_depth

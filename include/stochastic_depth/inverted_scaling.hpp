@@ -67,8 +67,7 @@ struct Rescale {
     }
 
     template <class Branch, class Shortcut>
-    [[nodiscard]] auto operator()(
-        const StochasticDepth<Residual<Branch, Shortcut>>& node) const {
+    [[nodiscard]] auto operator()(const StochasticDepth<Residual<Branch, Shortcut>>& node) const {
         const double p = node.survival_probability().value();
         const double factor = change == InvertedScaling::removed ? 1 / p : p;
         return StochasticDepth{

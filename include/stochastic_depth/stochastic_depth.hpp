@@ -186,8 +186,8 @@ public:
     }
 
     template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
-                       Gradient& gradient, const Epilogue& epilogue) const {
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+                       const Epilogue& epilogue) const {
         gradient.reached = gradient.reached || recorded.kept.count > 0;
         gradient.shortcut_reached =
             gradient.shortcut_reached || (!skips_to_identity && recorded.skipped.count > 0);
@@ -207,8 +207,7 @@ public:
             if constexpr (!skips_to_identity) {
                 detail::Slopes<Scalar> skipped = slopes.gathered(recorded.skipped);
                 backpropagate_skipped(skipped, recorded, gradient, detail::Keep{});
-                slopes =
-                    detail::Slopes<Scalar>(slopes.team(), skipped.rows(), slopes.columns());
+                slopes = detail::Slopes<Scalar>(slopes.team(), skipped.rows(), slopes.columns());
                 slopes.scatter_from(skipped, recorded.skipped);
             }
             slopes.scatter_from(kept, recorded.kept);

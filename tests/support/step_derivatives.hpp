@@ -16,8 +16,7 @@ namespace stochastic_depth::test {
 /// since statistics of a few samples bend sharply; rounding then leaves errors of about 1e-11.
 template <class Network>
 [[nodiscard]] double step_gradient_error(const Network& network, const Matrix<double>& x,
-                                         const Matrix<double>& targets,
-                                         const SurvivalMasks& masks,
+                                         const Matrix<double>& targets, const SurvivalMasks& masks,
                                          TrainingStepOptions options = {}) {
     TrainingStep step{network, MeanSquaredError<double>{}, options};
     Network copy = network;

@@ -27,8 +27,8 @@ public:
         largest_ = std::max(largest_, size);
         std::size_t found = pieces_.size();
         for (std::size_t i = 0; i < pieces_.size(); ++i)
-            if (!pieces_[i].taken &&
-                (found == pieces_.size() || pieces_[i].numbers.size() > pieces_[found].numbers.size()))
+            if (!pieces_[i].taken && (found == pieces_.size() ||
+                                      pieces_[i].numbers.size() > pieces_[found].numbers.size()))
                 found = i;
         if (found == pieces_.size()) pieces_.emplace_back();
         if (pieces_[found].numbers.size() < size) pieces_[found].numbers.resize(largest_);

@@ -45,7 +45,8 @@ public:
     void give_back_last(const Number* numbers, Index count) {
         if (chunks_.empty()) return;
         AlignedChunk& chunk = chunks_[last_];
-        const std::size_t bytes = AlignedChunk::padded(static_cast<std::size_t>(count) * sizeof(Number));
+        const std::size_t bytes =
+            AlignedChunk::padded(static_cast<std::size_t>(count) * sizeof(Number));
         const auto* const start = reinterpret_cast<const std::byte*>(numbers);
         if (chunk.used >= bytes && start == chunk.memory.get() + (chunk.used - bytes))
             chunk.used -= bytes;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -40,7 +41,7 @@ public:
         if (!state_) return;
         state_->ended = true;
         state_->tickets = State::next_call(state_->tickets, 0);
-        state_->tickets.notify_all();
+        state_->wake();
         for (std::thread& helper : helpers_) helper.join();
     }
 
@@ -67,11 +68,12 @@ public:
             return;
         }
         const Index grains = (size + grain - 1) / grain;
-        share(size, (grains + this->size() - 1) / this->size() * grain,
-              [](const void* self, Index first, Index count) {
-                  (*static_cast<const Part*>(self))(first, count);
-              },
-              &part);
+        share(
+            size, (grains + this->size() - 1) / this->size() * grain,
+            [](const void* self, Index first, Index count) {
+                (*static_cast<const Part*>(self))(first, count);
+            },
+            &part);
     }
 
 private:
@@ -91,6 +93,8 @@ private:
         int patience = 0;
         std::mutex access;
         std::exception_ptr failure;
+        std::condition_variable changed;
+        std::atomic<int> asleep{0};
 
         [[nodiscard]] static Index taken(std::uint64_t tickets) {
             return static_cast<Index>(tickets & 0xffff);
@@ -101,6 +105,31 @@ private:
         /// The tickets of the call after that of `tickets`, none taken.
         [[nodiscard]] static std::uint64_t next_call(std::uint64_t tickets, Index parts) {
             return ((tickets >> 32) + 1) << 32 | static_cast<std::uint64_t>(parts) << 16;
+        }
+
+        /// Looks for a while, and then sleeps, until `value` is no longer `old`.
+        template <class Number>
+        void await_change(const std::atomic<Number>& value, Number old) {
+            for (int looks = 0; looks < patience; ++looks) {
+                if (value.load(std::memory_order_acquire) != old) return;
+                // The thread that will change it may wait for this very processor.
+                if (looks % 128 == 127) std::this_thread::yield();
+#if defined(__x86_64__) || defined(__i386__)
+                __builtin_ia32_pause();
+#endif
+            }
+            std::unique_lock lock(access);
+            ++asleep;
+            changed.wait(lock, [&] { return value.load() != old; });
+            --asleep;
+        }
+
+        /// Wakes who sleeps, after a change. In the one order of all these operations either the
+        /// change comes before the sleeper's last look, or the sleeper is counted here.
+        void wake() {
+            if (asleep.load() == 0) return;
+            { const std::lock_guard lock(access); }
+            changed.notify_all();
         }
 
         /// Takes parts and runs them, until there are none.
@@ -116,29 +145,17 @@ private:
                     const std::lock_guard lock(access);
                     if (!failure) failure = std::current_exception();
                 }
-                if (open.fetch_sub(1, std::memory_order_acq_rel) == 1) open.notify_one();
+                if (open.fetch_sub(1) == 1) wake();
                 seen = tickets.load(std::memory_order_acquire);
             }
         }
     };
 
-    /// Looks for a while, and then sleeps, until `value` is no longer `old`.
-    template <class Number>
-    static void await_change(const std::atomic<Number>& value, Number old, int patience) {
-        for (int looks = 0; looks < patience; ++looks) {
-            if (value.load(std::memory_order_acquire) != old) return;
-#if defined(__x86_64__) || defined(__i386__)
-            __builtin_ia32_pause();
-#endif
-        }
-        value.wait(old, std::memory_order_acquire);
-    }
-
     static void serve(State& state) {
         while (!state.ended.load(std::memory_order_acquire)) {
             const std::uint64_t seen = state.tickets.load(std::memory_order_acquire);
             state.take_parts(seen);
-            if (!State::some_left(seen)) await_change(state.tickets, seen, state.patience);
+            if (!State::some_left(seen)) state.await_change(state.tickets, seen);
         }
     }
 
@@ -153,11 +170,11 @@ private:
         state.open.store(parts, std::memory_order_relaxed);
         const std::uint64_t tickets =
             State::next_call(state.tickets.load(std::memory_order_relaxed), parts);
-        state.tickets.store(tickets, std::memory_order_release);
-        state.tickets.notify_all();
+        state.tickets.store(tickets);
+        state.wake();
         state.take_parts(tickets);
         for (Index left; (left = state.open.load(std::memory_order_acquire)) != 0;)
-            await_change(state.open, left, state.patience);
+            state.await_change(state.open, left);
         if (state.failure) std::rethrow_exception(state.failure);
     }
 

@@ -59,11 +59,9 @@ public:
     /// \param features  At least 1.
     /// \throws std::invalid_argument  if features or an option lie outside their range.
     explicit BatchNorm(Index features, BatchNormOptions options = {}) : options_(options) {
-        if (features < 1)
-            detail::refuse("BatchNorm: features must be at least 1, got ", features);
+        if (features < 1) detail::refuse("BatchNorm: features must be at least 1, got ", features);
         if (!(options.epsilon > 0 && std::isfinite(options.epsilon)))
-            detail::refuse("BatchNorm: epsilon must be finite and above 0, got ",
-                           options.epsilon);
+            detail::refuse("BatchNorm: epsilon must be finite and above 0, got ", options.epsilon);
         if (!(options.momentum > 0 && options.momentum <= 1))
             detail::refuse("BatchNorm: momentum must lie in (0, 1], got ", options.momentum);
         gain_.setOnes(features);
@@ -191,23 +189,23 @@ public:
     ///     dx = gain (dy - average(dy) - z average(dy z)) / sqrt(variance + epsilon),
     ///     dgain += sum of dy z,  dbias += sum of dy.
     template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
-                       Gradient& gradient, const Epilogue& epilogue) const {
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+                       const Epilogue& epilogue) const {
         const auto x = recorded.input.view();
         const Statistics& by = recorded.statistics;
         const detail::ScratchArray<double> sums(2 * features());
         double* const of_slopes = sums.data();
         double* const of_products = sums.data() + features();
         const auto dy = slopes.current();
-        slopes.team().split(
-            features(), detail::moments_group, work_of(x.cols()), [&](Index first, Index count) {
-                detail::batch_slope_sums(x, dy, by.mean, by.inverse_deviation, first, count,
-                                         of_slopes, of_products);
-                for (Index i = first; i < first + count; ++i) {
-                    gradient.gain(i) += static_cast<Scalar>(of_products[i]);
-                    gradient.bias(i) += static_cast<Scalar>(of_slopes[i]);
-                }
-            });
+        slopes.team().split(features(), detail::moments_group, work_of(x.cols()),
+                            [&](Index first, Index count) {
+                                detail::batch_slope_sums(x, dy, by.mean, by.inverse_deviation,
+                                                         first, count, of_slopes, of_products);
+                                for (Index i = first; i < first + count; ++i) {
+                                    gradient.gain(i) += static_cast<Scalar>(of_products[i]);
+                                    gradient.bias(i) += static_cast<Scalar>(of_slopes[i]);
+                                }
+                            });
         if constexpr (std::is_same_v<Epilogue, detail::Discard>) return;
         const double share = recorded.of_batch ? 1 / static_cast<double>(x.cols()) : 0.0;
         for (Index i = 0; i < 2 * features(); ++i) sums[i] *= share;
@@ -255,8 +253,8 @@ private:
     void check_statistics(const char* name, const Eigen::Ref<const Vector<Scalar>>& values,
                           Scalar least) const {
         if (values.size() != features())
-            detail::refuse("BatchNorm: running ", name, " must have ", features(),
-                           " entries, got ", values.size());
+            detail::refuse("BatchNorm: running ", name, " must have ", features(), " entries, got ",
+                           values.size());
         for (Index i = 0; i < values.size(); ++i)
             if (!(values(i) >= least && std::isfinite(values(i))))
                 detail::refuse("BatchNorm: running ", name, "(", i, ") must be finite",
@@ -294,8 +292,7 @@ private:
                                          const Scalar* dy, Scalar* dx) const {
         for (Index i = 0; i < features(); ++i) {
             const double z = (static_cast<double>(x[i]) - by.mean[i]) * by.inverse_deviation[i];
-            const double d =
-                (static_cast<double>(dy[i]) - mean_slope[i]) - z * mean_product[i];
+            const double d = (static_cast<double>(dy[i]) - mean_slope[i]) - z * mean_product[i];
             dx[i] = static_cast<Scalar>(static_cast<double>(gain_.data()[i]) *
                                         by.inverse_deviation[i] * d);
         }

@@ -109,8 +109,8 @@ public:
     }
 
     template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
-                       Gradient& gradient, const Epilogue& epilogue) const {
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+                       const Epilogue& epilogue) const {
         const auto dy = slopes.current();
         Index first = 0;
         const auto part_of = [&](auto i) {

@@ -63,11 +63,10 @@ private:
     /// A key for each step and layer; the counter is left for the sample and the feature.
     [[nodiscard]] static std::array<std::uint32_t, 2> key_of(const StepDraw& step,
                                                              std::uint64_t layer) {
-        const auto block =
-            philox4x32_10({static_cast<std::uint32_t>(step.step),
-                           static_cast<std::uint32_t>(step.step >> 32),
-                           static_cast<std::uint32_t>(layer), 0},
-                          stream_key(step.seed, StreamPurpose::dropout, dropout_stream_version));
+        const auto block = philox4x32_10(
+            {static_cast<std::uint32_t>(step.step), static_cast<std::uint32_t>(step.step >> 32),
+             static_cast<std::uint32_t>(layer), 0},
+            stream_key(step.seed, StreamPurpose::dropout, dropout_stream_version));
         return {block[0], block[1]};
     }
 
@@ -145,8 +144,7 @@ public:
         if (mask.step() != nullptr && rate_ > 0) {
             const detail::DropoutBits bits(rate_, *mask.step(), mask.random_layer());
             const Index words = detail::DropoutBits::words(flow.rows());
-            auto* const dropped =
-                flow.tape().template take<std::uint64_t>(words * flow.columns());
+            auto* const dropped = flow.tape().template take<std::uint64_t>(words * flow.columns());
             auto h = flow.writable();
             flow.team().split(flow.columns(), 1, work_of_drawing * static_cast<double>(h.rows()),
                               [&](Index first, Index count) {
@@ -167,11 +165,9 @@ public:
         if constexpr (std::is_same_v<Epilogue, detail::Discard>) return;
         if (recorded.dropped) {
             auto d = slopes.writable();
-            slopes.team().split(d.cols(), 1,
-                                detail::work_of_moving * static_cast<double>(d.rows()),
-                                [&](Index first, Index count) {
-                                    drop(recorded.dropped, d, first, count);
-                                });
+            slopes.team().split(
+                d.cols(), 1, detail::work_of_moving * static_cast<double>(d.rows()),
+                [&](Index first, Index count) { drop(recorded.dropped, d, first, count); });
         }
         slopes.apply(epilogue);
     }

@@ -141,8 +141,7 @@ private:
     };
 
     void check(Index features) const {
-        if (features < 1)
-            detail::refuse("LayerNorm: features must be at least 1, got ", features);
+        if (features < 1) detail::refuse("LayerNorm: features must be at least 1, got ", features);
         if (!(epsilon_ > 0 && std::isfinite(epsilon_)))
             detail::refuse("LayerNorm: epsilon must be finite and above 0, got ", epsilon_);
     }
@@ -180,8 +179,7 @@ private:
         for (Index i = 0; i < features(); ++i) {
             gradient.gain(i) += static_cast<Scalar>(static_cast<double>(dy[i]) * z(i));
             gradient.bias(i) += dy[i];
-            dx[i] =
-                static_cast<Scalar>(m.inverse_deviation * ((g(i) - mean_g) - z(i) * mean_gz));
+            dx[i] = static_cast<Scalar>(m.inverse_deviation * ((g(i) - mean_g) - z(i) * mean_gz));
         }
     }
 

@@ -167,15 +167,15 @@ public:
         if constexpr (!identity_shortcut)
             detail::record(shortcut_, shortcut, recorded.shortcut, mask.after(branch_));
         const auto x = shortcut.keep();
-        detail::record(branch_, flow, recorded.branch, mask,
-                       detail::Then{detail::Multiply<Scalar>{scale},
-                                    detail::Then{detail::AddMatrix<Scalar>{x.data, x.stride},
-                                                 epilogue}});
+        detail::record(
+            branch_, flow, recorded.branch, mask,
+            detail::Then{detail::Multiply<Scalar>{scale},
+                         detail::Then{detail::AddMatrix<Scalar>{x.data, x.stride}, epilogue}});
     }
 
     template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
-                       Gradient& gradient, const Epilogue& epilogue) const {
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+                       const Epilogue& epilogue) const {
         detail::Slopes<Scalar> branch = slopes.shared();
         if (recorded.scale != Scalar(1)) branch.apply(detail::Multiply<Scalar>{recorded.scale});
         if constexpr (std::is_same_v<Epilogue, detail::Discard>) {

@@ -26,8 +26,7 @@ public:
     /// \param factor  c, finite.
     /// \throws std::invalid_argument  for another factor.
     Scaled(Layer layer, Scalar factor) : layer_(std::move(layer)), factor_(factor) {
-        if (!std::isfinite(factor))
-            detail::refuse("Scaled: factor must be finite, got ", factor);
+        if (!std::isfinite(factor)) detail::refuse("Scaled: factor must be finite, got ", factor);
     }
 
     [[nodiscard]] const Layer& layer() const { return layer_; }
@@ -92,8 +91,8 @@ public:
     }
 
     template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
-                       Gradient& gradient, const Epilogue& epilogue) const {
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+                       const Epilogue& epilogue) const {
         slopes.apply(detail::Multiply<Scalar>{factor_});
         detail::backpropagate(layer_, slopes, recorded.layer, gradient.layer, epilogue);
     }

@@ -193,8 +193,8 @@ public:
     }
 
     template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
-                       Gradient& gradient, const Epilogue& epilogue) const {
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+                       const Epilogue& epilogue) const {
         detail::for_each_index<size - 1>([&](auto i) {
             constexpr std::size_t last = size - 1 - i;
             detail::backpropagate(std::get<last>(layers_), slopes, std::get<last>(recorded),

@@ -148,8 +148,8 @@ public:
     }
 
     template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded,
-                       Gradient& gradient, const Epilogue& epilogue) const {
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+                       const Epilogue& epilogue) const {
         if (layers_.empty()) return slopes.apply(epilogue);
         for (std::size_t i = layers_.size(); i-- > 1;)
             detail::backpropagate(layers_[i], slopes, recorded[i], gradient.layers[i]);

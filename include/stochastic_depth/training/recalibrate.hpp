@@ -49,8 +49,7 @@ void recalibrate(Network& network, const ConstMatrixRef<typename Network::Scalar
     if (options.batch_size < 2)
         detail::refuse("recalibrate: batch_size must be at least 2, got ", options.batch_size);
     if (options.threads < 1) detail::refuse("recalibrate: threads must be at least 1, got 0");
-    if (x.cols() < 2)
-        detail::refuse("recalibrate: x must have at least 2 columns, got ", x.cols());
+    if (x.cols() < 2) detail::refuse("recalibrate: x must have at least 2 columns, got ", x.cols());
     (void)network.output_size(x.rows());
     const MaskSampler sampler(network.survival_probabilities(), options.seed);
     const detail::Team team(options.threads);

@@ -116,9 +116,8 @@ public:
         requires(DifferentiableLayer<Network>)
     std::vector<EpochRecord> fit(
         Network& network, const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
-        const Loss& loss) const {
-        return fit(network, data, loss, Sgd<Network>{network, options_.optimizer});
-    }
+        const Loss& loss)
+    const { return fit(network, data, loss, Sgd<Network>{network, options_.optimizer}); }
 
     /// The same with another optimizer, in place of the options':
     ///
@@ -216,8 +215,8 @@ private:
 
         /// Returns the loss; adds to the record what else the step came to.
         double run_step(Index step, EpochRecord& record) {
-            const StepLedger ledger = training_step.differentiate(
-                network, inputs, targets, static_cast<std::uint64_t>(step));
+            const StepLedger ledger = training_step.differentiate(network, inputs, targets,
+                                                                  static_cast<std::uint64_t>(step));
             const auto start = Clock::now();
             if constexpr (requires {
                               optimizer.step(network, training_step.gradient(),

@@ -191,8 +191,8 @@ private:
                                    const Targets& targets, const Masks& masks,
                                    const detail::StepDraw& draw, Clock::time_point start) {
         if (network.depth() != p_.size())
-            detail::refuse("TrainingStep: network must have ", p_.size(),
-                           " skippable layers, got ", network.depth());
+            detail::refuse("TrainingStep: network must have ", p_.size(), " skippable layers, got ",
+                           network.depth());
         const Index outputs = network.output_size(x.rows());
         tape_.clear();
         detail::Flow<Scalar> flow(tape_, team_, x);
@@ -231,8 +231,7 @@ private:
             ledger.expected_layer_evaluations += reached_[l] * static_cast<double>(batch);
         }
         ledger.layer_evaluations = evaluations_(masks);
-        ledger.full_depth_evaluations =
-            static_cast<double>(p_.size()) * static_cast<double>(batch);
+        ledger.full_depth_evaluations = static_cast<double>(p_.size()) * static_cast<double>(batch);
         return ledger;
     }
 
