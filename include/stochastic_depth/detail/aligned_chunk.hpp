@@ -12,8 +12,8 @@ struct AlignedChunk {
     static constexpr std::size_t alignment = 64;
 
     struct Free {
-        void operator()(std::byte* memory) const noexcept {
-            ::operator delete[](memory, std::align_val_t{alignment});
+        void operator()(std::byte* start) const noexcept {
+            ::operator delete[](start, std::align_val_t{alignment});
         }
     };
 
