@@ -35,8 +35,8 @@ struct BatchNormOptions {
 /// survivor the layer does not run. Outside of a training step the running statistics normalise,
 /// so that a column of the output depends on its own column of the input alone.
 ///
-/// Parameters are gain and bias. The running statistics are visited after them wherever no gradient
-/// is (so that checkpoints hold them), as "running_mean" and "running_variance".
+/// Parameters are gain and bias. The running statistics are state that checkpoints hold and no
+/// optimizer moves.
 ///
 /// \source Ioffe & Szegedy 2015, Batch Normalization, Algorithms 1 and 2.
 template <class Scalar_>
