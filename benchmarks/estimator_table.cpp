@@ -26,7 +26,7 @@
 #include <stochastic_depth/expectation/confidence_interval.hpp>
 #include <stochastic_depth/expectation/sampled_within.hpp>
 
-#include "fashion_mnist/data.hpp"
+#include "fashion_mnist/network.hpp"
 
 namespace {
 
@@ -134,7 +134,7 @@ void print_row(const std::string& name, const sd::ExpectationResult<double>& exa
 }
 
 void run(const Arguments& arguments) {
-    const auto data = fashion_mnist::load_data(arguments.network);
+    const auto data = common::load_data(arguments.network);
     const auto network = trained(data.train, arguments.network);
     const Eigen::VectorXd p = network.survival_probabilities();
     const sd::Matrix<float> x = data.test.inputs().leftCols(arguments.images);
