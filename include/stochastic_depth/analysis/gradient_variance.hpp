@@ -19,14 +19,14 @@
 
 namespace stochastic_depth {
 
-/// Variance E|g - grad|^2 of a stochastic gradient g about the gradient of the expected loss, summed
-/// over all parameters.
+/// Variance E|g - grad|^2 of a stochastic gradient g about the gradient of the expected loss,
+/// summed over all parameters.
 struct GradientVariance {
     double variance = 0;
     /// variance / |grad|^2.
     double relative = 0;
-    /// The variance by where it lies, [L + 1]: in the parameters that run only where layer l is kept
-    /// (and no layer inside it need be), and last in all others. Sums to the variance.
+    /// The variance by where it lies, [L + 1]: in the parameters that run only where layer l is
+    /// kept (and no layer inside it need be), and last in all others. Sums to the variance.
     Eigen::VectorXd by_layer;
     /// The variance by what causes it, [L + 1]: the bit s_l alone, and last what several bits cause
     /// together. Sums to the variance.
@@ -56,7 +56,8 @@ struct GradientVarianceOptions {
 namespace detail {
 
 /// The gradients of one sample under all masks, and what is made of them. With R layers of p < 1,
-/// column m of a table is for the mask that keeps layer gates[i] if bit i of m is set, and all others.
+/// column m of a table is for the mask that keeps layer gates[i] if bit i of m is set, and all
+/// others.
 template <class Network, class Loss>
 class GradientTable {
 public:
@@ -150,8 +151,9 @@ private:
 /// How far the gradient of a training step is from the gradient of the expected loss on the same
 /// batch, for each mask scope, computed over all masks: not an estimate.
 ///
-/// For one sample j of n, g_j(S) / n = sum over sets T of layers of c_jT prod_{l in T} (s_l - p_l), the
-/// terms being uncorrelated with variances |c_jT|^2 v_T, v_T = prod_{l in T} p_l (1 - p_l). Then
+/// For one sample j of n, g_j(S) / n = sum over sets T of layers of c_jT prod_{l in T} (s_l - p_l),
+/// the terms being uncorrelated with variances |c_jT|^2 v_T, v_T = prod_{l in T} p_l (1 - p_l).
+/// Then
 ///
 ///     batch:   sum_T v_T |sum_j c_jT|^2
 ///     sample:  sum_T v_T sum_j |c_jT|^2
@@ -166,8 +168,8 @@ private:
 /// \param targets  As the loss takes them, for each column of x.
 /// \param loss     A mean over the batch: SoftmaxCrossEntropy, MeanSquaredError or another.
 /// \throws std::invalid_argument  if sizes don't match.
-/// \throws std::length_error      if the gradients or the numbers in memory exceed the budget, before
-///                                any of them is computed.
+/// \throws std::length_error      if the gradients or the numbers in memory exceed the budget,
+///                                before any of them is computed.
 /// \complexity  2^R gradients for each sample, and two numbers for each mask and parameter in
 ///              memory; R is the number of layers with p < 1.
 /// \source      Hoeffding 1948, A Class of Statistics with Asymptotically Normal Distribution, for

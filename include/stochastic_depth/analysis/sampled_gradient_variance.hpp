@@ -32,7 +32,8 @@ struct SampledGradientVarianceOptions {
     std::uint64_t seed = 0;
     /// Pairs of steps, at least 2.
     Index pairs = 100;
-    /// Threads to share the work of a step, at least 1. The result has the same bits for any number.
+    /// Threads to share the work of a step, at least 1. The result has the same bits for any
+    /// number.
     unsigned threads = 1;
 };
 
@@ -41,8 +42,8 @@ struct SampledGradientVarianceOptions {
 ///
 ///     E|g - h|^2 / 2 = E|g - grad|^2     and     E[g^T h] = |grad|^2
 ///
-/// so neither estimate needs the mean. For networks of any depth; of one whose 2^L masks can be gone
-/// through, `gradient_variance` is not an estimate.
+/// so neither estimate needs the mean. For networks of any depth; of one whose 2^L masks can be
+/// gone through, `gradient_variance` is not an estimate.
 ///
 /// \param network  L skippable layers.
 /// \param x        Inputs, [features x batch], at least one column.

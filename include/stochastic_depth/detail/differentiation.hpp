@@ -11,8 +11,8 @@
 #include <stochastic_depth/detail/structure.hpp>
 
 /// Forward with a record, and the way back through it. A record refers to the tape, where each
-/// layer's input stays; epilogues are fused as in a plain forward pass, on the way back those of the
-/// gradient by a layer's input. A layer that no sample reaches touches nothing.
+/// layer's input stays; epilogues are fused as in a plain forward pass, on the way back those of
+/// the gradient by a layer's input. A layer that no sample reaches touches nothing.
 namespace stochastic_depth::detail {
 
 /// A layer that takes part in a recorded pass itself, with members `Recorded`,

@@ -27,8 +27,8 @@ public:
     /// Number of parameters.
     [[nodiscard]] Index size() const { return size_; }
 
-    /// Calls visit(first, slope) for what the gradient has reached: the place of its first number in
-    /// the vector, and the matrix.
+    /// Calls visit(first, slope) for what the gradient has reached: the place of its first number
+    /// in the vector, and the matrix.
     template <class Visit>
     void for_each(typename Network::Gradient& gradient, const Visit& visit) const {
         visit_parameters(

@@ -129,8 +129,8 @@ public:
         return part;
     }
 
-    /// Puts the activations of a part back into its columns, and its memory back on the tape where it
-    /// ends there.
+    /// Puts the activations of a part back into its columns, and its memory back on the tape where
+    /// it ends there.
     void scatter_from(Flow& part, const KeptColumns& chosen) {
         View<Scalar> to = writable();
         team_.split(chosen.count, 1, work_of_moving * static_cast<double>(rows()),

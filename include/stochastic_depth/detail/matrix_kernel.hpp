@@ -246,8 +246,8 @@ EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFac
         rows, Operands<Scalar>{left, {start}, right, out, inner, columns}, epilogue);
 }
 
-/// The same with sums that start from a matrix of the product's shape; `start` may be `out` where no
-/// two packets overlap, which is so if the widest packet divides the rows.
+/// The same with sums that start from a matrix of the product's shape; `start` may be `out` where
+/// no two packets overlap, which is so if the widest packet divides the rows.
 template <class Scalar, int Rows = Eigen::Dynamic, class Epilogue>
 void product_onto(Index rows, Index inner, Index columns, LeftFactor<Scalar> left,
                   Start<Scalar> start, RightFactor<Scalar> right, Destination<Scalar> out,

@@ -92,8 +92,8 @@ public:
         return {data_, rows_, columns_, Eigen::OuterStride<>(stride_)};
     }
 
-    /// The same gradient for another way back, which reads it and then goes on in memory of its own. This
-    /// one must outlive that.
+    /// The same gradient for another way back, which reads it and then goes on in memory of its
+    /// own. This one must outlive that.
     [[nodiscard]] Slopes shared() const { return Slopes(*team_, current()); }
 
     /// Replaces the gradient by one of so many rows, written by run(from, to).

@@ -17,8 +17,8 @@
 namespace stochastic_depth::detail {
 
 /// Threads that share the outputs of one operation after another. They stay alive in between and
-/// wait for the next by looking, since operations of a training step last microseconds. Nobody waits
-/// for a thread that the system has put aside: whoever is free takes the next part.
+/// wait for the next by looking, since operations of a training step last microseconds. Nobody
+/// waits for a thread that the system has put aside: whoever is free takes the next part.
 class Team {
 public:
     /// \param threads  In [1, 65535], the caller's among them.
@@ -59,8 +59,8 @@ public:
     /// Runs part(first, count) for consecutive parts of 0, ..., size - 1, one for each thread, all
     /// but the last of a multiple of `grain`. What a part computes must not depend on where it
     /// begins or ends.
-    /// \param work  Operations for one of size; what takes less time than it takes to call the others is
-    ///              done alone.
+    /// \param work  Operations for one of size; what takes less time than it takes to call the
+    ///              others is done alone.
     template <class Part>
     void split(Index size, Index grain, double work, const Part& part) const {
         if (helpers_.empty() || size <= grain || static_cast<double>(size) * work < worth_calling) {

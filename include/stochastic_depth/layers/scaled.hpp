@@ -12,8 +12,9 @@ namespace stochastic_depth {
 
 /// y = c layer(x), with a constant c.
 ///
-/// The factor is applied in the layer's last matrix product, in training steps too. The layer must have no skippable
-/// layers inside: where it has, `Sequential{layer, Scaled{Identity<Scalar>{}, c}}` is the same.
+/// The factor is applied in the layer's last matrix product, in training steps too. The layer must
+/// have no skippable layers inside: where it has, `Sequential{layer, Scaled{Identity<Scalar>{},
+/// c}}` is the same.
 template <ForwardLayer Layer>
     requires(!detail::has_skippable_layers<Layer>)
 class Scaled {

@@ -46,8 +46,8 @@ struct EpochRecord {
 struct TrainerOptions {
     Index batch_size = 128;
     Index epochs = 10;
-    /// Steps of the training that are done already, counted over all epochs: those of a training that
-    /// goes on from a file (training_checkpoint.hpp).
+    /// Steps of the training that are done already, counted over all epochs: those of a training
+    /// that goes on from a file (training_checkpoint.hpp).
     Index first_step = 0;
     /// Fixes the order of the samples and the masks.
     std::uint64_t seed = 0;
@@ -87,8 +87,8 @@ concept OptimizerOf = requires(Optimizer& optimizer, Network& network,
 ///
 /// The order of the samples is a function of seed and epoch, the masks of seed and step: step s of
 /// the training, counted over all epochs from 0, uses `MaskSampler{p, seed}.sample(s)` or
-/// `.sample(s, batch)`, or `FixedSizeMaskSampler`'s. With Scaling::none outputs are not rescaled: the
-/// network at test time is f_SD, not full depth.
+/// `.sample(s, batch)`, or `FixedSizeMaskSampler`'s. With Scaling::none outputs are not rescaled:
+/// the network at test time is f_SD, not full depth.
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
 class Trainer {

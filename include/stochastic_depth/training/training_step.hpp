@@ -80,8 +80,9 @@ public:
     using Gradient = typename Network::Gradient;
 
     /// \param network  Of the shape of those to come.
-    /// \throws std::invalid_argument  unless options.threads lies in [1, 65535]; for inverted scaling of
-    ///                                a skippable layer that is no Residual, which has no branch.
+    /// \throws std::invalid_argument  unless options.threads lies in [1, 65535]; for inverted
+    ///                                scaling of a skippable layer that is no Residual, which has
+    ///                                no branch.
     TrainingStep(const Network& network, Loss loss, TrainingStepOptions options = {})
         : loss_(std::move(loss)),
           options_(checked(options)),
@@ -116,8 +117,8 @@ public:
     ///
     /// \param x        [features x batch], not to change during the call.
     /// \param targets  As the loss takes them.
-    /// \throws std::invalid_argument  if sizes don't match or a target is out of range; the gradient
-    ///                                is unchanged then.
+    /// \throws std::invalid_argument  if sizes don't match or a target is out of range; the
+    ///                                gradient is unchanged then.
     /// \throws std::runtime_error     if the loss is not finite; likewise.
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
                              const Targets& targets, std::uint64_t t) {
