@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <type_traits>
 #include <utility>
 
@@ -130,8 +129,6 @@ public:
     struct Recorded {
         detail::KeptColumns kept;
         detail::KeptColumns skipped;
-        /// The samples of the kept columns.
-        const Index* samples = nullptr;
         detail::Record<Layer> layer;
         detail::Record<Shortcut> shortcut;
     };
@@ -251,16 +248,15 @@ private:
             return;
         }
         Index* const kept = flow.tape().template take<Index>(batch);
-        Index* skipped = kept + batch;
-        Index count = 0;
-        for (Index j = 0; j < batch; ++j)
-            if (mask.keeps(j))
-                kept[count++] = j;
-            else
-                *--skipped = j;
-        std::reverse(skipped, kept + batch);
+        const Index count = mask.list_survivors(batch, kept);
         recorded.kept = {kept, count};
-        recorded.skipped = {skipped, batch - count};
+        // What goes on as it is needs no list.
+        recorded.skipped = {nullptr, batch - count};
+        if constexpr (!skips_to_identity) {
+            Index* const skipped = flow.tape().template take<Index>(batch - count);
+            detail::list_others(batch, kept, count, skipped);
+            recorded.skipped.columns = skipped;
+        }
     }
 
     /// The layer on columns that all keep it, with its branch multiplied as the mask says.
@@ -327,11 +323,7 @@ private:
         const auto run = [&](const auto& from, auto to) {
             const Index rest = from.cols() - kept;
             const detail::ScratchArray<Index> skipped(rest);
-            for (Index j = 0, k = 0; j < from.cols(); ++j)
-                if (k < kept && survivors[k] == j)
-                    ++k;
-                else
-                    skipped[j - k] = j;
+            detail::list_others(from.cols(), survivors, kept, skipped.data());
             detail::ScratchMatrix<Scalar> x(from.rows(), rest), y(to.rows(), rest);
             detail::gather(from, skipped.data(), *x);
             detail::forward_fused(shortcut(), *x, *y, detail::Keep{});

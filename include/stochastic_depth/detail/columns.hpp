@@ -43,4 +43,13 @@ template <class Targets>
         return targets.middleCols(first, count);
 }
 
+/// Lists, in order, the columns that are not among `chosen`, which are in order too.
+inline void list_others(Index columns, const Index* chosen, Index count, Index* others) {
+    for (Index j = 0, k = 0; j < columns; ++j)
+        if (k < count && chosen[k] == j)
+            ++k;
+        else
+            others[j - k] = j;
+}
+
 }  // namespace stochastic_depth::detail

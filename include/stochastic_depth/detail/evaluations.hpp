@@ -63,6 +63,19 @@ public:
     explicit EvaluationsUnderMasks(const Network& network)
         : enclosing_(enclosing_layers(network)) {}
 
+    /// The mean over masks, for one sample: the sum of the probabilities that a layer is reached and
+    /// kept.
+    [[nodiscard]] double expected(const Eigen::Ref<const Eigen::VectorXd>& p) const {
+        const ScratchArray<double> runs(p.size());
+        double sum = 0;
+        for (Index l = 0; l < p.size(); ++l) {
+            const Index around = enclosing_[static_cast<std::size_t>(l)];
+            runs[l] = (around < 0 ? 1 : runs[around]) * p(l);
+            sum += runs[l];
+        }
+        return sum;
+    }
+
     /// \param masks  SurvivalMasks of the network's depth.
     template <class Masks>
     [[nodiscard]] double operator()(const Masks& masks) {

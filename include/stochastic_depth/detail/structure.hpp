@@ -110,6 +110,10 @@ struct EveryLayer {
     [[nodiscard]] constexpr Index sample(Index column) const { return column; }
     [[nodiscard]] constexpr bool keeps(Index) const { return true; }
     [[nodiscard]] constexpr bool is_one_for_all() const { return true; }
+    Index list_survivors(Index columns, Index* survivors) const {
+        for (Index j = 0; j < columns; ++j) survivors[j] = j;
+        return columns;
+    }
 };
 
 /// What a layer without parameters has as its gradient.

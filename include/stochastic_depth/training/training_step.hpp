@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <stdexcept>
 #include <utility>
-#include <vector>
 
 #include <stochastic_depth/detail/differentiation.hpp>
 #include <stochastic_depth/detail/evaluations.hpp>
@@ -86,30 +85,31 @@ public:
     TrainingStep(const Network& network, Loss loss, TrainingStepOptions options = {})
         : loss_(std::move(loss)),
           options_(checked(options)),
-          p_(network.survival_probabilities()),
-          sampler_(p_, options_.seed),
-          subsets_(p_, options_.seed),
+          sampler_(network.survival_probabilities(), options_.seed),
+          subsets_(survival_probabilities(), options_.seed),
           gradient_(network.zero_gradient()),
-          mask_(SurvivalMask::none(p_.size())),
+          mask_(SurvivalMask::none(sampler_.depth())),
           evaluations_(network),
-          enclosing_(detail::enclosing_layers(network)),
+          expected_evaluations_(evaluations_.expected(survival_probabilities())),
           team_(options_.threads) {}
 
     [[nodiscard]] const TrainingStepOptions& options() const { return options_; }
 
     /// p_l of the steps to come: the network's, or what `set_survival_probabilities` said.
-    [[nodiscard]] const Eigen::VectorXd& survival_probabilities() const { return p_; }
+    [[nodiscard]] const Eigen::VectorXd& survival_probabilities() const {
+        return sampler_.survival_probabilities();
+    }
 
     /// Sets p_l for the steps to come, as a schedule over time does; the network's own stay.
     /// \throws std::invalid_argument  unless there is one in (0, 1] for each layer.
     void set_survival_probabilities(const Eigen::VectorXd& p) {
-        if (p.size() != p_.size())
-            detail::refuse("TrainingStep: survival probabilities must be ", p_.size(), ", got ",
-                           p.size());
-        if (p == p_) return;
+        if (p.size() != sampler_.depth())
+            detail::refuse("TrainingStep: survival probabilities must be ", sampler_.depth(),
+                           ", got ", p.size());
+        if (p == survival_probabilities()) return;
         sampler_ = MaskSampler(p, options_.seed);
         subsets_ = FixedSizeMaskSampler(p, options_.seed);
-        p_ = p;
+        expected_evaluations_ = evaluations_.expected(p);
     }
 
     /// Adds the gradient of the mean loss over the batch into gradient(), under the masks of step
@@ -123,12 +123,12 @@ public:
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
                              const Targets& targets, std::uint64_t t) {
         const auto start = Clock::now();
-        const detail::StepDraw draw{options_.scaling, p_.data(), options_.seed, t};
+        const detail::StepDraw draw = draw_of(t);
         if (options_.mask_scope == MaskScope::batch) {
             sampler_.sample(t, mask_);
             return differentiate_under(network, x, targets, mask_, draw, start);
         }
-        masks_.resize(p_.size(), x.cols());
+        masks_.resize(sampler_.depth(), x.cols());
         if (options_.mask_scope == MaskScope::sample)
             sampler_.sample(t, masks_);
         else
@@ -140,16 +140,14 @@ public:
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
                              const Targets& targets, const SurvivalMask& mask) {
         detail::check_mask("TrainingStep", network, mask);
-        return differentiate_under(network, x, targets, mask,
-                                   {options_.scaling, p_.data(), options_.seed, 0}, Clock::now());
+        return differentiate_under(network, x, targets, mask, draw_of(0), Clock::now());
     }
 
     /// The same under given masks, one for each sample.
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
                              const Targets& targets, const SurvivalMasks& masks) {
         detail::check_masks("TrainingStep", network, masks, x.cols());
-        return differentiate_under(network, x, targets, masks,
-                                   {options_.scaling, p_.data(), options_.seed, 0}, Clock::now());
+        return differentiate_under(network, x, targets, masks, draw_of(0), Clock::now());
     }
 
     /// The sum of the gradients since the last `finish`.
@@ -187,13 +185,17 @@ private:
         return std::chrono::duration<double>(time).count();
     }
 
+    [[nodiscard]] detail::StepDraw draw_of(std::uint64_t t) const {
+        return {options_.scaling, survival_probabilities().data(), options_.seed, t};
+    }
+
     template <class Masks>
     StepLedger differentiate_under(const Network& network, const ConstMatrixRef<Scalar>& x,
                                    const Targets& targets, const Masks& masks,
                                    const detail::StepDraw& draw, Clock::time_point start) {
-        if (network.depth() != p_.size())
-            detail::refuse("TrainingStep: network must have ", p_.size(), " skippable layers, got ",
-                           network.depth());
+        if (network.depth() != sampler_.depth())
+            detail::refuse("TrainingStep: network must have ", sampler_.depth(),
+                           " skippable layers, got ", network.depth());
         const Index outputs = network.output_size(x.rows());
         tape_.clear();
         detail::Flow<Scalar> flow(tape_, team_, x);
@@ -213,40 +215,32 @@ private:
         return ledger;
     }
 
+    /// What the masks come to; a single one stands for the whole batch.
     [[nodiscard]] StepLedger count(const SurvivalMask& mask, Index batch) {
-        one_mask_.resize(p_.size(), 1);
+        one_mask_.resize(mask.size(), 1);
         one_mask_.set_mask(0, mask);
-        StepLedger ledger = count(one_mask_, 1);
-        ledger.expected_layer_evaluations *= static_cast<double>(batch);
+        StepLedger ledger = count(one_mask_, batch);
         ledger.layer_evaluations *= static_cast<double>(batch);
-        ledger.full_depth_evaluations *= static_cast<double>(batch);
         return ledger;
     }
     [[nodiscard]] StepLedger count(const SurvivalMasks& masks, Index batch) {
         StepLedger ledger;
-        reached_.resize(enclosing_.size());
-        for (std::size_t l = 0; l < enclosing_.size(); ++l) {
-            const double around =
-                enclosing_[l] < 0 ? 1 : reached_[static_cast<std::size_t>(enclosing_[l])];
-            reached_[l] = around * p_(static_cast<Index>(l));
-            ledger.expected_layer_evaluations += reached_[l] * static_cast<double>(batch);
-        }
+        const auto samples = static_cast<double>(batch);
+        ledger.expected_layer_evaluations = samples * expected_evaluations_;
         ledger.layer_evaluations = evaluations_(masks);
-        ledger.full_depth_evaluations = static_cast<double>(p_.size()) * static_cast<double>(batch);
+        ledger.full_depth_evaluations = samples * static_cast<double>(masks.depth());
         return ledger;
     }
 
     Loss loss_;
     TrainingStepOptions options_;
-    Eigen::VectorXd p_;
     MaskSampler sampler_;
     FixedSizeMaskSampler subsets_;
     Gradient gradient_;
     SurvivalMask mask_;
     SurvivalMasks masks_, one_mask_;
     detail::EvaluationsUnderMasks evaluations_;
-    std::vector<Index> enclosing_;
-    std::vector<double> reached_;
+    double expected_evaluations_;  ///< for a sample
     detail::Tape tape_;
     detail::Record<Network> recorded_;
     std::size_t cache_bytes_ = 0;
