@@ -13,8 +13,8 @@ namespace stochastic_depth::detail {
 template <class Scalar>
 class Activations {
 public:
-    using View = Eigen::Map<Matrix<Scalar>, 0, Eigen::OuterStride<>>;
-    using ConstView = Eigen::Map<const Matrix<Scalar>, 0, Eigen::OuterStride<>>;
+    using View = detail::View<Scalar>;
+    using ConstView = detail::ConstView<Scalar>;
 
     /// \param x       [features x batch]; read as long as no layer has run.
     /// \param widest  The largest number of rows on the way.

@@ -9,6 +9,12 @@
 /// these by hand spares the compiler an assignment for each pair of Eigen types.
 namespace stochastic_depth::detail {
 
+/// Matrices that stand somewhere else, with contiguous columns.
+template <class Scalar>
+using View = Eigen::Map<Matrix<Scalar>, 0, Eigen::OuterStride<>>;
+template <class Scalar>
+using ConstView = Eigen::Map<const Matrix<Scalar>, 0, Eigen::OuterStride<>>;
+
 /// to(:, j) = from(:, j).
 template <class From, class To>
 void copy_columns(const From& from, To&& to) {

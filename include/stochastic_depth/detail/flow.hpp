@@ -8,11 +8,6 @@
 
 namespace stochastic_depth::detail {
 
-template <class Scalar>
-using View = Eigen::Map<Matrix<Scalar>, 0, Eigen::OuterStride<>>;
-template <class Scalar>
-using ConstView = Eigen::Map<const Matrix<Scalar>, 0, Eigen::OuterStride<>>;
-
 /// A matrix on a tape, as a record holds it.
 template <class Scalar>
 struct Kept {
@@ -71,6 +66,26 @@ void transform(const Team& team, const ConstView<Scalar>& from, View<Scalar> to,
                });
 }
 
+/// to(:, k) = from(:, chosen[k]), shared by a team.
+template <class Scalar>
+void gather(const Team& team, const ConstView<Scalar>& from, const KeptColumns& chosen,
+            View<Scalar> to) {
+    team.split(chosen.count, 1, work_of_moving * static_cast<double>(from.rows()),
+               [&](Index first, Index count) {
+                   gather(from, chosen.columns + first, to.middleCols(first, count));
+               });
+}
+
+/// to(:, chosen[k]) = from(:, k), shared by a team.
+template <class Scalar>
+void scatter(const Team& team, const ConstView<Scalar>& from, const KeptColumns& chosen,
+             View<Scalar> to) {
+    team.split(chosen.count, 1, work_of_moving * static_cast<double>(from.rows()),
+               [&](Index first, Index count) {
+                   scatter(from.middleCols(first, count), chosen.columns + first, to);
+               });
+}
+
 /// The activations of a batch on their way through a recorded pass. What a layer keeps of them
 /// stays where it is, on the tape.
 template <class Scalar>
@@ -121,10 +136,7 @@ public:
     [[nodiscard]] Flow gathered(const KeptColumns& chosen) const {
         Flow part(tape_, team_, {nullptr, rows(), chosen.count, rows()});
         View<Scalar> to = part.room(rows());
-        team_.split(chosen.count, 1, work_of_moving * static_cast<double>(rows()),
-                    [&](Index first, Index count) {
-                        gather(current(), chosen.columns + first, to.middleCols(first, count));
-                    });
+        detail::gather<Scalar>(team_, current(), chosen, to);
         part.advance(to);
         return part;
     }
@@ -132,12 +144,7 @@ public:
     /// Puts the activations of a part back into its columns, and its memory back on the tape where
     /// it ends there.
     void scatter_from(Flow& part, const KeptColumns& chosen) {
-        View<Scalar> to = writable();
-        team_.split(chosen.count, 1, work_of_moving * static_cast<double>(rows()),
-                    [&](Index first, Index count) {
-                        scatter(part.current().middleCols(first, count), chosen.columns + first,
-                                to);
-                    });
+        detail::scatter<Scalar>(team_, part.current(), chosen, writable());
         if (part.owned_) tape_.give_back_last(part.owned_, part.rows() * part.columns());
     }
 

@@ -116,22 +116,13 @@ public:
     /// The gradient of the chosen columns.
     [[nodiscard]] Slopes gathered(const KeptColumns& chosen) const {
         Slopes part(*team_, rows_, chosen.count);
-        View<Scalar> to = part.writable();
-        team_->split(chosen.count, 1, work_of_moving * static_cast<double>(rows_),
-                     [&](Index first, Index count) {
-                         gather(current(), chosen.columns + first, to.middleCols(first, count));
-                     });
+        detail::gather<Scalar>(*team_, current(), chosen, part.writable());
         return part;
     }
 
     /// Puts the gradient of a part back into its columns.
     void scatter_from(const Slopes& part, const KeptColumns& chosen) {
-        View<Scalar> to = writable();
-        team_->split(chosen.count, 1, work_of_moving * static_cast<double>(rows_),
-                     [&](Index first, Index count) {
-                         scatter(part.current().middleCols(first, count), chosen.columns + first,
-                                 to);
-                     });
+        detail::scatter<Scalar>(*team_, part.current(), chosen, writable());
     }
 
     /// gradient = epilogue(gradient).
