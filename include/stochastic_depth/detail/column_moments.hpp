@@ -6,18 +6,33 @@
 /// Mean and variance of a run of numbers, in double and in one order.
 namespace stochastic_depth::detail {
 
+/// Eight sums side by side: one alone would wait for each of its additions.
+class EightSums {
+public:
+    /// Calls add(i, sum) for i = 0, ..., count - 1, each time with one of the sums.
+    template <class Add>
+    void over(Index count, const Add& add) {
+        Index i = 0;
+        for (; i + lanes <= count; i += lanes)
+            for (Index lane = 0; lane < lanes; ++lane) add(i + lane, sums_[lane]);
+        for (; i < count; ++i) add(i, sums_[0]);
+    }
+    [[nodiscard]] double total() const {
+        return ((sums_[0] + sums_[1]) + (sums_[2] + sums_[3])) +
+               ((sums_[4] + sums_[5]) + (sums_[6] + sums_[7]));
+    }
+
+private:
+    static constexpr Index lanes = 8;
+    double sums_[lanes] = {};
+};
+
 /// The sum of term(0), ..., term(count - 1).
 template <class Term>
 [[nodiscard]] double sum_of(Index count, const Term& term) {
-    // Eight sums side by side: one alone would wait for each of its additions.
-    constexpr Index lanes = 8;
-    double sums[lanes] = {};
-    Index i = 0;
-    for (; i + lanes <= count; i += lanes)
-        for (Index lane = 0; lane < lanes; ++lane) sums[lane] += term(i + lane);
-    for (; i < count; ++i) sums[0] += term(i);
-    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) +
-           ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    EightSums sums;
+    sums.over(count, [&](Index i, double& sum) { sum += term(i); });
+    return sums.total();
 }
 
 /// \param count   At least 1.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/detail/column_moments.hpp>
 #include <stochastic_depth/detail/structure.hpp>
 #include <stochastic_depth/types.hpp>
 
@@ -13,23 +14,13 @@ namespace detail {
 /// The sum of all squares, in double and in one order.
 template <class Slope>
 [[nodiscard]] double sum_of_squares(const Slope& slope) {
-    // Eight sums side by side: one alone would wait for each of its additions.
-    constexpr Index lanes = 8;
-    double sums[lanes] = {};
-    for (Index j = 0; j < slope.cols(); ++j) {
-        Index i = 0;
-        for (; i + lanes <= slope.rows(); i += lanes)
-            for (Index lane = 0; lane < lanes; ++lane) {
-                const double entry = static_cast<double>(slope.coeff(i + lane, j));
-                sums[lane] += entry * entry;
-            }
-        for (; i < slope.rows(); ++i) {
+    EightSums sums;
+    for (Index j = 0; j < slope.cols(); ++j)
+        sums.over(slope.rows(), [&](Index i, double& sum) {
             const double entry = static_cast<double>(slope.coeff(i, j));
-            sums[0] += entry * entry;
-        }
-    }
-    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) +
-           ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+            sum += entry * entry;
+        });
+    return sums.total();
 }
 
 }  // namespace detail
