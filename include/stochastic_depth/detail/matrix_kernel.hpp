@@ -45,6 +45,12 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
                 f.start.data
                     ? P::load(f.start.data + row + offset(p) + (column + c) * f.start.column_stride)
                     : P::broadcast(Scalar(0));
+    // What the next tile starts from: it would wait for memory, with nothing else to do.
+    if (f.start.column_stride > 0)
+        for (int c = 0; c < Columns; ++c)
+            for (int p = 0; p < Packets; ++p)
+                __builtin_prefetch(f.start.data + row + offset(p) +
+                                   (column + Columns + c) * f.start.column_stride);
     const Scalar* weights = f.left.data + row;
     const Index left_stride = f.left.stride;
     const Index inner_stride = f.right.inner_stride, column_stride = f.right.column_stride;
