@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <cstdint>
 #include <iostream>
 #include <limits>
 #include <string>
@@ -39,6 +40,64 @@ template <class Number>
 /// (0, highest].
 [[nodiscard]] inline CLI::Validator above_zero(double highest, const std::string& name) {
     return number_in(std::numeric_limits<double>::min(), highest, "a number in (0, " + name + "]");
+}
+
+/// What an option that fixes random numbers accepts.
+[[nodiscard]] inline CLI::Validator seed() {
+    return number_in(std::uint64_t{0}, std::numeric_limits<std::uint64_t>::max(),
+                     "a whole number from 0 to 2^64 - 1");
+}
+
+/// Adds --data, --train and --test: where the images are, and how many of them to use.
+template <class Options>
+void add_images(CLI::App& app, Options& options) {
+    app.add_option("--data", options.data, "Folder of the four IDX files, gzip-compressed")
+        ->type_name("DIR");
+    app.add_option("--train", options.train, "Training images to use")
+        ->type_name("N")
+        ->check(count(1, 60'000));
+    app.add_option("--test", options.test, "Test images to use")
+        ->type_name("N")
+        ->check(count(1, 10'000));
+}
+
+/// Adds --json.
+template <class Options>
+void add_json(CLI::App& app, Options& options) {
+    app.add_option("--json", options.json, "Also write every figure to this file")
+        ->type_name("FILE");
+}
+
+/// Adds --width and --final-survival.
+template <class Options>
+void add_layers(CLI::App& app, Options& options) {
+    app.add_option("--width", options.width, "Features of each layer")
+        ->type_name("D")
+        ->check(count(1, 10'000));
+    app.add_option("--final-survival", options.final_survival,
+                   "Survival probability of the last layer, where layers are skipped")
+        ->type_name("P")
+        ->check(above_zero(1.0, "1"));
+}
+
+/// Adds --batch-size and --learning-rate.
+/// \returns  The latter, whose default a program may describe in words.
+template <class Options>
+CLI::Option* add_steps(CLI::App& app, Options& options) {
+    app.add_option("--batch-size", options.batch_size, "Images in a training step")
+        ->type_name("N")
+        ->check(count(1, 60'000));
+    return app.add_option("--learning-rate", options.learning_rate, "Highest learning rate")
+        ->type_name("R")
+        ->check(above_zero(1e6, "1000000"));
+}
+
+/// Adds --threads.
+template <class Options>
+void add_threads(CLI::App& app, Options& options) {
+    app.add_option("--threads", options.threads, "Threads; their number changes no figure but time")
+        ->type_name("N")
+        ->check(count(1, 1024));
 }
 
 /// Adds --mask-scope. \param scope  Its default, and where the answer goes.

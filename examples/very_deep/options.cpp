@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <limits>
 #include <thread>
 
 #include "../common/command_line.hpp"
@@ -11,46 +10,12 @@
 namespace very_deep {
 namespace {
 
-using common::above_zero;
 using common::count;
-
-void add_data_options(CLI::App& app, Options& options) {
-    app.add_option("--data", options.data, "Folder of the four IDX files, gzip-compressed")
-        ->type_name("DIR");
-    app.add_option("--train", options.train, "Training images to use")
-        ->type_name("N")
-        ->check(count(1, 60'000));
-    app.add_option("--test", options.test, "Test images to use")
-        ->type_name("N")
-        ->check(count(1, 10'000));
-    app.add_option("--json", options.json, "Also write every figure to this file")
-        ->type_name("FILE");
-    app.add_option("--plot-dir", options.plot_dir,
-                   "Also plot loss and gradient norms into this folder, which is made if need be")
-        ->type_name("DIR");
-}
-
-void add_network_options(CLI::App& app, Options& options) {
-    app.add_option("--blocks", options.blocks, "Residual blocks; several: a network for each")
-        ->type_name("N")
-        ->delimiter(',')
-        ->check(count(1, 100'000));
-    app.add_option("--width", options.width, "Features of each block")
-        ->type_name("D")
-        ->check(count(1, 10'000));
-    app.add_option("--final-survival", options.final_survival,
-                   "Survival probability of the last block, with stochastic depth")
-        ->type_name("P")
-        ->check(above_zero(1.0, "1"));
-}
 
 void add_training_options(CLI::App& app, Options& options) {
     app.add_option("--epochs", options.epochs, "Passes over the training images")
         ->type_name("N")
         ->check(count(1, 100'000));
-    app.add_option("--batch-size", options.batch_size, "Images in a training step")
-        ->type_name("N")
-        ->check(count(1, 60'000));
     common::add_mask_scope(app, options.mask_scope);
     app.add_option_function<std::string>(
            "--optimizer",
@@ -64,19 +29,13 @@ void add_training_options(CLI::App& app, Options& options) {
             return text == "sgd" || text == "adamw" ? std::string{}
                                                     : "must be sgd or adamw, got " + text;
         });
-    app.add_option("--learning-rate", options.learning_rate, "Highest learning rate")
-        ->type_name("R")
-        ->default_str("0.1 for sgd, 0.001 for adamw")
-        ->check(above_zero(1e6, "1000000"));
+    common::add_steps(app, options)->default_str("0.1 for sgd, 0.001 for adamw");
     app.add_option("--seeds", options.seeds,
                    "Fixes weights, order of images and masks; several: a training for each")
         ->type_name("S")
         ->delimiter(',')
-        ->check(common::number_in(std::uint64_t{0}, std::numeric_limits<std::uint64_t>::max(),
-                                  "a whole number from 0 to 2^64 - 1"));
-    app.add_option("--threads", options.threads, "Threads; their number changes no figure but time")
-        ->type_name("N")
-        ->check(count(1, 1024));
+        ->check(common::seed());
+    common::add_threads(app, options);
 }
 
 }  // namespace
@@ -92,9 +51,17 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
         "and compares time, test error, loss, and the gradient's norm from block to block."};
     app.name("very_deep");
     app.option_defaults()->always_capture_default();
-    add_network_options(app, options);
+    common::add_images(app, options);
+    app.add_option("--blocks", options.blocks, "Residual blocks; several: a network for each")
+        ->type_name("N")
+        ->delimiter(',')
+        ->check(count(1, 100'000));
+    common::add_layers(app, options);
     add_training_options(app, options);
-    add_data_options(app, options);
+    common::add_json(app, options);
+    app.add_option("--plot-dir", options.plot_dir,
+                   "Also plot loss and gradient norms into this folder, which is made if need be")
+        ->type_name("DIR");
     if (!common::parse(app, argc, argv)) return std::nullopt;
 
     if (options.learning_rate == 0)
