@@ -25,6 +25,7 @@
 #include "support/files.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/refusal.hpp"
 #include "support/thrown.hpp"
 #include "support/training_file.hpp"
 

@@ -17,6 +17,7 @@
 #include "support/matrices.hpp"
 #include "support/plain_network.hpp"
 #include "support/probe_layers.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

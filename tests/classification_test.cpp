@@ -5,26 +5,18 @@
 #include <functional>
 #include <limits>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace sd = stochastic_depth;
 using Catch::Matchers::Equals;
 using sd::Index;
+using sd::test::refusal;
 
 namespace {
-
-std::string refusal(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "nothing was refused";
-}
 
 /// Four samples of three classes; the most probable are 0, 1, 2 and, of a tie, 1.
 Eigen::MatrixXd four() {

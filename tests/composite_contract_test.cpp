@@ -16,6 +16,7 @@
 #include <stochastic_depth/stochastic_depth.hpp>
 
 #include "support/layers.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

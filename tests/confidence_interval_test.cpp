@@ -6,6 +6,7 @@
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

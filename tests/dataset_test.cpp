@@ -6,31 +6,23 @@
 #include <functional>
 #include <limits>
 #include <numeric>
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace sd = stochastic_depth;
 using Catch::Matchers::Equals;
 using sd::Index;
+using sd::test::refusal;
 
 namespace {
 
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
-
-std::string refusal(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "nothing was refused";
-}
 
 /// inputs(i, j) = 10 j + i and label j mod 3: every entry tells where it came from.
 template <class Scalar>

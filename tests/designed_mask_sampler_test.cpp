@@ -11,6 +11,7 @@
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

@@ -8,6 +8,7 @@
 #include <stochastic_depth/layers/softmax.hpp>
 
 #include "support/layer_contract.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

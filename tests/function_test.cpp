@@ -13,6 +13,7 @@
 
 #include "support/catch.hpp"
 #include "support/layer_contract.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

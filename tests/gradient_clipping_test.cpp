@@ -16,6 +16,7 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

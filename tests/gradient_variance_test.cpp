@@ -19,6 +19,7 @@
 #include "support/gradient_networks.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/refusal.hpp"
 #include "support/thrown.hpp"
 
 namespace {

@@ -18,6 +18,7 @@
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
 #include "support/plain_network.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

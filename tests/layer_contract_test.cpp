@@ -20,6 +20,7 @@
 #include <stochastic_depth/random/philox.hpp>
 
 #include "support/layers.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

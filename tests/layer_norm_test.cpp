@@ -7,6 +7,7 @@
 #include <stochastic_depth/random/philox.hpp>
 
 #include "support/layer_contract.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

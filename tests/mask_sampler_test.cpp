@@ -9,17 +9,18 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 
 using namespace stochastic_depth;
+using test::refusal;
 
 static_assert(MaskSampler::stream_version == 1);
 
@@ -69,16 +70,6 @@ double upper_gamma(double a, double x) {
         if (std::abs(d * c - 1) < 1e-15) break;
     }
     return scale * product;
-}
-
-template <class Call>
-std::string refusal(Call call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "accepted";
 }
 
 /// Probabilities of every kind: dyadic, ordinary, next to 1, tiny, subnormal.

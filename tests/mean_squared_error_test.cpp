@@ -2,27 +2,18 @@
 #include <stochastic_depth/training/mean_squared_error.hpp>
 
 #include <cmath>
-#include <functional>
 #include <limits>
-#include <stdexcept>
 #include <string>
 
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace sd = stochastic_depth;
 using Catch::Matchers::Equals;
 using sd::Index;
+using sd::test::refusal;
 
 namespace {
-
-std::string refusal(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "nothing was refused";
-}
 
 }  // namespace
 

@@ -13,6 +13,7 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/plain_network.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

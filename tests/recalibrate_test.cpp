@@ -14,6 +14,7 @@
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 #include "support/matrices.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

@@ -12,6 +12,7 @@
 
 #include "support/layer_contract.hpp"
 #include "support/layers.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

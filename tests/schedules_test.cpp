@@ -4,25 +4,16 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 
 using namespace stochastic_depth;
-
-template <class Call>
-std::string refusal(Call call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "accepted";
-}
+using test::refusal;
 
 TEST_CASE("linear_decay: is the paper's rule, by hand", "[schedules]") {
     // 1 - l/4 (1 - 0.5), l = 1, ..., 4: exact in binary.

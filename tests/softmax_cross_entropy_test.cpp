@@ -2,29 +2,19 @@
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <random>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace sd = stochastic_depth;
 using Catch::Matchers::Equals;
 using sd::Index;
+using sd::test::refusal;
 
 namespace {
-
-std::string refusal(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "nothing was refused";
-}
 
 struct Problem {
     Eigen::MatrixXd logits;

@@ -25,6 +25,7 @@
 #include "support/layer_contract.hpp"
 #include "support/layers.hpp"
 #include "support/recorded_pass.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 

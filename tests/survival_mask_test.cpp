@@ -4,28 +4,19 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
 
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 
 using namespace stochastic_depth;
+using test::refusal;
 
 static_assert(!std::is_convertible_v<int, SurvivalMask>);
-
-template <class Call>
-std::string refusal(Call call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "accepted";
-}
 
 TEST_CASE("SurvivalMask: is written as the mathematics writes it", "[survival_mask]") {
     const SurvivalMask mask{1, 0, 1};

@@ -3,25 +3,16 @@
 
 #include <cstdint>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 
 using namespace stochastic_depth;
-
-template <class Call>
-std::string refusal(Call call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "accepted";
-}
+using test::refusal;
 
 TEST_CASE("SurvivalMasks: reads back the masks it was made from", "[survival_masks]") {
     std::mt19937_64 random{1};

@@ -4,15 +4,16 @@
 
 #include <cmath>
 #include <limits>
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 
 using namespace stochastic_depth;
+using test::refusal;
 
 // p and 1 - p must never be taken for one another: nothing converts by itself.
 static_assert(!std::is_convertible_v<double, SurvivalProbability>);
@@ -23,16 +24,6 @@ static_assert(!std::is_default_constructible_v<SurvivalProbability>);
 static_assert(!std::is_convertible_v<SurvivalProbability, double>);
 static_assert(SurvivalProbability{0.5}.value() == 0.5);
 static_assert(SurvivalProbability{DropProbability{0.25}} == SurvivalProbability{0.75});
-
-template <class Call>
-std::string refusal(Call call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "accepted";
-}
 
 TEST_CASE("SurvivalProbability: takes every double in (0, 1]", "[survival_probability]") {
     const double smallest = std::numeric_limits<double>::denorm_min();

@@ -19,6 +19,7 @@
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
+#include "support/refusal.hpp"
 
 /// What every layer promises, checked on any layer: the contract that concepts.hpp states beyond
 /// the syntax. The checks see a layer through `AnyLayer`, so that they are compiled once for each

@@ -4,8 +4,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
-#include <stdexcept>
-#include <string>
 
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
@@ -45,17 +43,6 @@ template <class A, class B>
             if (!(difference <= largest)) largest = difference;
         }
     return largest;
-}
-
-/// The message with which a call refuses its arguments.
-template <class Call>
-[[nodiscard]] std::string refusal(Call call) {
-    try {
-        call();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "accepted";
 }
 
 }  // namespace stochastic_depth::test
