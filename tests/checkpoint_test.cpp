@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/training/checkpoint.hpp>
 
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -23,6 +19,7 @@
 
 #include "support/catch.hpp"
 #include "support/files.hpp"
+#include "support/killed_saves.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
 #include "support/thrown.hpp"
@@ -257,50 +254,22 @@ TEST_CASE("save_parameters, load_parameters: a file that cannot be had is named 
 
 TEST_CASE("save_parameters: killed at any moment, it leaves the old file or the new one",
           "[checkpoint]") {
-    const TemporaryDirectory directory;
-    const std::string path = directory.file("network");
     // Large enough that many kills come while the file is half written.
     const auto constant = [](double value) {
         return Linear<double>{Eigen::MatrixXd::Constant(200, 200, value),
                               Eigen::VectorXd::Constant(200, value)};
     };
-    save_parameters(path, constant(-1));
-    Philox random{5};
-    auto network = constant(0);
-    int cut_short = 0;
-    double last = -1;
-    for (int round = 0; round < 100; ++round) {
-        const pid_t child = fork();
-        REQUIRE(child >= 0);
-        if (child == 0) {
-            // Generations of this round, one after the other, until killed.
-            for (int generation = 0;; ++generation) {
-                try {
-                    save_parameters(path, constant(round + generation * 1e-3));
-                } catch (...) {
-                    _exit(1);
-                }
-            }
-        }
-        usleep(static_cast<useconds_t>(500 + random() % 8000));
-        REQUIRE(kill(child, SIGKILL) == 0);
-        int status = 0;
-        REQUIRE(waitpid(child, &status, 0) == child);
-        REQUIRE(WIFSIGNALED(status));
+    const auto save = [&](const std::string& path, std::uint64_t generation) {
+        save_parameters(path, constant(static_cast<double>(generation)));
+    };
+    const auto load = [&](const std::string& path) {
+        auto network = constant(-1);
         load_parameters(path, network);
-        // All of one generation, the last one of an earlier round or any of this one.
         const Eigen::VectorXd values = parameters(network);
         REQUIRE((values.array() == values(0)).all());
-        REQUIRE(values(0) >= last);
-        REQUIRE(values(0) < round + 1);
-        last = values(0);
-        cut_short += std::filesystem::exists(path + ".partial");
-    }
-    // Most kills hit a save under way, or this would show little.
-    CHECK(cut_short >= 20);
-    CHECK(last > 0);
-    save_parameters(path, constant(7));
-    CHECK(directory.count() == 1);
+        return static_cast<std::uint64_t>(values(0));
+    };
+    test::check_killed_saves("network", save, load);
 }
 
 }  // namespace

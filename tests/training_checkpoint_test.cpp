@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/training/training_checkpoint.hpp>
 
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -23,6 +18,7 @@
 
 #include "support/catch.hpp"
 #include "support/files.hpp"
+#include "support/killed_saves.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
 #include "support/thrown.hpp"
@@ -180,61 +176,33 @@ TEST_CASE("load_training: content that a good seal hides is refused wherever it 
 
 TEST_CASE("save_training: killed at any moment, it leaves the old file or the new one",
           "[training_checkpoint]") {
-    const TemporaryDirectory directory;
-    const std::string path = directory.file("training");
     using Wide = Linear<double>;
     const auto constant = [](double value) {
         return Wide{Eigen::MatrixXd::Constant(150, 150, value),
                     Eigen::VectorXd::Constant(150, value)};
     };
     // A generation has its number in network, optimizer and state.
-    const auto save = [&](std::uint64_t generation) {
-        Wide network = constant(static_cast<double>(generation));
-        Sgd optimizer{network, {.learning_rate = 1.0, .momentum = 0.5}};
+    const auto save = [&](const std::string& path, std::uint64_t generation) {
         const double value = static_cast<double>(generation);
+        Wide network = constant(value);
+        Sgd optimizer{network, {.learning_rate = 1.0, .momentum = 0.5}};
         Sgd<Wide>::visit_state(optimizer, [&](const char*, auto& velocity) {
             velocity.weights.setConstant(value);
             velocity.bias.setConstant(value);
         });
         save_training(path, network, optimizer, {.step = generation});
     };
-    save(0);
-    Philox random{5};
-    int cut_short = 0;
-    std::uint64_t last = 0;
-    for (int round = 0; round < 100; ++round) {
-        const pid_t child = fork();
-        REQUIRE(child >= 0);
-        if (child == 0) {
-            for (std::uint64_t generation = last + 1;; ++generation) {
-                try {
-                    save(generation);
-                } catch (...) {
-                    _exit(1);
-                }
-            }
-        }
-        usleep(static_cast<useconds_t>(500 + random() % 8000));
-        REQUIRE(kill(child, SIGKILL) == 0);
-        int status = 0;
-        REQUIRE(waitpid(child, &status, 0) == child);
-        REQUIRE(WIFSIGNALED(status));
+    const auto load = [&](const std::string& path) {
         Wide network = constant(-1);
         Sgd optimizer{network, {.momentum = 0.5}};
         const TrainingState state = load_training(path, network, optimizer);
-        const auto generation = static_cast<double>(state.step);
-        REQUIRE(state.step >= last);
-        std::vector<double> expected(std::size_t{2} * (150 * 150 + 150) + 1, generation);
+        std::vector<double> expected(std::size_t{2} * (150 * 150 + 150) + 1,
+                                     static_cast<double>(state.step));
         expected[150 * 150 + 150] = 1.0;  // the learning rate
         REQUIRE(everything(network, optimizer) == expected);
-        last = state.step;
-        cut_short += std::filesystem::exists(path + ".partial");
-    }
-    // Most kills hit a save under way, or this would show little.
-    CHECK(cut_short >= 20);
-    CHECK(last > 0);
-    save(last + 1);
-    CHECK(directory.count() == 1);
+        return state.step;
+    };
+    test::check_killed_saves("training", save, load);
 }
 
 }  // namespace
