@@ -67,11 +67,11 @@ public:
     /// \throws std::invalid_argument  if sizes don't match.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Residual", *this, x, y);
-        forward_fused(x, y, detail::Keep{});
+        detail::forward_fused(*this, x, y, detail::Keep{});
     }
 
     template <class Epilogue>
-    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
                        const Epilogue& epilogue) const {
         const auto add = [&](const auto& shortcut) {
             detail::forward_fused(
