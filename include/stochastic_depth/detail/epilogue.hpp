@@ -65,6 +65,22 @@ struct AddMatrix {
     [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
 };
 
+/// Adds a multiple of the numbers to the entries of a matrix of the product's shape, rounded once
+/// where the target has a fused multiply-add; with a factor of 1 as AddMatrix does.
+template <class Scalar>
+struct AddScaled {
+    const Scalar* data;
+    Index stride;
+    Scalar factor;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        return multiply_add(Packet::broadcast(factor), value, Packet::load(data + i + j * stride));
+    }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+};
+
 /// One epilogue after another.
 template <class First, class Second>
 struct Then {
