@@ -96,7 +96,7 @@ public:
     }
 
     template <class Epilogue>
-    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
                        const Epilogue& epilogue) const {
         detail::forward_fused(layer_, x, y, epilogue);
     }

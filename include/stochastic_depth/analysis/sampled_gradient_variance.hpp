@@ -74,18 +74,22 @@ template <MaskedNetwork Network, class Loss>
         (void)step.differentiate(network, x, targets, static_cast<std::uint64_t>(t));
         flat.write(step.gradient(), into);
     };
-    Eigen::Array2d mean = Eigen::Array2d::Zero(), squares = Eigen::Array2d::Zero();
+    double mean[2] = {}, squares[2] = {};
     for (Index pair = 0; pair < options.pairs; ++pair) {
         draw(2 * pair, g);
         draw(2 * pair + 1, h);
-        const Eigen::Array2d drawn{(g - h).squaredNorm() / 2, g.dot(h)};
-        const Eigen::Array2d deviation = drawn - mean;
-        mean += deviation / static_cast<double>(pair + 1);
-        squares += deviation * (drawn - mean);
+        const double drawn[2] = {(g - h).squaredNorm() / 2, g.dot(h)};
+        for (int k = 0; k < 2; ++k) {
+            const double deviation = drawn[k] - mean[k];
+            mean[k] += deviation / static_cast<double>(pair + 1);
+            squares[k] += deviation * (drawn[k] - mean[k]);
+        }
     }
     const double pairs = static_cast<double>(options.pairs);
-    const Eigen::Array2d errors = (squares / (pairs * (pairs - 1))).sqrt();
-    return {{mean(0), errors(0)}, {mean(1), errors(1)}, 2 * options.pairs};
+    const auto number = [&](int k) {
+        return SampledNumber{mean[k], std::sqrt(squares[k] / (pairs * (pairs - 1)))};
+    };
+    return {number(0), number(1), 2 * options.pairs};
 }
 
 }  // namespace stochastic_depth

@@ -18,7 +18,8 @@ public:
 
     /// \param x       [features x batch]; read as long as no layer has run.
     /// \param widest  The largest number of rows on the way.
-    Activations(const ConstMatrixRef<Scalar>& x, Index widest)
+    template <class X>
+    Activations(const X& x, Index widest)
         : columns_(x.cols()),
           here_(widest * columns_),
           there_(widest * columns_),

@@ -15,6 +15,20 @@ using View = Eigen::Map<Matrix<Scalar>, 0, Eigen::OuterStride<>>;
 template <class Scalar>
 using ConstView = Eigen::Map<const Matrix<Scalar>, 0, Eigen::OuterStride<>>;
 
+/// The view of a matrix, block or map with contiguous columns. Functions of the library hand views
+/// to each other: each Eigen::Ref that is made of another matrix brings along a matrix to copy it
+/// into, and the end of that.
+template <class From>
+[[nodiscard]] ConstView<typename From::Scalar> const_view(const From& from) {
+    return {from.data(), from.rows(), from.cols(), Eigen::OuterStride<>(from.outerStride())};
+}
+/// The same for writing; what is constant of `to` is the map, not the numbers.
+template <class To>
+[[nodiscard]] View<typename To::Scalar> view(const To& to) {
+    return {const_cast<typename To::Scalar*>(to.data()), to.rows(), to.cols(),
+            Eigen::OuterStride<>(to.outerStride())};
+}
+
 /// to(:, j) = from(:, j).
 template <class From, class To>
 void copy_columns(const From& from, To&& to) {

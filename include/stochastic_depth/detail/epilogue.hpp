@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stochastic_depth/concepts.hpp>
+#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/detail/matrix_kernel.hpp>
 
 /// Epilogues: what happens to the numbers of a product before they are stored. An epilogue maps
@@ -64,6 +65,22 @@ struct AddMatrix {
     [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
 };
 
+/// Adds a multiple of the numbers to the entries of a matrix of the product's shape, rounded once
+/// where the target has a fused multiply-add; with a factor of 1 as AddMatrix does.
+template <class Scalar>
+struct AddScaled {
+    const Scalar* data;
+    Index stride;
+    Scalar factor;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        return multiply_add(Packet::broadcast(factor), value, Packet::load(data + i + j * stride));
+    }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+};
+
 /// One epilogue after another.
 template <class First, class Second>
 struct Then {
@@ -102,17 +119,16 @@ void transform_columns(Index rows, Index columns, const Scalar* x, Index x_strid
     }
 }
 
-template <class Scalar, class Epilogue>
-void transform(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, const Epilogue& epilogue) {
+template <class Scalar, class X, class Y, class Epilogue>
+void transform(const X& x, const Y& y, const Epilogue& epilogue) {
     if (x.size() == 0) return;
     transform_columns<widest_lanes<Scalar>, Scalar>(x.rows(), x.cols(), x.data(), x.outerStride(),
-                                                    {y.data(), y.outerStride()}, epilogue);
+                                                    {view(y).data(), y.outerStride()}, epilogue);
 }
 
-/// y = epilogue(layer(x)) in one pass where the layer can, else in two.
 template <class Layer, class Epilogue>
-void forward_fused(const Layer& layer, const ConstMatrixRef<typename Layer::Scalar>& x,
-                   MatrixRef<typename Layer::Scalar> y, const Epilogue& epilogue) {
+void forward_views(const Layer& layer, const ConstView<typename Layer::Scalar>& x,
+                   View<typename Layer::Scalar> y, const Epilogue& epilogue) {
     using Scalar = typename Layer::Scalar;
     if constexpr (requires { layer.forward_fused(x, y, epilogue); }) {
         layer.forward_fused(x, y, epilogue);
@@ -122,6 +138,12 @@ void forward_fused(const Layer& layer, const ConstMatrixRef<typename Layer::Scal
         layer.forward(x, y);
         if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue);
     }
+}
+
+/// y = epilogue(layer(x)) in one pass where the layer can, else in two.
+template <class Layer, class X, class Y, class Epilogue>
+void forward_fused(const Layer& layer, const X& x, const Y& y, const Epilogue& epilogue) {
+    forward_views(layer, const_view(x), view(y), epilogue);
 }
 
 }  // namespace stochastic_depth::detail

@@ -16,13 +16,26 @@ namespace stochastic_depth::detail {
 /// allocates nothing.
 class ScratchArena {
 public:
+    // Not inlined: there are dozens of callers in every program, for which it is a few instructions
+    // in a thousand.
+
+    /// `bytes` of uninitialised memory of this thread's arena, aligned for every packet.
+    [[nodiscard, gnu::noinline]] static std::byte* take(std::size_t bytes) {
+        return of_this_thread().take_here(bytes);
+    }
+
+    /// Takes back `start`, the last piece that was taken and not given back.
+    [[gnu::noinline]] static void give_back(const std::byte* start) noexcept {
+        of_this_thread().give_back_here(start);
+    }
+
+private:
     [[nodiscard]] static ScratchArena& of_this_thread() {
         thread_local ScratchArena arena;
         return arena;
     }
 
-    /// `bytes` of uninitialised memory, aligned for every packet.
-    [[nodiscard]] std::byte* take(std::size_t bytes) {
+    [[nodiscard]] std::byte* take_here(std::size_t bytes) {
         bytes = AlignedChunk::padded(std::max(bytes, std::size_t{1}));
         if (in_use_ == 0 && chunks_.size() > 1) merge_chunks();
         while (top_ < chunks_.size() && !chunks_[top_].has_room(bytes)) ++top_;
@@ -32,14 +45,12 @@ public:
         return chunk.take(bytes);
     }
 
-    /// Takes back `start`, the last piece that was taken and not given back.
-    void give_back(const std::byte* start) noexcept {
+    void give_back_here(const std::byte* start) noexcept {
         while (chunks_[top_].used == 0) --top_;
         chunks_[top_].used = static_cast<std::size_t>(start - chunks_[top_].memory.get());
         if (--in_use_ == 0) top_ = 0;
     }
 
-private:
     /// One chunk for what took several: the next pass finds all its memory in one place.
     void merge_chunks() {
         std::size_t total = 0;
@@ -62,17 +73,15 @@ class ScratchArray {
 
 public:
     explicit ScratchArray(Index size)
-        : arena_(ScratchArena::of_this_thread()),
-          bytes_(arena_.take(static_cast<std::size_t>(size) * sizeof(Number))) {}
+        : bytes_(ScratchArena::take(static_cast<std::size_t>(size) * sizeof(Number))) {}
     ScratchArray(const ScratchArray&) = delete;
     ScratchArray& operator=(const ScratchArray&) = delete;
-    ~ScratchArray() { arena_.give_back(bytes_); }
+    ~ScratchArray() { ScratchArena::give_back(bytes_); }
 
     [[nodiscard]] Number* data() const { return reinterpret_cast<Number*>(bytes_); }
     [[nodiscard]] Number& operator[](Index i) const { return data()[i]; }
 
 private:
-    ScratchArena& arena_;
     std::byte* bytes_;
 };
 

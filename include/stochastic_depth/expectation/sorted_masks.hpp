@@ -8,6 +8,7 @@
 #include <numeric>
 #include <vector>
 
+#include <stochastic_depth/detail/sort_by_key.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 
 namespace stochastic_depth::detail {
@@ -29,19 +30,22 @@ public:
                     (enclosing[l] < 0 || bit(mask, static_cast<std::size_t>(enclosing[l]))))
                     mask[l / 64] |= std::uint64_t{1} << (63 - l % 64);
             }
-        std::vector<std::size_t> order(count);
+        // By the last word first, and then by those before it, which keeps the order among equals.
+        std::vector<std::size_t> order(count), order_before(count);
         std::iota(order.begin(), order.end(), std::size_t{0});
-        const auto before = [&](std::size_t a, std::size_t b) {
-            const auto* const x = bits.data() + a * words_;
-            const auto* const y = bits.data() + b * words_;
-            return std::lexicographical_compare(y, y + words_, x, x + words_);
-        };
-        std::sort(order.begin(), order.end(), before);
+        std::vector<KeyedNumber> keyed(count);
+        for (std::size_t w = words_; w-- > 0;) {
+            order.swap(order_before);
+            for (std::size_t k = 0; k < count; ++k)
+                keyed[k] = {~bits[order_before[k] * words_ + w], k};
+            sort_by_key(keyed);
+            for (std::size_t k = 0; k < count; ++k) order[k] = order_before[keyed[k].second];
+        }
         place_.resize(count);
         for (std::size_t k = 0; k < count; ++k) {
-            const auto mask = bits.begin() + static_cast<std::ptrdiff_t>(order[k] * words_);
-            if (k == 0 || before(order[k - 1], order[k])) {
-                bits_.insert(bits_.end(), mask, mask + static_cast<std::ptrdiff_t>(words_));
+            const std::uint64_t* const mask = bits.data() + order[k] * words_;
+            if (k == 0 || !std::equal(mask, mask + words_, bits.data() + order[k - 1] * words_)) {
+                bits_.insert(bits_.end(), mask, mask + words_);
                 ++size_;
             }
             place_[order[k]] = size_ - 1;

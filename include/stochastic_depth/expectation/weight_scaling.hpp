@@ -12,9 +12,9 @@
 namespace stochastic_depth {
 namespace detail {
 
-/// Epilogue: x + p (value - x), or x + p value where the value is a branch.
-template <class Scalar, bool IsBranch>
-struct AddScaled {
+/// Epilogue: x + p (value - x).
+template <class Scalar>
+struct Mix {
     const Scalar* x;
     Index x_stride;
     Scalar p;
@@ -22,7 +22,7 @@ struct AddScaled {
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
         const P skipped = P::load(x + i + j * x_stride);
-        return multiply_add(P::broadcast(p), IsBranch ? value : value - skipped, skipped);
+        return multiply_add(P::broadcast(p), value - skipped, skipped);
     }
 };
 
@@ -76,12 +76,11 @@ private:
     template <class Layer, class From, class To>
     void mix(const StochasticDepth<Layer>& node, Scalar p, const From& from, To& to) const {
         if constexpr (StochasticDepth<Layer>::skips_to_identity && !has_skippable_layers<Layer>) {
-            constexpr bool has_branch = IdentityResidual<Layer>::value;
-            const AddScaled<Scalar, has_branch> add{from.data(), from.outerStride(), p};
-            if constexpr (has_branch)
-                forward_fused(node.layer().branch(), from, to, add);
+            if constexpr (IdentityResidual<Layer>::value)
+                node.layer().forward_scaled(from, to, p, Keep{});
             else
-                forward_fused(node.layer(), from, to, add);
+                forward_fused(node.layer(), from, to,
+                              Mix<Scalar>{from.data(), from.outerStride(), p});
         } else {
             forward_fused(node.shortcut(), from, to, Keep{});
             to = p * scaled(node.layer(), from) + (Scalar(1) - p) * to;

@@ -67,17 +67,25 @@ public:
     /// \throws std::invalid_argument  if sizes don't match.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Residual", *this, x, y);
-        forward_fused(x, y, detail::Keep{});
+        detail::forward_fused(*this, x, y, detail::Keep{});
     }
 
     template <class Epilogue>
-    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
                        const Epilogue& epilogue) const {
+        forward_scaled(x, y, Scalar(1), epilogue);
+    }
+
+    /// epilogue(shortcut(x) + scale branch(x)).
+    template <class Epilogue>
+    void forward_scaled(const detail::ConstView<Scalar>& x, detail::View<Scalar> y, Scalar scale,
+                        const Epilogue& epilogue) const {
         const auto add = [&](const auto& shortcut) {
             detail::forward_fused(
                 branch_, x, y,
-                detail::Then{detail::AddMatrix<Scalar>{shortcut.data(), shortcut.outerStride()},
-                             epilogue});
+                detail::Then{
+                    detail::AddScaled<Scalar>{shortcut.data(), shortcut.outerStride(), scale},
+                    epilogue});
         };
         if constexpr (identity_shortcut) {
             add(x);

@@ -43,12 +43,12 @@ public:
     /// \throws std::invalid_argument  if sizes don't match.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Scaled", *this, x, y);
-        forward_fused(x, y, detail::Keep{});
+        detail::forward_fused(*this, x, y, detail::Keep{});
     }
 
     /// y = epilogue(c layer(x)) in one pass where the layer can.
     template <class Epilogue>
-    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
                        const Epilogue& epilogue) const {
         detail::forward_fused(layer_, x, y,
                               detail::Then{detail::Multiply<Scalar>{factor_}, epilogue});

@@ -24,7 +24,7 @@ struct FusedLayers {
     }
 
     template <class Epilogue>
-    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
                        const Epilogue& epilogue) const {
         product.forward_fused(x, y, chain<0>(epilogue));
     }
@@ -95,11 +95,11 @@ public:
     /// \throws std::invalid_argument  if sizes don't match.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Sequential", *this, x, y);
-        forward_fused(x, y, detail::Keep{});
+        detail::forward_fused(*this, x, y, detail::Keep{});
     }
 
     template <class Epilogue>
-    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
                        const Epilogue& epilogue) const {
         run_from<0>(x, y, epilogue);
     }
@@ -226,7 +226,8 @@ private:
     template <std::size_t I>
     static constexpr bool takes_elementwise_epilogue =
         !detail::has_skippable_layers<LayerAt<I>> &&
-        requires(const LayerAt<I>& layer, const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) {
+        requires(const LayerAt<I>& layer, const detail::ConstView<Scalar>& x,
+                 detail::View<Scalar> y) {
         layer.forward_fused(x, y, detail::Keep{});
     };
 
@@ -237,7 +238,7 @@ private:
     }
 
     template <std::size_t I, class Epilogue>
-    void run_from(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+    void run_from(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
                   const Epilogue& epilogue) const {
         const auto& here = step<I>();
         if constexpr (next_step<I>() == size) {
@@ -245,7 +246,7 @@ private:
         } else {
             detail::ScratchMatrix<Scalar> h(here.output_size(x.rows()), x.cols());
             detail::forward_fused(here, x, *h, detail::Keep{});
-            run_from<next_step<I>()>(*h, y, epilogue);
+            run_from<next_step<I>()>(detail::const_view(*h), y, epilogue);
         }
     }
 

@@ -58,11 +58,11 @@ public:
     /// \throws std::invalid_argument  if sizes don't match.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Stack", *this, x, y);
-        forward_fused(x, y, detail::Keep{});
+        detail::forward_fused(*this, x, y, detail::Keep{});
     }
 
     template <class Epilogue>
-    void forward_fused(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y,
+    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
                        const Epilogue& epilogue) const {
         if (layers_.empty()) return detail::transform<Scalar>(x, y, epilogue);
         detail::Activations<Scalar> activations(x, widest(x.rows()));

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
+#include <stochastic_depth/detail/sort_by_key.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/lattice_generator.hpp>
@@ -114,13 +114,13 @@ private:
                 u[i + 1] = (1 - 0x1p-53) - u[i];
             }
         } else if (design_ == MaskDesign::stratified) {
-            std::vector<std::pair<std::uint64_t, std::size_t>> order(size);
+            std::vector<detail::KeyedNumber> order(size);
             for (std::size_t i = 0; i < size; ++i) {
                 const Draw drawn = random(layer, group, i);
                 u[i] = drawn.u;
                 order[i] = {drawn.key, i};
             }
-            std::sort(order.begin(), order.end());
+            detail::sort_by_key(order);
             for (std::size_t rank = 0; rank < size; ++rank) {
                 double& place = u[order[rank].second];
                 place = (static_cast<double>(rank) + place) / points;

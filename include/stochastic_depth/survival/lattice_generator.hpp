@@ -2,12 +2,15 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 #include <vector>
 
+#include <stochastic_depth/detail/sort_by_key.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/types.hpp>
 
@@ -16,13 +19,15 @@ namespace stochastic_depth::detail {
 /// The layers with p_l < 1, that of the largest variance p_l (1 - p_l) first, ties to the later
 /// one.
 [[nodiscard]] inline std::vector<Index> layers_by_variance(const Eigen::VectorXd& p) {
+    std::vector<KeyedNumber> order;
+    // Doubles that are not negative are in the order of their bits.
+    for (Index l = 0; l < p.size(); ++l)
+        if (p(l) < 1.0)
+            order.emplace_back(std::bit_cast<std::uint64_t>(std::abs(p(l) - 0.5)), p.size() - l);
+    sort_by_key(order);
     std::vector<Index> layers;
-    for (Index l = p.size(); l-- > 0;)
-        if (p(l) < 1.0) layers.push_back(l);
-    std::sort(layers.begin(), layers.end(), [&](Index a, Index b) {
-        const double from_half_a = std::abs(p(a) - 0.5), from_half_b = std::abs(p(b) - 0.5);
-        return from_half_a != from_half_b ? from_half_a < from_half_b : a > b;
-    });
+    for (const auto& [key, from_end] : order)
+        layers.push_back(p.size() - static_cast<Index>(from_end));
     return layers;
 }
 

@@ -66,9 +66,7 @@ public:
         if (mask.size() != depth())
             detail::refuse("MaskSampler: mask must have ", depth(), " layers, got ", mask.size());
         mask.resize(depth());
-        draw(step, 0, 1, [&](std::uint64_t l, std::uint64_t, std::uint64_t bit) {
-            mask.set_word(l / 64, mask.words()[l / 64] | bit << l % 64);
-        });
+        draw(step, 0, 1, {&mask, nullptr, 0});
     }
 
     /// One mask for each of samples 0, ..., batch_size - 1.
@@ -96,27 +94,9 @@ public:
             detail::refuse("MaskSampler: masks must have ", depth(), " layers, got ",
                            masks.depth());
         check_samples(first_sample, masks.batch_size());
-        if (first_sample % 64 == 0) {
-            draw(step, first_sample, masks.batch_size(),
-                 [&](std::uint64_t l, std::uint64_t group, std::uint64_t word) {
-                     masks.set_word(static_cast<Index>(l),
-                                    group - static_cast<std::uint64_t>(first_sample) / 64, word);
-                 });
-            return;
-        }
-        masks.resize(depth(), masks.batch_size());
-        const std::uint64_t first_group = static_cast<std::uint64_t>(first_sample) / 64;
-        const unsigned shift = static_cast<unsigned>(first_sample % 64);
-        const auto add = [&](std::uint64_t layer, std::uint64_t w, std::uint64_t bits) {
-            const Index l = static_cast<Index>(layer);
-            if (w < masks.words(l).size()) masks.set_word(l, w, masks.words(l)[w] | bits);
-        };
+        if (first_sample % 64 != 0) masks.resize(depth(), masks.batch_size());
         draw(step, first_sample, masks.batch_size(),
-             [&](std::uint64_t l, std::uint64_t group, std::uint64_t word) {
-                 const std::uint64_t w = group - first_group;
-                 add(l, w, word >> shift);
-                 if (w > 0) add(l, w - 1, word << (64 - shift));
-             });
+             {nullptr, &masks, static_cast<std::uint64_t>(first_sample)});
     }
 
 private:
@@ -132,11 +112,37 @@ private:
                            " samples from ", first_sample);
     }
 
+    /// Where the words that are drawn go: into one mask, or into masks of which the first belongs
+    /// to sample `first`. Where words are shared or shifted, bits are added to those before.
+    struct Words {
+        SurvivalMask* mask;
+        SurvivalMasks* masks;
+        std::uint64_t first;
+
+        void operator()(std::uint64_t layer, std::uint64_t group, std::uint64_t word) const {
+            if (mask) {
+                mask->set_word(layer / 64, mask->words()[layer / 64] | word << layer % 64);
+                return;
+            }
+            const Index l = static_cast<Index>(layer);
+            const std::uint64_t w = group - first / 64;
+            const std::uint64_t shift = first % 64;
+            if (shift == 0) {
+                masks->set_word(l, w, word);
+            } else {
+                add(l, w, word >> shift);
+                if (w > 0) add(l, w - 1, word << (64 - shift));
+            }
+        }
+        void add(Index l, std::uint64_t w, std::uint64_t bits) const {
+            if (w < masks->words(l).size()) masks->set_word(l, w, masks->words(l)[w] | bits);
+        }
+    };
+
     /// Calls emit(layer, group, word) for each layer and each group of 64 samples that holds wanted
     /// ones, in any order, perhaps twice: bits that are missing at first come later. Unwanted ones
     /// are 0.
-    template <class Emit>
-    void draw(std::uint64_t step, Index first_sample, Index count, Emit emit) const {
+    void draw(std::uint64_t step, Index first_sample, Index count, Words emit) const {
         if (count == 0) return;
         const std::uint64_t first = static_cast<std::uint64_t>(first_sample);
         const std::uint64_t last = first + static_cast<std::uint64_t>(count) - 1;

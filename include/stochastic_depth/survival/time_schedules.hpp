@@ -39,7 +39,9 @@ namespace detail {
 [[nodiscard]] inline Eigen::VectorXd part_of_the_way(std::string_view who,
                                                      const Eigen::VectorXd& targets, double share) {
     check_survival_probabilities(who, targets);
-    return targets.unaryExpr([=](double target) { return part_of_the_way(who, target, share); });
+    Eigen::VectorXd p(targets.size());
+    for (Index l = 0; l < p.size(); ++l) p(l) = part_of_the_way(who, targets(l), share);
+    return p;
 }
 
 }  // namespace detail
