@@ -60,7 +60,12 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
     Array<const Scalar*, (Columns + group - 1) / group> inputs;
     for (int c = 0; c < Columns; c += group)
         inputs[c / group] = f.right.data + (column + c) * column_stride;
+    // A right factor with contiguous rows strides through memory: its next line is fetched early,
+    // where a tile has enough sums to hide that.
+    constexpr bool is_full = Packets == tile_packets && Columns == tile_columns;
+    const Index ahead = inner_stride > 1 ? Index{64 / sizeof(Scalar)} : 0;
     for (Index k = f.inner; k > 0; --k) {
+        if constexpr (is_full) __builtin_prefetch(inputs[0] + ahead);
         Array<P, Packets> weight;
         for (int p = 0; p < Packets; ++p) weight[p] = P::load(weights + offset(p));
         for (int c = 0; c < Columns; ++c) {
