@@ -141,7 +141,7 @@ public:
     double step(std::uint64_t t) {
         const double loss =
             step_.differentiate(network_, problem_.x, problem_.labels, t % mask_steps).loss;
-        optimizer_.step(network_, step_.gradient());
+        optimizer_.step(network_, step_.gradient(), step_.team());
         step_.finish(network_);
         return loss;
     }

@@ -150,7 +150,7 @@ struct Training {
 
     sd::StepLedger run(std::uint64_t t) {
         const sd::StepLedger ledger = step.differentiate(network, x, labels, t);
-        optimizer.step(network, step.gradient());
+        optimizer.step(network, step.gradient(), step.team());
         step.finish(network);
         return ledger;
     }

@@ -368,6 +368,43 @@ TEMPLATE_TEST_CASE("matrix kernel: an epilogue is told its row and column, for e
         }
 }
 
+TEMPLATE_TEST_CASE("matrix kernel: an epilogue that stores elsewhere leaves the destination alone",
+                   "[matrix_kernel]", float, double) {
+    using detail::ScatterInto, detail::Then;
+    Philox random{17};
+    const TestType canary = TestType(77);
+    // A short inner dimension; and one whose weights are packed, with sums waiting in between.
+    for (const Index inner : {Index{5}, detail::packed_inner + 3})
+        for (const Index rows : {1, 7, 8, 33, 64, 70})
+            for (const Index columns : {1, 5, 6, 26}) {
+                const Product<TestType> factors(random, rows, inner, columns, RightFactorIs::plain,
+                                                Start::vector);
+                std::vector<Index> chosen;
+                for (Index j = 0; j < columns; ++j) chosen.push_back(2 * j + j % 2);
+                Matrix<TestType> to = Matrix<TestType>::Constant(rows + 3, 2 * columns, canary);
+                const ScatterInto<TestType> scatter{to.data(), rows + 3, chosen.data()};
+                constexpr int widest = detail::widest_lanes<TestType>;
+                constexpr int any = Eigen::Dynamic;
+                const Matrix<TestType> expected = factors.in_ascending_order();
+                const Matrix<TestType> destination =
+                    factors.template run<any, any, widest>(columns, Then{detail::Keep{}, scatter});
+                CAPTURE(rows, inner, columns);
+                if (inner <= detail::packed_inner)
+                    REQUIRE((destination.array() == destination(0, 0)).all());
+                for (Index j = 0; j < columns; ++j) {
+                    const auto column = to.col(chosen[static_cast<std::size_t>(j)]);
+                    REQUIRE(same_bits(column.head(rows), expected.col(j)));
+                    to.col(chosen[static_cast<std::size_t>(j)]).head(rows).setConstant(canary);
+                }
+                REQUIRE((to.array() == canary).all());
+
+                detail::transform<TestType>(expected, expected, scatter);
+                for (Index j = 0; j < columns; ++j)
+                    REQUIRE(same_bits(to.col(chosen[static_cast<std::size_t>(j)]).head(rows),
+                                      expected.col(j)));
+            }
+}
+
 TEMPLATE_TEST_CASE("matrix kernel: NaN and infinity stay in their own row and column",
                    "[matrix_kernel]", float, double) {
     Philox random{15};

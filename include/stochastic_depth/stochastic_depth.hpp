@@ -127,6 +127,7 @@ public:
 
     /// What a recorded pass leaves: which columns kept the layer, and the record of each way.
     struct Recorded {
+        Index inputs = 0;
         detail::KeptColumns kept;
         detail::KeptColumns skipped;
         detail::Record<Layer> layer;
@@ -163,6 +164,7 @@ public:
     template <class Mask, class Epilogue>
     void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
                 const Epilogue& epilogue) const {
+        recorded.inputs = flow.rows();
         split_columns(flow, mask, recorded);
         if (recorded.skipped.count == 0)
             return record_kept(flow, recorded, mask, mask.from(1), epilogue);
@@ -171,14 +173,15 @@ public:
         Index* const samples = flow.tape().template take<Index>(recorded.kept.count);
         for (Index k = 0; k < recorded.kept.count; ++k)
             samples[k] = mask.sample(recorded.kept.columns[k]);
-        record_kept(kept, recorded, mask, mask.from(1).with(samples), detail::Keep{});
         if constexpr (!skips_to_identity) {
             detail::Flow<Scalar> skipped = flow.gathered(recorded.skipped);
-            record_skipped(skipped, recorded, mask, detail::Keep{});
-            flow.advance(flow.room(skipped.rows()));
-            flow.scatter_from(skipped, recorded.skipped);
+            flow.advance(flow.room(output_size(flow.rows())));
+            record_skipped(skipped, recorded, mask, flow.scatter_into(recorded.skipped));
+            skipped.give_back();
         }
-        flow.scatter_from(kept, recorded.kept);
+        record_kept(kept, recorded, mask, mask.from(1).with(samples),
+                    flow.scatter_into(recorded.kept));
+        kept.give_back();
         flow.apply(epilogue);
     }
 
@@ -200,14 +203,14 @@ public:
                 backpropagate_skipped(skipped, recorded, gradient, epilogue);
             }
         } else {
-            detail::backpropagate(layer_, kept, recorded.layer, gradient.layer);
             if constexpr (!skips_to_identity) {
                 detail::Slopes<Scalar> skipped = slopes.gathered(recorded.skipped);
-                backpropagate_skipped(skipped, recorded, gradient, detail::Keep{});
-                slopes = detail::Slopes<Scalar>(slopes.team(), skipped.rows(), slopes.columns());
-                slopes.scatter_from(skipped, recorded.skipped);
+                slopes = detail::Slopes<Scalar>(slopes.team(), recorded.inputs, slopes.columns());
+                backpropagate_skipped(skipped, recorded, gradient,
+                                      slopes.scatter_into(recorded.skipped));
             }
-            slopes.scatter_from(kept, recorded.kept);
+            detail::backpropagate(layer_, kept, recorded.layer, gradient.layer,
+                                  slopes.scatter_into(recorded.kept));
             slopes.apply(epilogue);
         }
     }

@@ -81,9 +81,25 @@ struct AddScaled {
     [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
 };
 
+/// Stores the numbers in chosen columns of another matrix: column j in columns[j].
+template <class Scalar>
+struct ScatterInto {
+    static constexpr bool stores_elsewhere = true;
+    Scalar* data;
+    Index stride;
+    const Index* columns;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        value.store(data + i + columns[j] * stride);
+        return value;
+    }
+};
+
 /// One epilogue after another.
 template <class First, class Second>
 struct Then {
+    static constexpr bool stores_elsewhere = detail::stores_elsewhere<Second>;
     First first;
     Second second;
 
@@ -110,12 +126,11 @@ void transform_columns(Index rows, Index columns, const Scalar* x, Index x_strid
     }
     for (Index j = 0; j < columns; ++j) {
         const Scalar* from = x + j * x_stride;
-        Scalar* to = y.data + j * y.stride;
         // The last packet may overlap the one before: it is computed while x is still whole.
         const P last = epilogue(P::load(from + rows - Lanes), rows - Lanes, j);
         for (Index i = 0; i + Lanes < rows; i += Lanes)
-            epilogue(P::load(from + i), i, j).store(to + i);
-        last.store(to + rows - Lanes);
+            finish(epilogue, P::load(from + i), i, j, y);
+        if constexpr (!stores_elsewhere<Epilogue>) last.store(y.data + rows - Lanes + j * y.stride);
     }
 }
 

@@ -30,6 +30,7 @@ struct KeptColumns {
 /// An epilogue of all columns, for the columns from `first` on.
 template <class Epilogue>
 struct Shifted {
+    static constexpr bool stores_elsewhere = detail::stores_elsewhere<Epilogue>;
     Epilogue epilogue;
     Index first_row = 0;
     Index first_column = 0;
@@ -73,16 +74,6 @@ void gather(const Team& team, const ConstView<Scalar>& from, const KeptColumns& 
     team.split(chosen.count, 1, work_of_moving * static_cast<double>(from.rows()),
                [&](Index first, Index count) {
                    gather(from, chosen.columns + first, to.middleCols(first, count));
-               });
-}
-
-/// to(:, chosen[k]) = from(:, k), shared by a team.
-template <class Scalar>
-void scatter(const Team& team, const ConstView<Scalar>& from, const KeptColumns& chosen,
-             View<Scalar> to) {
-    team.split(chosen.count, 1, work_of_moving * static_cast<double>(from.rows()),
-               [&](Index first, Index count) {
-                   scatter(from.middleCols(first, count), chosen.columns + first, to);
                });
 }
 
@@ -141,11 +132,15 @@ public:
         return part;
     }
 
-    /// Puts the activations of a part back into its columns, and its memory back on the tape where
-    /// it ends there.
-    void scatter_from(Flow& part, const KeptColumns& chosen) {
-        detail::scatter<Scalar>(team_, part.current(), chosen, writable());
-        if (part.owned_) tape_.give_back_last(part.owned_, part.rows() * part.columns());
+    /// The last epilogue of a part: puts it back into its columns.
+    [[nodiscard]] ScatterInto<Scalar> scatter_into(const KeptColumns& chosen) {
+        View<Scalar> to = writable();
+        return {to.data(), to.outerStride(), chosen.columns};
+    }
+
+    /// Puts the memory of activations that went elsewhere back on the tape where it ends there.
+    void give_back() {
+        if (owned_) tape_.give_back_last(owned_, rows() * columns());
     }
 
     /// activations = epilogue(activations).

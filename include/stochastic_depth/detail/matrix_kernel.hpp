@@ -118,15 +118,14 @@ template <int Lanes, class Tile, class Scalar, class Epilogue>
 void run_tiles(Tile tile, int packets, Index row, Index last, Index column,
                const Operands<Scalar>& f, const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
-    Scalar* const out = f.out.data;
-    const Index stride = f.out.stride;
+    const Destination<Scalar> out = f.out;
     alignas(64) Array<Scalar, tile_packets * tile_columns * Lanes> sums;
     while (column < f.columns) {
         const Index end = column + tile(f.columns - column, sums, row, last, column, f);
         for (const Scalar* sum = sums; column < end; ++column)
             for (int p = 0; p < packets; ++p, sum += Lanes) {
                 const Index i = row + std::min<Index>(p * Lanes, last);
-                epilogue(P::load(sum), i, column).store(out + i + column * stride);
+                finish(epilogue, P::load(sum), i, column, out);
             }
     }
 }
@@ -135,17 +134,16 @@ void run_tiles(Tile tile, int packets, Index row, Index last, Index column,
 template <int Lanes, int Packets, class Scalar, class Epilogue>
 void run_band(Index row, Index last, const Operands<Scalar>& f, const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
-    Scalar* const out = f.out.data;
-    const Index stride = f.out.stride;
-    const Index columns = f.columns;
     // Copies: what a store of a packet might have changed would be read again for each.
-    const Epilogue finish = epilogue;
+    const Destination<Scalar> out = f.out;
+    const Index columns = f.columns;
+    const Epilogue last_step = epilogue;
     constexpr int wide = columns_beside<Packets>;
     Index column = 0;
     for (; column + wide <= columns; column += wide)
         run_tile<Lanes, Packets, wide>(row, last, column, f, [&](const P& sum, int p, Index c) {
             const Index i = row + (p + 1 < Packets ? p * Lanes : last);
-            finish(sum, i, column + c).store(out + i + (column + c) * stride);
+            finish(last_step, sum, i, column + c, out);
         });
     run_tiles<Lanes>(run_some_tile<Lanes, Packets, Scalar>, Packets, row, last, column, f,
                      epilogue);

@@ -68,4 +68,18 @@ template <class Epilogue>
         return false;
 }
 
+/// Whether an epilogue stores what it returns itself, at a place of its own.
+template <class Epilogue>
+inline constexpr bool stores_elsewhere = requires {
+    requires Epilogue::stores_elsewhere;
+};
+
+/// Puts a packet through an epilogue, and what comes of it into entries i, i + 1, ... of column j.
+template <class Epilogue, class Packet, class Scalar>
+EIGEN_ALWAYS_INLINE void finish(const Epilogue& epilogue, const Packet& value, Index i, Index j,
+                                const Destination<Scalar>& out) {
+    const auto result = epilogue(value, i, j);
+    if constexpr (!stores_elsewhere<Epilogue>) result.store(out.data + i + j * out.stride);
+}
+
 }  // namespace stochastic_depth::detail

@@ -43,8 +43,7 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f,
             const P entry = P::broadcast(input[k * right.inner_stride]);
             for (int p = 0; p < packets; ++p) sum[p] = multiply_add(weight[k][p], entry, sum[p]);
         }
-        for (int p = 0; p < packets; ++p)
-            epilogue(sum[p], Index{p * Lanes}, j).store(out.data + p * Lanes + j * out.stride);
+        for (int p = 0; p < packets; ++p) finish(epilogue, sum[p], Index{p * Lanes}, j, out);
     }
 }
 
@@ -97,9 +96,10 @@ Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, c
     Array<P, Rows> weight;
     for (int k = 0; k < Rows; ++k) weight[k] = P::template repeat<Rows>(left + k * Rows);
     const P first = start ? P::template repeat<Rows>(start) : P::broadcast(Scalar(0));
-    const Epilogue finish = epilogue;
-    const Index column = run_packets<Packets, Rows>(0, columns, weight, first, right, out, finish);
-    return run_packets<P, Rows>(column, columns, weight, first, right, out, finish);
+    const Epilogue last_step = epilogue;
+    const Index column =
+        run_packets<Packets, Rows>(0, columns, weight, first, right, out, last_step);
+    return run_packets<P, Rows>(column, columns, weight, first, right, out, last_step);
 }
 
 }  // namespace stochastic_depth::detail

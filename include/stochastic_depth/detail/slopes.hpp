@@ -120,9 +120,10 @@ public:
         return part;
     }
 
-    /// Puts the gradient of a part back into its columns.
-    void scatter_from(const Slopes& part, const KeptColumns& chosen) {
-        detail::scatter<Scalar>(*team_, part.current(), chosen, writable());
+    /// The last epilogue of a part: puts it back into its columns.
+    [[nodiscard]] ScatterInto<Scalar> scatter_into(const KeptColumns& chosen) {
+        View<Scalar> to = writable();
+        return {to.data(), to.outerStride(), chosen.columns};
     }
 
     /// gradient = epilogue(gradient).

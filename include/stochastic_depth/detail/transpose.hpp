@@ -18,11 +18,18 @@ void transpose(Index rows, Index columns, const Scalar* from, Index stride, Scal
                Index to_stride) {
     constexpr int lanes = widest_lanes<Scalar>;
     using Register = typename Packet<Scalar, lanes>::Register;
+    // A block's columns lie far apart, and each would wait for memory: blocks to come are fetched.
+    constexpr Index ahead = 8 * lanes;
     Index j = 0;
     for (; lanes > 1 && j + lanes <= columns; j += lanes) {
         Index i = 0;
         if constexpr (lanes > 1)
             for (; i + lanes <= rows; i += lanes) {
+                const bool in_these = i + ahead < rows;
+                const Scalar* const next =
+                    from +
+                    (in_these ? i + ahead + j * stride : i + ahead - rows + (j + lanes) * stride);
+                for (int k = 0; k < lanes; ++k) __builtin_prefetch(next + k * stride);
                 Eigen::internal::PacketBlock<Register, lanes> block;
                 for (int k = 0; k < lanes; ++k)
                     block.packet[k] =

@@ -57,7 +57,7 @@ struct StepLedger {
 ///     TrainingStep step{network, SoftmaxCrossEntropy<float>{}, {.seed = 42}};
 ///     for (std::uint64_t t = 0; t < steps; ++t) {
 ///         step.differentiate(network, x, labels, t);
-///         optimizer.step(network, step.gradient());
+///         optimizer.step(network, step.gradient(), step.team());
 ///         step.finish(network);
 ///     }
 ///
