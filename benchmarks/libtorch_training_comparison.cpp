@@ -525,9 +525,13 @@ void measure(benchmark::State& state, int threads, Training training) {
     if (!std::isfinite(loss)) state.SkipWithError("the loss is not finite");
 }
 
+/// Long enough for both sides' second threads to settle: training takes minutes.
+constexpr double seconds_for_each = 0.2;
+
 void add(const std::string& name, int threads, const std::function<void(benchmark::State&)>& body) {
-    auto* const added =
-        benchmark::RegisterBenchmark(name.c_str(), body)->Unit(benchmark::kMillisecond);
+    auto* const added = benchmark::RegisterBenchmark(name.c_str(), body)
+                            ->Unit(benchmark::kMillisecond)
+                            ->MinTime(seconds_for_each);
     if (threads > 1) added->UseRealTime();
 }
 

@@ -5,31 +5,12 @@
 #include <utility>
 
 #include <stochastic_depth/detail/columns.hpp>
+#include <stochastic_depth/detail/survivors.hpp>
 #include <stochastic_depth/layers/residual.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
 
 namespace stochastic_depth {
-namespace detail {
-
-/// What stands in for a layer that is skipped: its shortcut, or the identity if it has none.
-template <class Layer>
-struct ShortcutOf {
-    using type = Identity<typename Layer::Scalar>;
-    [[nodiscard]] static type of(const Layer&) { return {}; }
-    [[nodiscard]] static NoGradient gradient(auto&) { return {}; }
-};
-template <class Branch, class Shortcut>
-struct ShortcutOf<Residual<Branch, Shortcut>> {
-    using type = Shortcut;
-    [[nodiscard]] static const Shortcut& of(const Residual<Branch, Shortcut>& layer) {
-        return layer.shortcut();
-    }
-    /// The shortcut's part of the layer's gradient.
-    [[nodiscard]] static auto& gradient(auto& layer) { return layer.shortcut; }
-};
-
-}  // namespace detail
 
 /// A skippable layer: kept with probability p, it is the layer; skipped, it is the layer's
 /// shortcut, which is the identity for a layer that has none.
@@ -102,10 +83,13 @@ public:
     }
 
     void propagate(detail::Activations<Scalar>& activations, const detail::MaskView& mask) const {
-        if (mask.is_one_for_all())
-            run_all(activations, mask, mask.keeps(0));
-        else
-            run_survivors(activations, mask);
+        if (mask.is_one_for_all()) return run_all(activations, mask, mask.keeps(0));
+        const Index batch = activations.current().cols();
+        const detail::ScratchArray<Index> survivors(batch);
+        const Index kept = mask.list_survivors(batch, survivors.data());
+        if (kept == batch || kept == 0) return run_all(activations, mask, kept == batch);
+        detail::run_survivors<skips_to_identity>(layer_, shortcut(), activations, mask.from(1),
+                                                 survivors.data(), kept);
     }
 
     [[nodiscard]] Index widest(Index input_size) const {
@@ -300,39 +284,6 @@ private:
             detail::propagate(layer_, activations, mask.from(1));
         else if constexpr (!skips_to_identity)
             activations.run(shortcut());
-    }
-
-    /// Gathers the columns that keep the layer, runs on them alone, and scatters the result.
-    void run_survivors(detail::Activations<Scalar>& activations,
-                       const detail::MaskView& mask) const {
-        const Index batch = activations.current().cols();
-        const detail::ScratchArray<Index> survivors(batch);
-        const Index kept = mask.list_survivors(batch, survivors.data());
-        if (kept == batch || kept == 0) return run_all(activations, mask, kept == batch);
-        const Index features = activations.current().rows();
-        detail::ScratchMatrix<Scalar> x(features, kept);
-        detail::gather(activations.current(), survivors.data(), *x);
-        const detail::ScratchArray<Index> samples(kept);
-        for (Index k = 0; k < kept; ++k) samples[k] = mask.sample(survivors[k]);
-        detail::Activations<Scalar> active(*x, detail::widest(layer_, features));
-        detail::propagate(layer_, active, mask.from(1).with(samples.data()));
-        if constexpr (!skips_to_identity) run_shortcut(activations, survivors.data(), kept);
-        detail::scatter(active.current(), survivors.data(), activations.writable());
-    }
-
-    /// Runs the shortcut on the columns that are not in the list, and leaves room for the others.
-    void run_shortcut(detail::Activations<Scalar>& activations, const Index* survivors,
-                      Index kept) const {
-        const auto run = [&](const auto& from, auto to) {
-            const Index rest = from.cols() - kept;
-            const detail::ScratchArray<Index> skipped(rest);
-            detail::list_others(from.cols(), survivors, kept, skipped.data());
-            detail::ScratchMatrix<Scalar> x(from.rows(), rest), y(to.rows(), rest);
-            detail::gather(from, skipped.data(), *x);
-            detail::forward_fused(shortcut(), *x, *y, detail::Keep{});
-            detail::scatter(*y, skipped.data(), to);
-        };
-        activations.replace(shortcut().output_size(activations.current().rows()), run);
     }
 
     Layer layer_;

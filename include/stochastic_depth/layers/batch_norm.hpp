@@ -8,6 +8,7 @@
 #include <stochastic_depth/detail/batch_moments.hpp>
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/differentiation.hpp>
+#include <stochastic_depth/detail/gain_and_bias.hpp>
 #include <stochastic_depth/detail/scratch.hpp>
 #include <stochastic_depth/survival/mask_view.hpp>
 
@@ -45,15 +46,7 @@ public:
     using Scalar = Scalar_;
     static constexpr bool has_statistics = true;
 
-    /// Gradient by the parameters, in their shapes.
-    struct Gradient {
-        Vector<Scalar> gain;
-        Vector<Scalar> bias;
-        void set_zero() {
-            gain.setZero();
-            bias.setZero();
-        }
-    };
+    using Gradient = detail::GainAndBias<Scalar>;
 
     /// Gain 1, bias 0, running mean 0, running variance 1.
     /// \param features  At least 1.
@@ -135,9 +128,7 @@ public:
         detail::forward_recorded("BatchNorm", *this, x, y, cache);
     }
 
-    [[nodiscard]] Gradient zero_gradient() const {
-        return {Vector<Scalar>::Zero(features()), Vector<Scalar>::Zero(features())};
-    }
+    [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(features()); }
 
     /// With the running statistics: dx = dy * gain / sqrt(variance + epsilon).
     /// \param x   [features x batch], the input of forward.
@@ -146,9 +137,7 @@ public:
     void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
                   const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
         detail::check_backward("BatchNorm", *this, x, dy, dx);
-        if (gradient.gain.size() != features() || gradient.bias.size() != features())
-            detail::refuse("BatchNorm: gradient must have ", features(), " features, got ",
-                           gradient.gain.size());
+        gradient.check("BatchNorm", features());
         detail::backward_recorded("BatchNorm", *this, x, dy, cache, gradient, dx);
     }
 

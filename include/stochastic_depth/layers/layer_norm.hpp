@@ -5,6 +5,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/column_moments.hpp>
+#include <stochastic_depth/detail/gain_and_bias.hpp>
 #include <stochastic_depth/detail/structure.hpp>
 
 namespace stochastic_depth {
@@ -29,15 +30,7 @@ public:
         Eigen::VectorXd inverse_deviation;
     };
 
-    /// Gradient by the parameters, in their shapes.
-    struct Gradient {
-        Vector<Scalar> gain;
-        Vector<Scalar> bias;
-        void set_zero() {
-            gain.setZero();
-            bias.setZero();
-        }
-    };
+    using Gradient = detail::GainAndBias<Scalar>;
 
     /// Gain 1, bias 0.
     /// \param features  At least 1.
@@ -101,9 +94,7 @@ public:
         }
     }
 
-    [[nodiscard]] Gradient zero_gradient() const {
-        return {Vector<Scalar>::Zero(features()), Vector<Scalar>::Zero(features())};
-    }
+    [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(features()); }
 
     /// With g = gain * dy and averages over the features of a column:
     ///
@@ -120,9 +111,7 @@ public:
         if (cache.mean.size() != x.cols())
             detail::refuse("LayerNorm: cache must be of ", x.cols(), " columns, got ",
                            cache.mean.size());
-        if (gradient.gain.size() != features() || gradient.bias.size() != features())
-            detail::refuse("LayerNorm: gradient must have ", features(), " features, got ",
-                           gradient.gain.size());
+        gradient.check("LayerNorm", features());
         for (Index j = 0; j < x.cols(); ++j)
             backward_column({cache.mean(j), cache.inverse_deviation(j)},
                             x.data() + j * x.outerStride(), dy.data() + j * dy.outerStride(),

@@ -231,6 +231,23 @@ inline constexpr bool is_residual = false;
 template <class Branch, class Shortcut>
 inline constexpr bool is_residual<Residual<Branch, Shortcut>> = true;
 
+/// What stands in for a layer that is skipped: its shortcut, or the identity if it has none.
+template <class Layer>
+struct ShortcutOf {
+    using type = Identity<typename Layer::Scalar>;
+    [[nodiscard]] static type of(const Layer&) { return {}; }
+    [[nodiscard]] static NoGradient gradient(auto&) { return {}; }
+};
+template <class Branch, class Shortcut>
+struct ShortcutOf<Residual<Branch, Shortcut>> {
+    using type = Shortcut;
+    [[nodiscard]] static const Shortcut& of(const Residual<Branch, Shortcut>& layer) {
+        return layer.shortcut();
+    }
+    /// The shortcut's part of the layer's gradient.
+    [[nodiscard]] static auto& gradient(auto& layer) { return layer.shortcut; }
+};
+
 /// Whether a layer is x + branch(x).
 template <class Layer>
 struct IdentityResidual : std::false_type {};

@@ -7,41 +7,9 @@
 
 #include <stochastic_depth/detail/activations.hpp>
 #include <stochastic_depth/detail/differentiation.hpp>
+#include <stochastic_depth/detail/fused_layers.hpp>
 
 namespace stochastic_depth {
-namespace detail {
-
-/// A layer that takes an epilogue, and the element-wise layers after it, as one layer: one pass
-/// over the output. Refers to the layers; lives for one call.
-template <class Product, class... Elementwise>
-struct FusedLayers {
-    using Scalar = typename Product::Scalar;
-    const Product& product;
-    std::tuple<const Elementwise&...> elementwise;
-
-    [[nodiscard]] Index output_size(Index input_size) const {
-        return product.output_size(input_size);
-    }
-
-    template <class Epilogue>
-    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
-                       const Epilogue& epilogue) const {
-        product.forward_fused(x, y, chain<0>(epilogue));
-    }
-
-private:
-    template <std::size_t I, class Epilogue>
-    auto chain(const Epilogue& epilogue) const {
-        if constexpr (I == sizeof...(Elementwise)) {
-            return epilogue;
-        } else {
-            using Layer = std::tuple_element_t<I, std::tuple<Elementwise...>>;
-            return Then{ApplyElementwise<Layer>{std::get<I>(elementwise)}, chain<I + 1>(epilogue)};
-        }
-    }
-};
-
-}  // namespace detail
 
 /// Layers one after another: y = layer_n(... layer_1(x)).
 ///
