@@ -22,13 +22,18 @@
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
+#include "support/one_weight.hpp"
 #include "support/parameters.hpp"
 #include "support/refusal.hpp"
 
 namespace {
 
 using namespace stochastic_depth;
+using test::check_weights;
+using test::one_weight;
+using test::OneWeight;
 using test::parameters;
+using test::trajectory;
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 constexpr double inf = std::numeric_limits<double>::infinity();
@@ -174,58 +179,29 @@ TEST_CASE("AdamW: follows a plain long double loop under random masks", "[adam]"
         check_against_plain_loop<AdamW>(options, 0, options.weight_decay);
 }
 
-using OneWeight = Sequential<Linear<double>>;
-
-/// One weight, and a bias that stays 0.
-OneWeight one_weight(double weight) {
-    return OneWeight{
-        Linear<double>{Eigen::MatrixXd::Constant(1, 1, weight), Eigen::VectorXd::Zero(1)}};
-}
-
-template <template <class> class Optimizer, class Options>
-std::vector<double> trajectory(Options options, double weight, const std::vector<double>& slopes) {
-    OneWeight network = one_weight(weight);
-    Optimizer<OneWeight> optimizer{network, options};
-    auto gradient = network.zero_gradient();
-    std::vector<double> weights;
-    for (const double slope : slopes) {
-        std::get<0>(gradient.layers).weights(0, 0) = slope;
-        optimizer.step(network, gradient);
-        weights.push_back(std::get<0>(network.layers()).weights()(0, 0));
-        CHECK(std::get<0>(network.layers()).bias()(0) == 0.0);
-    }
-    return weights;
-}
-
-void check(const std::vector<double>& weights, const std::vector<double>& expected) {
-    REQUIRE(weights.size() == expected.size());
-    for (std::size_t i = 0; i < weights.size(); ++i) {
-        INFO("step " << i);
-        CHECK(std::abs(weights[i] - expected[i]) <= 1e-14);
-    }
-}
-
 TEST_CASE("Adam and AdamW: two steps by hand", "[adam]") {
     // beta_1 = beta_2 = 1/2, epsilon = 1. g = 3: m = 1.5, v = 4.5, corrected 3 and 9; step 3 / (3 +
     // 1). g = 0: m = 0.75, v = 2.25, over 3/4: 1 and 3; step 1 / (sqrt 3 + 1) = (sqrt 3 - 1) / 2.
     const AdamOptions halves{.learning_rate = 1, .beta1 = 0.5, .beta2 = 0.5, .epsilon = 1};
-    check(trajectory<Adam>(halves, 4, {3, 0}), {3.25, 3.25 - (std::sqrt(3.0) - 1) / 2});
+    check_weights(trajectory<Adam>(halves, 4, {3, 0}), {3.25, 3.25 - (std::sqrt(3.0) - 1) / 2},
+                  1e-14);
     // With lambda = 1/4, g = 2 + 4/4 = 3.
     AdamOptions decaying = halves;
     decaying.weight_decay = 0.25;
-    check(trajectory<Adam>(decaying, 4, {2}), {3.25});
+    check_weights(trajectory<Adam>(decaying, 4, {2}), {3.25}, 1e-14);
     // Decoupled, w loses a quarter, 4/4 and then 2.25/4, beside the same steps.
     const AdamWOptions decoupled{
         .learning_rate = 1, .beta1 = 0.5, .beta2 = 0.5, .epsilon = 1, .weight_decay = 0.25};
-    check(trajectory<AdamW>(decoupled, 4, {3, 0}), {2.25, 1.6875 - (std::sqrt(3.0) - 1) / 2});
+    check_weights(trajectory<AdamW>(decoupled, 4, {3, 0}),
+                  {2.25, 1.6875 - (std::sqrt(3.0) - 1) / 2}, 1e-14);
 }
 
 TEST_CASE("Adam: constant gradients of any size move a weight by eta in each step", "[adam]") {
     for (const double slope : {1e-3, 1.0, -1e6}) {
         const double step = slope > 0 ? 0.125 : -0.125;
         const AdamOptions options{.learning_rate = 0.125, .epsilon = 1e-300};
-        check(trajectory<Adam>(options, 0, std::vector<double>(5, slope)),
-              {-step, -2 * step, -3 * step, -4 * step, -5 * step});
+        check_weights(trajectory<Adam>(options, 0, std::vector<double>(5, slope)),
+                      {-step, -2 * step, -3 * step, -4 * step, -5 * step}, 1e-14);
     }
 }
 

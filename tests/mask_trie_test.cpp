@@ -17,6 +17,7 @@
 #include "support/matrices.hpp"
 #include "support/plain_network.hpp"
 #include "support/probe_layers.hpp"
+#include "support/structures.hpp"
 
 namespace {
 
@@ -40,54 +41,9 @@ void check_against_passes(const Network& network, const Matrix<Scalar>& x, Index
                           network(x, masks.mask(j))));
 }
 
-struct Structures {
-    Philox random{81};
-
-    auto linear(Index inputs, Index outputs) {
-        return Linear<double>{inputs, outputs, random, 1.0};
-    }
-    auto branch(Index inputs, Index outputs) {
-        return Sequential{linear(inputs, outputs), ReLU<double>{}};
-    }
-    auto block(Index width, double p) {
-        return StochasticDepth{Residual{branch(width, width)}, SurvivalProbability{p}};
-    }
-    /// Skippable layers in skippable ones, two deep; the last one ends the network.
-    auto nested() {
-        const auto inner = StochasticDepth{Sequential{linear(5, 5), block(5, 0.4), Tanh<double>{}},
-                                           SurvivalProbability{0.7}};
-        return Sequential{block(5, 0.9),
-                          StochasticDepth{Residual{Sequential{block(5, 0.3), inner, block(5, 0.8)}},
-                                          SurvivalProbability{0.6}},
-                          block(5, 0.5)};
-    }
-    /// Skippable layers in the branch and in the shortcut of a plain residual layer.
-    auto residual_around() {
-        return Sequential{block(6, 0.7),
-                          Residual{Sequential{block(6, 0.6), linear(6, 4), block(4, 0.2)},
-                                   Sequential{linear(6, 4), block(4, 0.9), block(4, 0.5)}},
-                          block(4, 0.35)};
-    }
-    /// Shortcuts of their own, also where the width changes.
-    auto own_shortcuts() {
-        return Sequential{
-            block(4, 0.8),
-            StochasticDepth{Residual{branch(4, 7), linear(4, 7)}, SurvivalProbability{0.6}},
-            StochasticDepth{Residual{Sequential{block(7, 0.5), linear(7, 3)}, linear(7, 3)},
-                            SurvivalProbability{0.3}},
-            StochasticDepth{Residual{branch(3, 5), linear(3, 5)}, SurvivalProbability{0.45}}};
-    }
-    /// Layers without a shortcut, one that is always kept, an end.
-    auto not_residual() {
-        return Sequential{
-            StochasticDepth{branch(6, 6), SurvivalProbability{0.3}}, Tanh<double>{}, block(6, 1.0),
-            StochasticDepth{Softmax<double>{}, SurvivalProbability{0.5}}, linear(6, 2)};
-    }
-};
-
 TEST_CASE("MaskTrie: every structure has the outputs of its masked passes, bit by bit",
           "[mask_trie]") {
-    Structures make;
+    test::Structures make{81};
     Philox random{82};
     const auto check = [&](const auto& network, Index rows) {
         for (const Index columns : {1, 3, 100})
@@ -100,6 +56,7 @@ TEST_CASE("MaskTrie: every structure has the outputs of its masked passes, bit b
     check(make.residual_around(), 6);
     check(make.own_shortcuts(), 4);
     check(make.not_residual(), 6);
+    check(make.fixed(), 4);
 }
 
 TEST_CASE("MaskTrie: deep networks, with more nodes than a block holds", "[mask_trie]") {

@@ -15,6 +15,7 @@
 #include "support/matrices.hpp"
 #include "support/plain_network.hpp"
 #include "support/probe_layers.hpp"
+#include "support/structures.hpp"
 
 namespace {
 
@@ -81,73 +82,8 @@ StochasticDepth<probe::Counted> counted(std::atomic<long>& columns, double p) {
     return {probe::Counted{&columns}, SurvivalProbability{p}};
 }
 
-/// Several structures at once, each with what only it can get wrong.
-struct Structures {
-    Philox random{71};
-
-    auto linear(Index inputs, Index outputs) {
-        return Linear<double>{inputs, outputs, random, 1.0};
-    }
-    auto branch(Index inputs, Index outputs) {
-        return Sequential{linear(inputs, outputs), ReLU<double>{}};
-    }
-    auto block(Index width, double p) {
-        return StochasticDepth{Residual{branch(width, width)}, SurvivalProbability{p}};
-    }
-
-    /// Skippable layers in a skippable layer, two deep.
-    auto nested() {
-        const auto inner = StochasticDepth{Sequential{linear(5, 5), block(5, 0.4), Tanh<double>{}},
-                                           SurvivalProbability{0.7}};
-        return Sequential{block(5, 0.9),
-                          StochasticDepth{Residual{Sequential{block(5, 0.3), inner, block(5, 0.8)}},
-                                          SurvivalProbability{0.6}},
-                          block(5, 0.5), linear(5, 3)};
-    }
-    /// Skippable layers in the branch and in the shortcut of a plain residual layer.
-    auto residual_around() {
-        return Sequential{block(6, 0.7),
-                          Residual{Sequential{block(6, 0.6), linear(6, 4), block(4, 0.2)},
-                                   Sequential{linear(6, 4), block(4, 0.9), block(4, 0.5)}},
-                          block(4, 0.35)};
-    }
-    /// Shortcuts of their own, also where the width changes; the last one ends the network.
-    auto own_shortcuts() {
-        return Sequential{
-            block(4, 0.8),
-            StochasticDepth{Residual{branch(4, 7), linear(4, 7)}, SurvivalProbability{0.6}},
-            StochasticDepth{Residual{Sequential{block(7, 0.5), linear(7, 3)}, linear(7, 3)},
-                            SurvivalProbability{0.3}},
-            StochasticDepth{Residual{branch(3, 5), Sequential{linear(3, 5), Tanh<double>{}}},
-                            SurvivalProbability{0.45}}};
-    }
-    /// Layers without a shortcut, plain layers between them, one that is always kept, a lambda.
-    auto not_residual() {
-        return Sequential{
-            StochasticDepth{Sequential{linear(6, 6), ReLU<double>{}}, SurvivalProbability{0.3}},
-            Tanh<double>{},
-            block(6, 1.0),
-            StochasticDepth{Softmax<double>{}, SurvivalProbability{0.5}},
-            linear(6, 6),
-            StochasticDepth{
-                function<double>([](const auto& x) { return x.array().cube().matrix(); }),
-                SurvivalProbability{0.6}},
-            function<double>([](const auto& x) { return x.colwise().sum().replicate(2, 1); }, 2),
-            StochasticDepth{Tanh<double>{}, SurvivalProbability{0.2}}};
-    }
-    /// Widths known at compile time; a skippable layer that is always kept at either end.
-    auto fixed() {
-        using Small = Linear<double, 4, 4>;
-        const auto small = [&](double p) {
-            return StochasticDepth{Residual{Sequential{Small{random}, Tanh<double>{}}},
-                                   SurvivalProbability{p}};
-        };
-        return Sequential{small(1.0), ReLU<double>{}, small(0.9), small(0.25), small(1.0)};
-    }
-};
-
 TEST_CASE("PrefixTree: every structure has the moments of its listed masks", "[prefix_tree]") {
-    Structures make;
+    test::Structures make{71};
     Philox random{72};
     for (const Index batch : {1, 3}) {
         check_against_enumeration(make.nested(), test::random_matrix<double>(random, 5, batch));
@@ -164,7 +100,7 @@ TEST_CASE("PrefixTree: every structure has the moments of its listed masks", "[p
 TEST_CASE(
     "PrefixTree: every structure has the same bits for any number of threads, and in any batch",
     "[prefix_tree]") {
-    Structures make;
+    test::Structures make{71};
     Philox random{73};
     const auto check = [&](const auto& network, Index rows) {
         check_threads(network, test::random_matrix<double>(random, rows, 500));

@@ -16,60 +16,39 @@
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
+#include "support/one_weight.hpp"
 #include "support/parameters.hpp"
 #include "support/recorded_pass.hpp"
 
 namespace {
 
 using namespace stochastic_depth;
+using test::check_weights;
 using test::parameters;
+using test::trajectory;
 
 using Network = Sequential<Linear<double>>;
 
-/// One weight, and a bias that stays 0.
-Network one_weight(double weight) {
-    return Network{
-        Linear<double>{Eigen::MatrixXd::Constant(1, 1, weight), Eigen::VectorXd::Zero(1)}};
-}
-
-/// The weights after each step with these gradients.
-std::vector<double> trajectory(SgdOptions options, double weight,
-                               const std::vector<double>& slopes) {
-    Network network = one_weight(weight);
-    Sgd optimizer{network, options};
-    auto gradient = network.zero_gradient();
-    std::vector<double> weights;
-    for (const double slope : slopes) {
-        std::get<0>(gradient.layers).weights(0, 0) = slope;
-        optimizer.step(network, gradient);
-        weights.push_back(std::get<0>(network.layers()).weights()(0, 0));
-        CHECK(std::get<0>(network.layers()).bias()(0) == 0.0);
-    }
-    return weights;
-}
-
-void check(const std::vector<double>& weights, const std::vector<double>& expected) {
-    REQUIRE(weights.size() == expected.size());
-    for (std::size_t i = 0; i < weights.size(); ++i) {
-        INFO("step " << i);
-        CHECK(std::abs(weights[i] - expected[i]) <= 1e-15);
-    }
-}
-
 TEST_CASE("Sgd: plain steps, momentum, Nesterov and weight decay, by hand", "[sgd]") {
     const std::vector<double> slopes{1, 2, -1};
-    check(trajectory({.learning_rate = 0.1}, 1, slopes), {0.9, 0.7, 0.8});
+    check_weights(trajectory<Sgd>(SgdOptions{.learning_rate = 0.1}, 1, slopes), {0.9, 0.7, 0.8},
+                  1e-15);
     // v = 1, 2.9, 1.61.
-    check(trajectory({.learning_rate = 0.1, .momentum = 0.9}, 1, slopes), {0.9, 0.61, 0.449});
+    check_weights(trajectory<Sgd>(SgdOptions{.learning_rate = 0.1, .momentum = 0.9}, 1, slopes),
+                  {0.9, 0.61, 0.449}, 1e-15);
     // g + 0.9 v = 1.9, 4.61, 0.449.
-    check(trajectory({.learning_rate = 0.1, .momentum = 0.9, .nesterov = true}, 1, slopes),
-          {0.81, 0.349, 0.3041});
+    check_weights(
+        trajectory<Sgd>(SgdOptions{.learning_rate = 0.1, .momentum = 0.9, .nesterov = true}, 1,
+                        slopes),
+        {0.81, 0.349, 0.3041}, 1e-15);
     // g + 0.5 w = 1.5, 2.425, -0.69625.
-    check(trajectory({.learning_rate = 0.1, .weight_decay = 0.5}, 1, slopes),
-          {0.85, 0.6075, 0.677125});
+    check_weights(trajectory<Sgd>(SgdOptions{.learning_rate = 0.1, .weight_decay = 0.5}, 1, slopes),
+                  {0.85, 0.6075, 0.677125}, 1e-15);
     // g + 0.5 w = 1.5, 2.425, -0.73375; v = 1.5, 3.175, 0.85375.
-    check(trajectory({.learning_rate = 0.1, .momentum = 0.5, .weight_decay = 0.5}, 1, slopes),
-          {0.85, 0.5325, 0.447125});
+    check_weights(
+        trajectory<Sgd>(SgdOptions{.learning_rate = 0.1, .momentum = 0.5, .weight_decay = 0.5}, 1,
+                        slopes),
+        {0.85, 0.5325, 0.447125}, 1e-15);
 }
 
 TEST_CASE("Sgd: follows PyTorch's published formulas over many random steps", "[sgd]") {

@@ -65,15 +65,6 @@ template <class Scalar, class Options>
     return options;
 }
 
-template <class Options, class Visit>
-void visit_adam_options(const Options& options, const Visit& visit) {
-    visit("beta1", options.beta1);
-    visit("beta2", options.beta2);
-    visit("epsilon", options.epsilon);
-    visit("weight_decay", options.weight_decay);
-    visit("unreached_layers", options.unreached_layers);
-}
-
 /// The moments of the gradient of each parameter, and how often it was updated.
 template <class Network>
 class AdamMoments {
@@ -154,6 +145,65 @@ private:
     std::vector<const void*> places_;
 };
 
+/// What Adam and AdamW share. Kind tells the name, and whether weight decay goes past the moments.
+template <class Network, class Options, class Kind>
+class AdamOptimizer {
+public:
+    using Gradient = typename Network::Gradient;
+    static constexpr std::string_view name = Kind::name;
+
+    /// \param network  The network whose parameters `step` will update.
+    /// \throws std::invalid_argument  if an option lies outside its range.
+    AdamOptimizer(const Network& network, const Options& options)
+        : options_(checked_adam<typename Network::Scalar>(name, options)), moments_(network) {}
+
+    [[nodiscard]] const Options& options() const { return options_; }
+
+    /// Sets eta for the steps to come.
+    /// \throws std::invalid_argument  unless it is finite and above 0.
+    void set_learning_rate(double learning_rate) {
+        check_adam_rate(name, learning_rate);
+        options_.learning_rate = learning_rate;
+    }
+
+    /// Updates the parameters that the gradient has reached, or all.
+    /// \param team  The threads that share the work; their number changes no bit.
+    void step(Network& network, Gradient& gradient, const Team& team = Team::alone()) {
+        const double decay = options_.weight_decay;
+        moments_.step(network, gradient, options_, Kind::decouples_decay ? 0.0 : decay,
+                      Kind::decouples_decay ? decay : 0.0, team);
+    }
+
+    /// Calls visit(name, option) for the options that are the same in every step.
+    template <class Visit>
+    void visit_options(const Visit& visit) const {
+        visit("beta1", options_.beta1);
+        visit("beta2", options_.beta2);
+        visit("epsilon", options_.epsilon);
+        visit("weight_decay", options_.weight_decay);
+        visit("unreached_layers", options_.unreached_layers);
+    }
+
+    /// Calls visit(name, state) for what the next step depends on beside options and parameters.
+    template <class Self, class Visit>
+    static void visit_state(Self& self, const Visit& visit) {
+        AdamMoments<Network>::visit_state(self.moments_, visit);
+    }
+
+private:
+    Options options_;
+    AdamMoments<Network> moments_;
+};
+
+struct AdamKind {
+    static constexpr std::string_view name = "Adam";
+    static constexpr bool decouples_decay = false;
+};
+struct AdamWKind {
+    static constexpr std::string_view name = "AdamW";
+    static constexpr bool decouples_decay = true;
+};
+
 }  // namespace detail
 
 /// Adam:
@@ -171,49 +221,11 @@ private:
 ///
 /// \source Kingma & Ba 2015, Adam: A Method for Stochastic Optimization, Algorithm 1.
 template <class Network>
-class Adam {
-public:
-    using Gradient = typename Network::Gradient;
-    static constexpr std::string_view name = "Adam";
-
-    /// \param network  The network whose parameters `step` will update.
-    /// \throws std::invalid_argument  if an option lies outside its range.
-    Adam(const Network& network, AdamOptions options)
-        : options_(detail::checked_adam<typename Network::Scalar>("Adam", options)),
-          moments_(network) {}
-
-    [[nodiscard]] const AdamOptions& options() const { return options_; }
-
-    /// Sets eta for the steps to come.
-    /// \throws std::invalid_argument  unless it is finite and above 0.
-    void set_learning_rate(double learning_rate) {
-        detail::check_adam_rate("Adam", learning_rate);
-        options_.learning_rate = learning_rate;
-    }
-
-    /// Updates the parameters that the gradient has reached, or all.
-    /// \param team  The threads that share the work; their number changes no bit.
-    void step(Network& network, Gradient& gradient,
-              const detail::Team& team = detail::Team::alone()) {
-        moments_.step(network, gradient, options_, options_.weight_decay, 0.0, team);
-    }
-
-    /// Calls visit(name, option) for the options that are the same in every step.
-    template <class Visit>
-    void visit_options(const Visit& visit) const {
-        detail::visit_adam_options(options_, visit);
-    }
-
-    /// Calls visit(name, state) for what the next step depends on beside options and parameters.
-    template <class Self, class Visit>
-    static void visit_state(Self& self, const Visit& visit) {
-        detail::AdamMoments<Network>::visit_state(self.moments_, visit);
-    }
-
-private:
-    AdamOptions options_;
-    detail::AdamMoments<Network> moments_;
+class Adam : public detail::AdamOptimizer<Network, AdamOptions, detail::AdamKind> {
+    using detail::AdamOptimizer<Network, AdamOptions, detail::AdamKind>::AdamOptimizer;
 };
+template <class Network>
+Adam(const Network&, AdamOptions) -> Adam<Network>;
 
 /// Adam with decoupled weight decay: lambda w is no part of g, and w loses eta lambda w beside
 /// Adam's step.
@@ -225,48 +237,10 @@ private:
 ///
 /// \source Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization, Algorithm 2.
 template <class Network>
-class AdamW {
-public:
-    using Gradient = typename Network::Gradient;
-    static constexpr std::string_view name = "AdamW";
-
-    /// \param network  The network whose parameters `step` will update.
-    /// \throws std::invalid_argument  if an option lies outside its range.
-    AdamW(const Network& network, AdamWOptions options)
-        : options_(detail::checked_adam<typename Network::Scalar>("AdamW", options)),
-          moments_(network) {}
-
-    [[nodiscard]] const AdamWOptions& options() const { return options_; }
-
-    /// Sets eta for the steps to come.
-    /// \throws std::invalid_argument  unless it is finite and above 0.
-    void set_learning_rate(double learning_rate) {
-        detail::check_adam_rate("AdamW", learning_rate);
-        options_.learning_rate = learning_rate;
-    }
-
-    /// Updates the parameters that the gradient has reached, or all.
-    /// \param team  The threads that share the work; their number changes no bit.
-    void step(Network& network, Gradient& gradient,
-              const detail::Team& team = detail::Team::alone()) {
-        moments_.step(network, gradient, options_, 0.0, options_.weight_decay, team);
-    }
-
-    /// Calls visit(name, option) for the options that are the same in every step.
-    template <class Visit>
-    void visit_options(const Visit& visit) const {
-        detail::visit_adam_options(options_, visit);
-    }
-
-    /// Calls visit(name, state) for what the next step depends on beside options and parameters.
-    template <class Self, class Visit>
-    static void visit_state(Self& self, const Visit& visit) {
-        detail::AdamMoments<Network>::visit_state(self.moments_, visit);
-    }
-
-private:
-    AdamWOptions options_;
-    detail::AdamMoments<Network> moments_;
+class AdamW : public detail::AdamOptimizer<Network, AdamWOptions, detail::AdamWKind> {
+    using detail::AdamOptimizer<Network, AdamWOptions, detail::AdamWKind>::AdamOptimizer;
 };
+template <class Network>
+AdamW(const Network&, AdamWOptions) -> AdamW<Network>;
 
 }  // namespace stochastic_depth
