@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -119,6 +120,20 @@ struct EveryLayer {
 /// What a layer without parameters has as its gradient.
 struct NoGradient {
     void set_zero() {}
+};
+
+/// Gradients by the parameters of layers that stand in a tuple.
+template <class... Layers>
+struct GradientOfEach {
+    std::tuple<typename Layers::Gradient...> layers;
+
+    [[nodiscard]] static GradientOfEach zero(const std::tuple<Layers...>& of) {
+        return std::apply(
+            [](const auto&... layer) { return GradientOfEach{{layer.zero_gradient()...}}; }, of);
+    }
+    void set_zero() {
+        std::apply([](auto&... layer) { (layer.set_zero(), ...); }, layers);
+    }
 };
 
 /// What a layer keeps that needs nothing but its input for backward.

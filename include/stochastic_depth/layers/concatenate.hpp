@@ -64,22 +64,13 @@ public:
         Index outputs[sizeof...(Layers)] = {};
     };
     using Cache = detail::RecordedPass<Recorded>;
-
-    struct Gradient {
-        std::tuple<typename Layers::Gradient...> layers;
-        void set_zero() {
-            std::apply([](auto&... layer) { (layer.set_zero(), ...); }, layers);
-        }
-    };
+    using Gradient = detail::GradientOfEach<Layers...>;
 
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
         detail::forward_recorded("Concatenate", *this, x, y, cache);
     }
 
-    [[nodiscard]] Gradient zero_gradient() const {
-        return std::apply([](const auto&... layer) { return Gradient{{layer.zero_gradient()...}}; },
-                          layers_);
-    }
+    [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(layers_); }
 
     /// dx is the sum of the layers' dx.
     /// \param x   [features x batch], the input of forward.

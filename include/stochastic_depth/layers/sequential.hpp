@@ -129,22 +129,13 @@ public:
 
     using Recorded = std::tuple<detail::Record<Layers>...>;
     using Cache = detail::RecordedPass<Recorded>;
-
-    struct Gradient {
-        std::tuple<typename Layers::Gradient...> layers;
-        void set_zero() {
-            std::apply([](auto&... layer) { (layer.set_zero(), ...); }, layers);
-        }
-    };
+    using Gradient = detail::GradientOfEach<Layers...>;
 
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
         detail::forward_recorded("Sequential", *this, x, y, cache);
     }
 
-    [[nodiscard]] Gradient zero_gradient() const {
-        return std::apply([](const auto&... layer) { return Gradient{{layer.zero_gradient()...}}; },
-                          layers_);
-    }
+    [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(layers_); }
 
     /// \param x   [features x batch], the input of forward.
     /// \param dy  [outputs x batch], gradient by the output.
