@@ -16,8 +16,8 @@
 #include <stochastic_depth/expectation/confidence_interval.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 
 namespace {
 

@@ -13,10 +13,10 @@
 // plain loops. Under masks every iteration is the next step, with masks of its own, and what it
 // ought to cost is the share of layers that survive, sum(p) / L. The counters show that share as
 // it was drawn, and how much of full depth's memory the step kept for backward.
-#include <stochastic_depth/detail/matrix_kernel.hpp>
-#include <stochastic_depth/detail/team.hpp>
-#include <stochastic_depth/detail/transpose.hpp>
+#include <stochastic_depth/kernels/matrix_kernel.hpp>
+#include <stochastic_depth/kernels/transpose.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/threads/team.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>

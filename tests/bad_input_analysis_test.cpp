@@ -12,7 +12,7 @@
 #include <stochastic_depth/expectation/certified_interval.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
-#include <stochastic_depth/layers/log_softmax.hpp>
+#include <stochastic_depth/layers/probability/log_softmax.hpp>
 
 #include "support/catch.hpp"
 #include "support/layers.hpp"

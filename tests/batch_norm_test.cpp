@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/layers/batch_norm.hpp>
+#include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 
 #include <unistd.h>
 
@@ -9,8 +9,8 @@
 #include <limits>
 #include <string>
 
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>

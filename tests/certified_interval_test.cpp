@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <stochastic_depth/expectation/enumerate_masks.hpp>
-#include <stochastic_depth/layers/softmax.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/survival/schedules.hpp>
 
 #include "support/catch.hpp"

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/layers/concatenate.hpp>
+#include <stochastic_depth/layers/composition/concatenate.hpp>
 
 #include <tuple>
 #include <vector>
 
 #include <stochastic_depth/expectation/exact_expectation.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
-#include <stochastic_depth/layers/softmax.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/layers/dropout.hpp>
+#include <stochastic_depth/layers/elementwise/dropout.hpp>
 
 #include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 #include "support/layer_contract.hpp"

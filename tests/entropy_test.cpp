@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/layers/entropy.hpp>
+#include <stochastic_depth/layers/probability/entropy.hpp>
 
 #include <cmath>
 #include <limits>
 
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/softmax.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 
 #include "support/layer_contract.hpp"
 #include "support/refusal.hpp"

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include <stochastic_depth/layers/softmax.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"

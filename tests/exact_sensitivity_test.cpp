@@ -11,7 +11,7 @@
 
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
-#include <stochastic_depth/layers/elementwise.hpp>
+#include <stochastic_depth/layers/elementwise/elementwise.hpp>
 #include <stochastic_depth/layers/function.hpp>
 
 #include "support/catch.hpp"

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include <stochastic_depth/expectation/weight_scaling.hpp>
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"

@@ -7,10 +7,10 @@
 #include <tuple>
 #include <vector>
 
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 #include "support/catch.hpp"

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include <stochastic_depth/expectation/exact_gradient.hpp>
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 
 #include "support/catch.hpp"

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/layers/concatenate.hpp>
-#include <stochastic_depth/layers/entropy.hpp>
-#include <stochastic_depth/layers/gelu.hpp>
-#include <stochastic_depth/layers/identity.hpp>
-#include <stochastic_depth/layers/layer_norm.hpp>
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/log_softmax.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/scaled.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/softmax.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/composition/concatenate.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/scaled.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/gelu.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
+#include <stochastic_depth/layers/normalisation/layer_norm.hpp>
+#include <stochastic_depth/layers/probability/entropy.hpp>
+#include <stochastic_depth/layers/probability/log_softmax.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 
 #include "support/catch.hpp"
 #include "support/random_gradients.hpp"

@@ -8,15 +8,15 @@
 #include <string>
 #include <type_traits>
 
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/gelu.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
-#include <stochastic_depth/layers/gelu.hpp>
-#include <stochastic_depth/layers/identity.hpp>
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/relu.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/softmax.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/random/philox.hpp>
 
 #include "support/layers.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/layers/layer_norm.hpp>
+#include <stochastic_depth/layers/normalisation/layer_norm.hpp>
 
 #include <cmath>
 #include <limits>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/layers/log_softmax.hpp>
+#include <stochastic_depth/layers/probability/log_softmax.hpp>
 
 #include <cmath>
 #include <limits>
 
-#include <stochastic_depth/layers/softmax.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/random/philox.hpp>
 
 #include "support/layer_contract.hpp"

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include <stochastic_depth/detail/evaluations.hpp>
-#include <stochastic_depth/layers/softmax.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/pass/evaluations.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/schedules.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/detail/matrix_kernel.hpp>
+#include <stochastic_depth/kernels/matrix_kernel.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -7,11 +7,11 @@
 #include <type_traits>
 #include <vector>
 
-#include <stochastic_depth/detail/epilogue.hpp>
-#include <stochastic_depth/detail/packet_pair.hpp>
-#include <stochastic_depth/layers/gelu.hpp>
-#include <stochastic_depth/layers/relu.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/kernels/epilogue.hpp>
+#include <stochastic_depth/kernels/packet_pair.hpp>
+#include <stochastic_depth/layers/elementwise/gelu.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"

@@ -9,7 +9,7 @@
 #include <stochastic_depth/expectation/enumerate_masks.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/layers/function.hpp>
-#include <stochastic_depth/layers/softmax.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"

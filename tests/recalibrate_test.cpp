@@ -5,10 +5,10 @@
 #include <string>
 #include <tuple>
 
-#include <stochastic_depth/layers/batch_norm.hpp>
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 #include "support/catch.hpp"

@@ -6,17 +6,17 @@
 #include <tuple>
 #include <vector>
 
-#include <stochastic_depth/detail/differentiation.hpp>
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/relu.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/pass/differentiation.hpp>
+#include <stochastic_depth/pass/mask_view.hpp>
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
-#include <stochastic_depth/survival/mask_view.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>

@@ -5,8 +5,8 @@
 #include <stdexcept>
 #include <vector>
 
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/layers/scaled.hpp>
+#include <stochastic_depth/layers/composition/scaled.hpp>
 
 #include <limits>
 
-#include <stochastic_depth/layers/identity.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/softmax.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 #include "support/layer_contract.hpp"

@@ -5,12 +5,12 @@
 #include <tuple>
 #include <vector>
 
-#include <stochastic_depth/detail/differentiation.hpp>
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
+#include <stochastic_depth/pass/differentiation.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/detail/student_t.hpp>
+#include <stochastic_depth/numerics/student_t.hpp>
 
 #include <cmath>
 #include <limits>

@@ -6,9 +6,9 @@
 #include <stdexcept>
 #include <vector>
 
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/learning_rate.hpp>

@@ -7,11 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/layers/identity.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/scaled.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/scaled.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 namespace stochastic_depth {

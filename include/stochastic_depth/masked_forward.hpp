@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <stochastic_depth/detail/activations.hpp>
-#include <stochastic_depth/detail/columns.hpp>
-#include <stochastic_depth/survival/mask_view.hpp>
+#include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/pass/activations.hpp>
+#include <stochastic_depth/pass/mask_view.hpp>
 
 namespace stochastic_depth {
 namespace detail {

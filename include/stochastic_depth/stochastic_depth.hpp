@@ -4,10 +4,10 @@
 #include <type_traits>
 #include <utility>
 
-#include <stochastic_depth/detail/columns.hpp>
-#include <stochastic_depth/detail/survivors.hpp>
-#include <stochastic_depth/layers/residual.hpp>
+#include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/pass/survivors.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
 
 namespace stochastic_depth {

@@ -3,10 +3,10 @@
 // The layers of a composite compute in one Scalar: asking for another says no
 // and is no error.
 
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/relu.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
 
 namespace stochastic_depth {
 namespace {

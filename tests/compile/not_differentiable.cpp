@@ -5,12 +5,12 @@
 
 #include <type_traits>
 
-#include <stochastic_depth/layers/elementwise.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/elementwise.hpp>
 #include <stochastic_depth/layers/function.hpp>
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 namespace stochastic_depth {

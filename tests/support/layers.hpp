@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include <stochastic_depth/layers/elementwise.hpp>
-#include <stochastic_depth/layers/linear.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/elementwise.hpp>
 #include <stochastic_depth/random/philox.hpp>
 
 #include "support/matrices.hpp"

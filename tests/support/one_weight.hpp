@@ -6,8 +6,8 @@
 #include <tuple>
 #include <vector>
 
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
 
 #include "support/catch.hpp"
 

@@ -7,12 +7,12 @@
 #include <optional>
 #include <vector>
 
-#include <stochastic_depth/layers/linear.hpp>
-#include <stochastic_depth/layers/relu.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
-#include <stochastic_depth/layers/tanh.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>

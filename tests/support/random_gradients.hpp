@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <stochastic_depth/detail/differentiation.hpp>
+#include <stochastic_depth/pass/differentiation.hpp>
 
 namespace stochastic_depth::test {
 

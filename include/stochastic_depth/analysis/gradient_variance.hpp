@@ -8,10 +8,10 @@
 #include <stdexcept>
 #include <vector>
 
+#include <stochastic_depth/analysis/flat_gradient.hpp>
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/detail/columns.hpp>
-#include <stochastic_depth/detail/flat_gradient.hpp>
+#include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/training/training_step.hpp>

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/detail/parallel.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth {
 

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstdint>
 
+#include <stochastic_depth/analysis/flat_gradient.hpp>
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/detail/flat_gradient.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/types.hpp>
 

@@ -8,10 +8,10 @@
 #include <limits>
 #include <vector>
 
-#include <stochastic_depth/detail/evaluations.hpp>
-#include <stochastic_depth/detail/parallel.hpp>
 #include <stochastic_depth/expectation/forward_under_each.hpp>
+#include <stochastic_depth/pass/evaluations.hpp>
 #include <stochastic_depth/survival/most_probable_masks.hpp>
+#include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth {
 

@@ -4,8 +4,8 @@
 #include <limits>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/detail/student_t.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
+#include <stochastic_depth/numerics/student_t.hpp>
 
 namespace stochastic_depth {
 

@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/expectation/gradient_tree.hpp>
 #include <stochastic_depth/expectation/walk_tree.hpp>
+#include <stochastic_depth/kernels/columns.hpp>
 
 namespace stochastic_depth {
 

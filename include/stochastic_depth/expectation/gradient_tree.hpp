@@ -5,11 +5,11 @@
 #include <tuple>
 #include <vector>
 
-#include <stochastic_depth/detail/differentiation.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/pass/differentiation.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 namespace stochastic_depth::detail {

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <utility>
 
-#include <stochastic_depth/detail/gauss_legendre.hpp>
 #include <stochastic_depth/expectation/exact_sensitivity.hpp>
+#include <stochastic_depth/numerics/gauss_legendre.hpp>
 
 namespace stochastic_depth {
 

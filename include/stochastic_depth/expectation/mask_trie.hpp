@@ -5,11 +5,11 @@
 #include <cstddef>
 #include <type_traits>
 
-#include <stochastic_depth/detail/columns.hpp>
-#include <stochastic_depth/detail/parallel.hpp>
-#include <stochastic_depth/detail/scratch.hpp>
 #include <stochastic_depth/expectation/sorted_masks.hpp>
 #include <stochastic_depth/expectation/tree_walk.hpp>
+#include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth::detail {
 

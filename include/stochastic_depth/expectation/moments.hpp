@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 
-#include <stochastic_depth/detail/epilogue.hpp>
+#include <stochastic_depth/kernels/epilogue.hpp>
 
 /// The moments of a block of outputs over the masks below a node of the prefix tree, and how those
 /// of its two children combine, by the law of total variance:

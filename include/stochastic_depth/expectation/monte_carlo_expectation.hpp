@@ -7,14 +7,14 @@
 #include <limits>
 #include <utility>
 
-#include <stochastic_depth/detail/evaluations.hpp>
-#include <stochastic_depth/detail/parallel.hpp>
 #include <stochastic_depth/expectation/control_variates.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/mask_trie.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/sample_moments.hpp>
+#include <stochastic_depth/pass/evaluations.hpp>
 #include <stochastic_depth/survival/mask_design.hpp>
+#include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth {
 

@@ -4,11 +4,11 @@
 #include <cmath>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/layers/concatenate.hpp>
-#include <stochastic_depth/layers/entropy.hpp>
-#include <stochastic_depth/layers/identity.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/softmax.hpp>
+#include <stochastic_depth/layers/composition/concatenate.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
+#include <stochastic_depth/layers/probability/entropy.hpp>
+#include <stochastic_depth/layers/probability/softmax.hpp>
 
 namespace stochastic_depth {
 

@@ -5,10 +5,10 @@
 #include <cstddef>
 #include <vector>
 
-#include <stochastic_depth/detail/parallel.hpp>
 #include <stochastic_depth/expectation/moments.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/tree_walk.hpp>
+#include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth::detail {
 

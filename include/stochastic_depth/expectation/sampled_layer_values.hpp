@@ -9,12 +9,12 @@
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/detail/evaluations.hpp>
-#include <stochastic_depth/detail/parallel.hpp>
 #include <stochastic_depth/expectation/forward_under_each.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
+#include <stochastic_depth/pass/evaluations.hpp>
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
+#include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth {
 

@@ -8,7 +8,7 @@
 #include <numeric>
 #include <vector>
 
-#include <stochastic_depth/detail/sort_by_key.hpp>
+#include <stochastic_depth/numerics/sort_by_key.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 
 namespace stochastic_depth::detail {

@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <vector>
 
-#include <stochastic_depth/detail/activations.hpp>
-#include <stochastic_depth/layers/residual.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/pass/activations.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 namespace stochastic_depth::detail {

@@ -5,9 +5,9 @@
 #include <stdexcept>
 #include <string_view>
 
-#include <stochastic_depth/detail/evaluations.hpp>
 #include <stochastic_depth/expectation/prefix_tree.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
+#include <stochastic_depth/pass/evaluations.hpp>
 
 /// A walk through the whole prefix tree, within a budget.
 namespace stochastic_depth::detail {

@@ -3,10 +3,10 @@
 
 #include <limits>
 
-#include <stochastic_depth/detail/columns.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
-#include <stochastic_depth/layers/sequential.hpp>
-#include <stochastic_depth/layers/stack.hpp>
+#include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 namespace stochastic_depth {

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/detail/sort_by_key.hpp>
+#include <stochastic_depth/numerics/sort_by_key.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/lattice_generator.hpp>

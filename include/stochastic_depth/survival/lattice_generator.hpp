@@ -10,7 +10,7 @@
 #include <numeric>
 #include <vector>
 
-#include <stochastic_depth/detail/sort_by_key.hpp>
+#include <stochastic_depth/numerics/sort_by_key.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/types.hpp>
 

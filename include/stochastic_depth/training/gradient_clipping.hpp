@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/detail/column_moments.hpp>
-#include <stochastic_depth/detail/structure.hpp>
+#include <stochastic_depth/numerics/column_moments.hpp>
+#include <stochastic_depth/pass/structure.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/layers/linear.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/random/normal.hpp>
 
 /// Linear layers with random weights, by the rules of the literature. Biases are 0. The same state

@@ -5,13 +5,13 @@
 #include <cstdint>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/detail/differentiation.hpp>
-#include <stochastic_depth/detail/tape.hpp>
-#include <stochastic_depth/detail/team.hpp>
+#include <stochastic_depth/memory/tape.hpp>
+#include <stochastic_depth/pass/differentiation.hpp>
+#include <stochastic_depth/pass/mask_view.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
-#include <stochastic_depth/survival/mask_view.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
+#include <stochastic_depth/threads/team.hpp>
 
 namespace stochastic_depth {
 

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/detail/structure.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
+#include <stochastic_depth/pass/structure.hpp>
 #include <stochastic_depth/types.hpp>
 
 /// What checkpoints are made of: lists of named matrices. Needs POSIX, for which reason it is not

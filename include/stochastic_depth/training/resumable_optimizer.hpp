@@ -11,8 +11,8 @@
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/detail/structure.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
+#include <stochastic_depth/pass/structure.hpp>
 #include <stochastic_depth/training/records.hpp>
 #include <stochastic_depth/training/unreached_layers.hpp>
 

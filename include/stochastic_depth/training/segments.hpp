@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include <stochastic_depth/detail/team.hpp>
+#include <stochastic_depth/threads/team.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {

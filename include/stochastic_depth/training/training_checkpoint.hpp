@@ -9,8 +9,8 @@
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/detail/structure.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
+#include <stochastic_depth/pass/structure.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>

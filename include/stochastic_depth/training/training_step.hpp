@@ -8,14 +8,14 @@
 #include <stdexcept>
 #include <utility>
 
-#include <stochastic_depth/detail/differentiation.hpp>
-#include <stochastic_depth/detail/evaluations.hpp>
-#include <stochastic_depth/detail/team.hpp>
+#include <stochastic_depth/pass/differentiation.hpp>
+#include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/pass/mask_view.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
-#include <stochastic_depth/survival/mask_view.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
+#include <stochastic_depth/threads/team.hpp>
 
 namespace stochastic_depth {
 

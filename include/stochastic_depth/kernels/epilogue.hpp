@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <stochastic_depth/concepts.hpp>
+#include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/kernels/matrix_kernel.hpp>
+
+/// Epilogues: what happens to the numbers of a product before they are stored. An epilogue maps
+/// (packet, i, j) to a packet, where the packet holds rows i, i + 1, ... of column j.
+namespace stochastic_depth::detail {
+
+/// Applies an element-wise layer: by its own packet function where it has one, else lane by lane.
+template <class Layer>
+struct ApplyElementwise {
+    const Layer& layer;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index, Index) const {
+        if constexpr (requires { layer.packet(value); })
+            return layer.packet(value);
+        else
+            return value.on_each_lane([this](auto z) { return layer.value(z); });
+    }
+
+    [[nodiscard]] static bool crosses_columns(Index) { return true; }
+};
+
+/// Multiplies by a number.
+template <class Scalar>
+struct Multiply {
+    Scalar factor;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index, Index) const {
+        return Packet::broadcast(factor) * value;
+    }
+    [[nodiscard]] static bool crosses_columns(Index) { return true; }
+};
+
+/// Leaves the numbers in a matrix of the product's shape too, on their way.
+template <class Scalar>
+struct StoreInto {
+    Scalar* data;
+    Index stride;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        value.store(data + i + j * stride);
+        return value;
+    }
+    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+};
+
+/// Adds the entries of a matrix of the product's shape.
+template <class Scalar>
+struct AddMatrix {
+    const Scalar* data;
+    Index stride;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        return Packet::load(data + i + j * stride) + value;
+    }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+};
+
+/// Adds a multiple of the numbers to the entries of a matrix of the product's shape, rounded once
+/// where the target has a fused multiply-add; with a factor of 1 as AddMatrix does.
+template <class Scalar>
+struct AddScaled {
+    const Scalar* data;
+    Index stride;
+    Scalar factor;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        return multiply_add(Packet::broadcast(factor), value, Packet::load(data + i + j * stride));
+    }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+};
+
+/// Stores the numbers in chosen columns of another matrix: column j in columns[j].
+template <class Scalar>
+struct ScatterInto {
+    static constexpr bool stores_elsewhere = true;
+    Scalar* data;
+    Index stride;
+    const Index* columns;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        value.store(data + i + columns[j] * stride);
+        return value;
+    }
+};
+
+/// One epilogue after another.
+template <class First, class Second>
+struct Then {
+    static constexpr bool stores_elsewhere = detail::stores_elsewhere<Second>;
+    First first;
+    Second second;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        return second(first(value, i, j), i, j);
+    }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const {
+        return detail::crosses_columns(first, rows) && detail::crosses_columns(second, rows);
+    }
+};
+template <class First, class Second>
+Then(First, Second) -> Then<First, Second>;
+
+/// y = epilogue(x), for the layers that no product precedes. y may be x itself.
+template <int Lanes, class Scalar, class Epilogue>
+void transform_columns(Index rows, Index columns, const Scalar* x, Index x_stride,
+                       Destination<Scalar> y, const Epilogue& epilogue) {
+    using P = Packet<Scalar, Lanes>;
+    if constexpr (Lanes > 1) {
+        if (rows < Lanes)
+            return transform_columns<P::narrower>(rows, columns, x, x_stride, y, epilogue);
+    }
+    for (Index j = 0; j < columns; ++j) {
+        const Scalar* from = x + j * x_stride;
+        // The last packet may overlap the one before: it is computed while x is still whole.
+        const P last = epilogue(P::load(from + rows - Lanes), rows - Lanes, j);
+        for (Index i = 0; i + Lanes < rows; i += Lanes)
+            finish(epilogue, P::load(from + i), i, j, y);
+        if constexpr (!stores_elsewhere<Epilogue>) last.store(y.data + rows - Lanes + j * y.stride);
+    }
+}
+
+template <class Scalar, class X, class Y, class Epilogue>
+void transform(const X& x, const Y& y, const Epilogue& epilogue) {
+    if (x.size() == 0) return;
+    transform_columns<widest_lanes<Scalar>, Scalar>(x.rows(), x.cols(), x.data(), x.outerStride(),
+                                                    {view(y).data(), y.outerStride()}, epilogue);
+}
+
+template <class Layer, class Epilogue>
+void forward_views(const Layer& layer, const ConstView<typename Layer::Scalar>& x,
+                   View<typename Layer::Scalar> y, const Epilogue& epilogue) {
+    using Scalar = typename Layer::Scalar;
+    if constexpr (requires { layer.forward_fused(x, y, epilogue); }) {
+        layer.forward_fused(x, y, epilogue);
+    } else if constexpr (ElementwiseLayer<Layer>) {
+        transform<Scalar>(x, y, Then{ApplyElementwise<Layer>{layer}, epilogue});
+    } else {
+        layer.forward(x, y);
+        if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue);
+    }
+}
+
+/// y = epilogue(layer(x)) in one pass where the layer can, else in two.
+template <class Layer, class X, class Y, class Epilogue>
+void forward_fused(const Layer& layer, const X& x, const Y& y, const Epilogue& epilogue) {
+    forward_views(layer, const_view(x), view(y), epilogue);
+}
+
+}  // namespace stochastic_depth::detail

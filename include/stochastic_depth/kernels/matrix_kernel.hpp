@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+
+#include <stochastic_depth/kernels/operands.hpp>
+#include <stochastic_depth/kernels/packet.hpp>
+#include <stochastic_depth/kernels/resident_kernel.hpp>
+#include <stochastic_depth/memory/scratch.hpp>
+
+namespace stochastic_depth::detail {
+
+/// How many packets of rows and how many columns of the product stay in registers: with the packets
+/// of one column of weights and one broadcast input they fill the register file.
+inline constexpr int tile_packets = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32 ? 4 : 2;
+inline constexpr int tile_columns = 6;
+
+/// Columns in a tile of so many packets: one packet of rows needs more of them, so that there are
+/// enough sums to work on while others wait for their last multiply-add.
+template <int Packets>
+inline constexpr int columns_beside = Packets == 1 ? 2 * tile_columns : tile_columns;
+
+/// Packets of rows in a tile: below the widest packet there are fewer than two packets' worth of
+/// rows.
+template <class Scalar, int Lanes>
+inline constexpr int max_packets = Lanes == widest_lanes<Scalar> ? tile_packets
+                                                                 : std::min(Lanes, 2);
+
+/// Packets of rows for a single column, whose sums would else be too few.
+inline constexpr int tall_packets = 8;
+
+/// One tile of the product: Packets packets of rows from `row` on, by Columns columns from `column`
+/// on, over the whole inner dimension. The last packet starts at row + last; it may overlap the one
+/// before, whose rows it then computes again, to the same bits. Each packet ends in sink(sum,
+/// packet, column of tile).
+template <int Lanes, int Packets, int Columns, class Scalar, class Sink>
+EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Operands<Scalar>& f,
+                                  const Sink& sink) {
+    using P = Packet<Scalar, Lanes>;
+    const auto offset = [last](int p) { return p + 1 < Packets ? Index{p * Lanes} : last; };
+    Array<Array<P, Columns>, Packets> sum;
+    for (int c = 0; c < Columns; ++c)
+        for (int p = 0; p < Packets; ++p)
+            sum[p][c] =
+                f.start.data
+                    ? P::load(f.start.data + row + offset(p) + (column + c) * f.start.column_stride)
+                    : P::broadcast(Scalar(0));
+    // What the next tile starts from: it would wait for memory, with nothing else to do.
+    if (f.start.column_stride > 0)
+        for (int c = 0; c < Columns; ++c)
+            for (int p = 0; p < Packets; ++p)
+                __builtin_prefetch(f.start.data + row + offset(p) +
+                                   (column + Columns + c) * f.start.column_stride);
+    const Scalar* weights = f.left.data + row;
+    const Index left_stride = f.left.stride;
+    const Index inner_stride = f.right.inner_stride, column_stride = f.right.column_stride;
+    // Several pointers, each for a few columns: clang moves a single one from column to column,
+    // step by step.
+    constexpr int group = 3;
+    Array<const Scalar*, (Columns + group - 1) / group> inputs;
+    for (int c = 0; c < Columns; c += group)
+        inputs[c / group] = f.right.data + (column + c) * column_stride;
+    // A right factor with contiguous rows strides through memory: its next line is fetched early,
+    // where a tile has enough sums to hide that.
+    constexpr bool is_full = Packets == tile_packets && Columns == tile_columns;
+    const Index ahead = inner_stride > 1 ? Index{64 / sizeof(Scalar)} : 0;
+    for (Index k = f.inner; k > 0; --k) {
+        if constexpr (is_full) __builtin_prefetch(inputs[0] + ahead);
+        Array<P, Packets> weight;
+        for (int p = 0; p < Packets; ++p) weight[p] = P::load(weights + offset(p));
+        for (int c = 0; c < Columns; ++c) {
+            const P input = P::broadcast(inputs[c / group][c % group * column_stride]);
+            for (int p = 0; p < Packets; ++p) sum[p][c] = multiply_add(weight[p], input, sum[p][c]);
+        }
+        weights += left_stride;
+        for (const Scalar*& input : inputs) input += inner_stride;
+    }
+    // A copy: a compiler that keeps the last loops, because of one in the sink, then keeps the copy
+    // in memory and not the sums.
+    Array<Array<P, Columns>, Packets> done;
+    for (int c = 0; c < Columns; ++c)
+        for (int p = 0; p < Packets; ++p) done[p][c] = sum[p][c];
+    for (int c = 0; c < Columns; ++c)
+        for (int p = 0; p < Packets; ++p) sink(done[p][c], p, c);
+}
+
+/// A tile that leaves its sums in memory, packet after packet, column after column: one set of such
+/// tiles serves every epilogue.
+template <int Lanes, int Packets, int Columns, class Scalar>
+void run_tile_into(Scalar* sums, Index row, Index last, Index column, const Operands<Scalar>& f) {
+    const auto store = [sums](const Packet<Scalar, Lanes>& sum, int p, int c) {
+        sum.store(sums + (c * Packets + p) * Lanes);
+    };
+    run_tile<Lanes, Packets, Columns>(row, last, column, f, store);
+}
+
+/// Runs a tile of 4, 2 or 1 columns, as `columns` allow, and returns its width.
+template <int Lanes, int Packets, class Scalar>
+Index run_some_tile(Index columns, Scalar* sums, Index row, Index last, Index column,
+                    const Operands<Scalar>& f) {
+    const Index width = columns >= 4 ? 4 : columns >= 2 ? 2 : 1;
+    if (width == 4) run_tile_into<Lanes, Packets, 4>(sums, row, last, column, f);
+    if (width == 2) run_tile_into<Lanes, Packets, 2>(sums, row, last, column, f);
+    if (width == 1) run_tile_into<Lanes, Packets, 1>(sums, row, last, column, f);
+    return width;
+}
+
+/// A tile of one column and many packets.
+template <int Lanes, class Scalar>
+Index run_tall_tile(Index, Scalar* sums, Index row, Index last, Index column,
+                    const Operands<Scalar>& f) {
+    run_tile_into<Lanes, tall_packets, 1>(sums, row, last, column, f);
+    return 1;
+}
+
+/// The tiles of a band from `column` on, by tile(columns, sums, ...) as run_some_tile is called.
+template <int Lanes, class Tile, class Scalar, class Epilogue>
+void run_tiles(Tile tile, int packets, Index row, Index last, Index column,
+               const Operands<Scalar>& f, const Epilogue& epilogue) {
+    using P = Packet<Scalar, Lanes>;
+    const Destination<Scalar> out = f.out;
+    alignas(64) Array<Scalar, tile_packets * tile_columns * Lanes> sums;
+    while (column < f.columns) {
+        const Index end = column + tile(f.columns - column, sums, row, last, column, f);
+        for (const Scalar* sum = sums; column < end; ++column)
+            for (int p = 0; p < packets; ++p, sum += Lanes) {
+                const Index i = row + std::min<Index>(p * Lanes, last);
+                finish(epilogue, P::load(sum), i, column, out);
+            }
+    }
+}
+
+/// The tiles of a band of Packets packets of rows, from the first column to the last.
+template <int Lanes, int Packets, class Scalar, class Epilogue>
+void run_band(Index row, Index last, const Operands<Scalar>& f, const Epilogue& epilogue) {
+    using P = Packet<Scalar, Lanes>;
+    // Copies: what a store of a packet might have changed would be read again for each.
+    const Destination<Scalar> out = f.out;
+    const Index columns = f.columns;
+    const Epilogue last_step = epilogue;
+    constexpr int wide = columns_beside<Packets>;
+    Index column = 0;
+    for (; column + wide <= columns; column += wide)
+        run_tile<Lanes, Packets, wide>(row, last, column, f, [&](const P& sum, int p, Index c) {
+            const Index i = row + (p + 1 < Packets ? p * Lanes : last);
+            finish(last_step, sum, i, column + c, out);
+        });
+    run_tiles<Lanes>(run_some_tile<Lanes, Packets, Scalar>, Packets, row, last, column, f,
+                     epilogue);
+}
+
+/// From this inner dimension on, and this many columns, weights are packed.
+inline constexpr Index packed_inner = 512;
+inline constexpr Index packed_columns = 4 * tile_columns;
+
+/// Prepares a band whose weights lie too far apart for the cache: runs all of the inner dimension
+/// but its last `packed_inner` steps or fewer, with the weights of so many steps at a time copied
+/// side by side into `packed`, and the sums waiting in the output in between. Returns what remains
+/// to be done. Same order, same bits.
+template <int Lanes, int Packets, class Scalar>
+Operands<Scalar> run_packed_steps(Index row, Index last, Operands<Scalar> rest, Scalar* packed) {
+    // A band of one packet begins above its row where it overlaps the band before.
+    const Index top = std::min<Index>(last, 0);
+    const Index height = last + Lanes - top;
+    for (;;) {
+        const Index steps = std::min(packed_inner, rest.inner);
+        for (Index k = 0; k < steps; ++k)
+            std::copy_n(rest.left.data + row + top + k * rest.left.stride, height,
+                        packed + k * height);
+        Operands<Scalar> now = rest;
+        now.left = {packed - row - top, height};
+        now.inner = steps;
+        if (steps == rest.inner) return now;
+        run_band<Lanes, Packets>(row, last, now, Keep());
+        rest.left.data += steps * rest.left.stride;
+        rest.right.data += steps * rest.right.inner_stride;
+        rest.start = {rest.out.data, rest.out.stride};
+        rest.inner -= steps;
+    }
+}
+
+/// The bands of a product with `rows` >= Lanes, or Lanes = 1. Weights are packed into `packed`;
+/// null: not.
+template <int Lanes, class Scalar, class Epilogue>
+void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epilogue& epilogue) {
+    constexpr int tall = max_packets<Scalar, Lanes>;
+    const auto last_of = [rows](Index row, Index height) {
+        return std::min(row + (height - 1) * Lanes, rows - Lanes) - row;
+    };
+    Index packets = (rows + Lanes - 1) / Lanes;
+    Index row = 0;
+    if constexpr (tall == tile_packets)
+        for (; f.columns == 1 && packets >= tall_packets; packets -= tall_packets) {
+            const Index last = last_of(row, tall_packets);
+            run_tiles<Lanes>(run_tall_tile<Lanes, Scalar>, tall_packets, row, last, 0, f, epilogue);
+            row += tall_packets * Lanes;
+        }
+    for (Index bands = (packets + tall - 1) / tall; bands > 0; --bands) {
+        const Index height = bands == 1 ? packets : (packets + bands - 1) / bands;
+        const Index last = last_of(row, height);
+        unroll<tall>([&](auto p) {
+            if (height != p + 1) return;
+            if (packed)
+                run_band<Lanes, p + 1>(
+                    row, last, run_packed_steps<Lanes, p + 1>(row, last, f, packed), epilogue);
+            else
+                run_band<Lanes, p + 1>(row, last, f, epilogue);
+        });
+        packets -= height;
+        row += height * Lanes;
+    }
+}
+
+/// Finds the widest packet that the rows fill, and whether weights are to be packed.
+template <int Rows, int Inner, int Lanes, class Scalar, class Epilogue>
+void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
+    if constexpr (stays_resident<Lanes, Rows, Inner>) {
+        Index column = 0;
+        constexpr int widest = widest_lanes<Scalar>;
+        if constexpr (fits_side_by_side<widest, Rows, Inner>)
+            if (f.columns >= widest / Rows && f.left.stride == Rows && f.right.inner_stride == 1 &&
+                f.right.column_stride == Rows && f.out.stride == Rows &&
+                crosses_columns(epilogue, Rows))
+                column = run_side_by_side<widest, Rows>(f.columns, f.left.data, f.start.data,
+                                                        f.right.data, f.out.data, epilogue);
+        return run_resident<Lanes, Rows, Inner>(column, f, epilogue);
+    }
+    if constexpr (Lanes > 1 && (Rows == Eigen::Dynamic || Rows < Lanes)) {
+        if (Rows != Eigen::Dynamic || rows < Lanes)
+            return run_product<Rows, Inner, Packet<Scalar, Lanes>::narrower>(rows, f, epilogue);
+    }
+    if (f.inner <= packed_inner || f.columns < packed_columns)
+        return run_bands<Lanes, Scalar>(rows, f, nullptr, epilogue);
+    const ScratchArray<Scalar> packed(max_packets<Scalar, Lanes> * Lanes * packed_inner);
+    run_bands<Lanes>(rows, f, packed.data(), epilogue);
+}
+
+/// out = epilogue(start + left * right) in one pass: every element sums over the inner dimension in
+/// one order, from `start` (a column of `rows` numbers; null: zero) on, with fused multiply-adds,
+/// and goes through the epilogue before it is stored. Neither the number of columns nor the tiling
+/// changes a bit.
+///
+/// epilogue(packet, i, j) returns what is stored for rows i, i + 1, ... of column j. It may be
+/// called twice for the same rows, and must give the same answer both times; it must not read
+/// `out`. If it has a member crosses_columns(rows) that says so, the packet may go on in the
+/// columns after j.
+///
+/// Rows and Inner are sizes known at compile time, or Eigen::Dynamic.
+template <class Scalar, int Rows = Eigen::Dynamic, int Inner = Eigen::Dynamic,
+          int Lanes = widest_lanes<Scalar>, class Epilogue>
+EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFactor<Scalar> left,
+                                 const Scalar* start, RightFactor<Scalar> right,
+                                 Destination<Scalar> out, const Epilogue& epilogue) {
+    run_product<Rows, Inner, Lanes>(
+        rows, Operands<Scalar>{left, {start}, right, out, inner, columns}, epilogue);
+}
+
+/// The same with sums that start from a matrix of the product's shape; `start` may be `out` where
+/// no two packets overlap, which is so if the widest packet divides the rows.
+template <class Scalar, int Rows = Eigen::Dynamic, class Epilogue>
+void product_onto(Index rows, Index inner, Index columns, LeftFactor<Scalar> left,
+                  Start<Scalar> start, RightFactor<Scalar> right, Destination<Scalar> out,
+                  const Epilogue& epilogue) {
+    run_product<Rows, Eigen::Dynamic, widest_lanes<Scalar>>(
+        rows, Operands<Scalar>{left, start, right, out, inner, columns}, epilogue);
+}
+
+}  // namespace stochastic_depth::detail

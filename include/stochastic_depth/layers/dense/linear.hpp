@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <type_traits>
+
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/kernels/epilogue.hpp>
+#include <stochastic_depth/kernels/transpose.hpp>
+#include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/pass/flow.hpp>
+#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/random/uniform.hpp>
+#include <stochastic_depth/threads/team.hpp>
+
+namespace stochastic_depth {
+
+/// y = W x + b.
+///
+/// Inputs and Outputs are widths known at compile time, or Eigen::Dynamic. Small fixed widths run
+/// several times faster. Whatever the batch, each output sums its inputs in one order with fused
+/// multiply-adds, so a column has the same bits alone and in any batch.
+template <class Scalar_, int Inputs = Eigen::Dynamic, int Outputs = Eigen::Dynamic>
+class Linear {
+public:
+    using Scalar = Scalar_;
+    using Weights = Eigen::Matrix<Scalar, Outputs, Inputs>;
+    using Bias = Eigen::Matrix<Scalar, Outputs, 1>;
+    using Cache = detail::NoCache;
+
+    /// Gradient by the parameters, in their shapes.
+    struct Gradient {
+        Weights weights;
+        Bias bias;
+        void set_zero() {
+            weights.setZero();
+            bias.setZero();
+        }
+    };
+
+    /// \param weights  W, [outputs x inputs].
+    /// \param bias     b, [outputs].
+    /// \throws std::invalid_argument  if W is empty, sizes differ, or a fixed width is
+    ///                                contradicted.
+    Linear(const ConstMatrixRef<Scalar>& weights, const Eigen::Ref<const Vector<Scalar>>& bias) {
+        check_width("inputs", Inputs, weights.cols());
+        check_width("outputs", Outputs, weights.rows());
+        if (bias.size() != weights.rows())
+            detail::refuse("Linear: bias must have ", weights.rows(), " entries, got ",
+                           bias.size());
+        weights_ = weights;
+        bias_ = bias;
+    }
+
+    /// Weights drawn uniformly from +-gain sqrt(3 / inputs), bias 0.
+    ///
+    /// \param inputs, outputs  Widths, at least 1.
+    /// \param random           A uniform random bit generator; it advances.
+    /// \param gain             Standard deviation of W times sqrt(inputs), at least 0.
+    /// \throws std::invalid_argument  for a width below 1, or a gain that is negative or not
+    ///                                finite.
+    /// \source He et al. 2015, Delving Deep into Rectifiers, Eq. (10): gain sqrt(2) keeps the
+    ///         variance of a ReLU network.
+    template <RandomBitGenerator Random>
+    Linear(Index inputs, Index outputs, Random& random, double gain = std::numbers::sqrt2) {
+        check_width("inputs", Inputs, inputs);
+        check_width("outputs", Outputs, outputs);
+        const auto limit = static_cast<Scalar>(gain * std::sqrt(3.0 / static_cast<double>(inputs)));
+        if (!(gain >= 0 && std::isfinite(2 * limit)))
+            detail::refuse("Linear: gain must be finite and at least 0, got ", gain);
+        weights_.setZero(outputs, inputs);
+        for (Index i = 0; i < weights_.size() && limit > 0; ++i)
+            weights_.data()[i] = uniform<Scalar>(random, -limit, limit);
+        bias_.setZero(outputs);
+    }
+
+    /// The same for widths known at compile time.
+    template <RandomBitGenerator Random>
+        requires(Inputs != Eigen::Dynamic && Outputs != Eigen::Dynamic)
+    explicit Linear(Random& random, double gain = std::numbers::sqrt2)
+        : Linear(Inputs, Outputs, random, gain) {}
+
+    [[nodiscard]] Index inputs() const { return weights_.cols(); }
+    [[nodiscard]] Index outputs() const { return weights_.rows(); }
+    /// W, [outputs x inputs].
+    [[nodiscard]] const Weights& weights() const { return weights_; }
+    /// b, [outputs].
+    [[nodiscard]] const Bias& bias() const { return bias_; }
+
+    /// \throws std::invalid_argument  unless input_size == inputs().
+    [[nodiscard]] Index output_size(Index input_size) const {
+        if (input_size != inputs())
+            detail::refuse("Linear: input must have ", inputs(), " rows, got ", input_size);
+        return outputs();
+    }
+
+    /// \param x  [inputs x batch].
+    /// \param y  [outputs x batch], overwritten; must not overlap x.
+    /// \throws std::invalid_argument  if sizes don't match.
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
+        detail::check_forward("Linear", *this, x, y);
+        detail::forward_fused(*this, x, y, detail::Keep{});
+    }
+
+    /// y = epilogue(W x + b) in one pass.
+    template <class Epilogue>
+    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
+                       const Epilogue& epilogue) const {
+        detail::product<Scalar, Outputs, Inputs>(
+            outputs(), inputs(), x.cols(), {weights_.data(), outputs()}, bias_.data(),
+            {x.data(), 1, x.outerStride()}, {y.data(), y.outerStride()}, epilogue);
+    }
+
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
+        forward(x, y);
+    }
+
+    [[nodiscard]] Gradient zero_gradient() const {
+        Gradient gradient{weights_, bias_};
+        gradient.set_zero();
+        return gradient;
+    }
+
+    /// dW += dy x^T, db += dy 1, dx = W^T dy.
+    /// \param x   [inputs x batch], the input of forward.
+    /// \param dy  [outputs x batch], gradient by the output.
+    /// \param dx  [inputs x batch], gradient by the input, overwritten.
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
+                  Gradient& gradient, MatrixRef<Scalar> dx) const {
+        detail::check_backward("Linear", *this, x, dy, dx);
+        if (gradient.weights.rows() != outputs() || gradient.weights.cols() != inputs())
+            detail::refuse("Linear: gradient must be [", outputs(), " x ", inputs(), "], got [",
+                           gradient.weights.rows(), " x ", gradient.weights.cols(), "]");
+        backward_fused(detail::Team::alone(), x, dy, gradient, dx, detail::Keep{});
+    }
+
+    /// The same with dx = epilogue(W^T dy), shared by a team: each member has some of the inputs.
+    template <class X, class Slope, class InputSlope, class Epilogue>
+    void backward_fused(const detail::Team& team, const X& x, const Slope& dy, Gradient& gradient,
+                        InputSlope&& dx, const Epilogue& epilogue) const {
+        team.split(inputs(), inputs_for_each, 2.0 * work_for_each(x.cols()),
+                   [&](Index first, Index count) {
+                       add_weight_gradient(x, dy, gradient, first, count);
+                       write_input_gradient(dy, dx, epilogue, first, count);
+                       if (first == 0) add_bias_gradient(dy, gradient);
+                   });
+    }
+
+    /// dW += dy x^T, db += dy 1, shared by a team.
+    template <class X, class Slope>
+    void add_gradient(const detail::Team& team, const X& x, const Slope& dy,
+                      Gradient& gradient) const {
+        team.split(inputs(), detail::tile_columns, work_for_each(x.cols()),
+                   [&](Index first, Index count) {
+                       add_weight_gradient(x, dy, gradient, first, count);
+                       if (first == 0) add_bias_gradient(dy, gradient);
+                   });
+    }
+
+    template <class Self, class Visit, class... Gradients>
+    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+        visit("weights", self.weights_, gradients.weights...);
+        visit("bias", self.bias_, gradients.bias...);
+    }
+
+private:
+    /// Whole tiles of rows of dx.
+    static constexpr Index inputs_for_each = detail::tile_packets * detail::widest_lanes<Scalar>;
+
+    [[nodiscard]] double work_for_each(Index batch) const {
+        return static_cast<double>(outputs()) * static_cast<double>(batch);
+    }
+
+    /// Columns [first, first + count) of dW.
+    template <class X, class Slope>
+    void add_weight_gradient(const X& x, const Slope& dy, Gradient& gradient, Index first,
+                             Index count) const {
+        Scalar* const to = gradient.weights.data() + first * outputs();
+        const auto run = [&](const Scalar* start, Scalar* out) {
+            detail::product_onto<Scalar, Outputs>(
+                outputs(), x.cols(), count, {dy.data(), dy.outerStride()}, {start, outputs()},
+                {x.data() + first, x.outerStride(), 1}, {out, outputs()}, detail::Keep{});
+        };
+        // Tiles that overlap compute some rows twice, and would add to them twice.
+        if (outputs() % detail::widest_lanes<Scalar> == 0) return run(to, to);
+        const detail::ScratchArray<Scalar> sum(outputs() * count);
+        run(to, sum.data());
+        std::copy_n(sum.data(), outputs() * count, to);
+    }
+
+    template <class Slope>
+    void add_bias_gradient(const Slope& dy, Gradient& gradient) const {
+        for (Index j = 0; j < dy.cols(); ++j) {
+            const Scalar* const column = dy.data() + j * dy.outerStride();
+            for (Index i = 0; i < outputs(); ++i) gradient.bias.data()[i] += column[i];
+        }
+    }
+
+    /// Rows [first, first + count) of dx.
+    template <class Slope, class InputSlope, class Epilogue>
+    void write_input_gradient(const Slope& dy, InputSlope& dx, const Epilogue& epilogue,
+                              Index first, Index count) const {
+        const detail::ScratchArray<Scalar> transposed(count * outputs());
+        detail::transpose(outputs(), count, weights_.data() + first * outputs(), outputs(),
+                          transposed.data(), count);
+        const auto run = [&]<int Rows, int Inner>(std::integral_constant<int, Rows>,
+                                                  std::integral_constant<int, Inner>) {
+            detail::product<Scalar, Rows, Inner>(
+                count, outputs(), dy.cols(), {transposed.data(), count}, nullptr,
+                {dy.data(), 1, dy.outerStride()}, {dx.data() + first, dx.outerStride()},
+                detail::Shifted{epilogue, first, 0});
+        };
+        using Fixed = std::integral_constant<int, Inputs>;
+        using Any = std::integral_constant<int, Eigen::Dynamic>;
+        if constexpr (Inputs != Eigen::Dynamic)
+            if (count == Inputs) return run(Fixed{}, std::integral_constant<int, Outputs>{});
+        run(Any{}, Any{});
+    }
+
+    static void check_width(const char* name, Index fixed, Index width) {
+        if (fixed != Eigen::Dynamic && width != fixed)
+            detail::refuse("Linear: ", name, " must be ", fixed, ", got ", width);
+        if (width < 1) detail::refuse("Linear: ", name, " must be at least 1, got ", width);
+    }
+
+    Weights weights_;
+    Bias bias_;
+};
+
+}  // namespace stochastic_depth

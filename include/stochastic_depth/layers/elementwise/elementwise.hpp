@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <concepts>
+#include <utility>
+
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/kernels/epilogue.hpp>
+#include <stochastic_depth/pass/structure.hpp>
+
+namespace stochastic_depth {
+
+/// The layer y(i, j) = function(x(i, j)).
+///
+/// Function has a type `Scalar` and a member `value(z)`; with `derivative(z)` the layer is
+/// differentiable; with `packet(z)`, the same on a packet of numbers (which has +, -, *, max,
+/// tanh), it is fast. After a Linear it is fused into the matrix product.
+template <class Function>
+class Elementwise {
+public:
+    using Scalar = typename Function::Scalar;
+    using Cache = detail::NoCache;
+    using Gradient = detail::NoGradient;
+
+    Elementwise() = default;
+    explicit Elementwise(Function function) : function_(std::move(function)) {}
+
+    [[nodiscard]] Index output_size(Index input_size) const { return input_size; }
+
+    [[nodiscard]] Scalar value(Scalar z) const { return function_.value(z); }
+
+    template <class Packet>
+        requires requires(const Function& function, Packet z) { function.packet(z); }
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet(Packet z) const { return function_.packet(z); }
+
+    /// \param x  [features x batch].
+    /// \param y  [features x batch], overwritten; may be x itself.
+    /// \throws std::invalid_argument  if sizes differ.
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
+        detail::check_forward("Elementwise", *this, x, y);
+        detail::forward_fused(*this, x, y, detail::Keep{});
+    }
+
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
+        forward(x, y);
+    }
+
+    [[nodiscard]] Gradient zero_gradient() const { return {}; }
+
+    /// dx = dy * function'(x).
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
+                  Gradient&, MatrixRef<Scalar> dx) const requires
+        requires(const Function& function, Scalar z) {
+        function.derivative(z);
+    }
+    {
+        detail::check_backward("Elementwise", *this, x, dy, dx);
+        for (Index j = 0; j < x.cols(); ++j) {
+            const Scalar* const z = x.data() + j * x.outerStride();
+            const Scalar* const from = dy.data() + j * dy.outerStride();
+            Scalar* const to = dx.data() + j * dx.outerStride();
+            for (Index i = 0; i < x.rows(); ++i) to[i] = from[i] * function_.derivative(z[i]);
+        }
+    }
+
+private:
+    Function function_;
+};
+
+namespace detail {
+
+/// A callable as a function of scalars.
+template <class Scalar_, class Callable>
+struct ScalarFunction {
+    using Scalar = Scalar_;
+    Callable callable;
+    [[nodiscard]] Scalar value(Scalar z) const { return callable(z); }
+};
+
+template <class Scalar_, class Callable, class Derivative>
+struct DifferentiableScalarFunction {
+    using Scalar = Scalar_;
+    Callable callable;
+    Derivative derivative_callable;
+    [[nodiscard]] Scalar value(Scalar z) const { return callable(z); }
+    [[nodiscard]] Scalar derivative(Scalar z) const { return derivative_callable(z); }
+};
+
+}  // namespace detail
+
+/// An element-wise layer from a lambda: elementwise<float>([](float z) { return z * z; }).
+template <class Scalar, class Callable>
+    requires std::convertible_to<std::invoke_result_t<const Callable&, Scalar>, Scalar>
+[[nodiscard]] auto elementwise(Callable callable) {
+    return Elementwise{detail::ScalarFunction<Scalar, Callable>{std::move(callable)}};
+}
+
+/// A differentiable one, from the function and its derivative.
+template <class Scalar, class Callable, class Derivative>
+    requires std::convertible_to<std::invoke_result_t<const Callable&, Scalar>, Scalar> &&
+        std::convertible_to<std::invoke_result_t<const Derivative&, Scalar>, Scalar>
+[[nodiscard]] auto elementwise(Callable callable, Derivative derivative) {
+    return Elementwise{detail::DifferentiableScalarFunction<Scalar, Callable, Derivative>{
+        std::move(callable), std::move(derivative)}};
+}
+
+}  // namespace stochastic_depth

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/kernels/epilogue.hpp>
+#include <stochastic_depth/pass/structure.hpp>
+
+namespace stochastic_depth {
+
+/// y = x.
+template <class Scalar_>
+class Identity {
+public:
+    using Scalar = Scalar_;
+    using Cache = detail::NoCache;
+    using Gradient = detail::NoGradient;
+
+    [[nodiscard]] Index output_size(Index input_size) const { return input_size; }
+
+    /// \param x  [features x batch].
+    /// \param y  [features x batch], overwritten.
+    /// \throws std::invalid_argument  if sizes differ.
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
+        detail::check_forward("Identity", *this, x, y);
+        y = x;
+    }
+
+    template <class Epilogue>
+    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
+                       const Epilogue& epilogue) const {
+        detail::transform<Scalar>(x, y, epilogue);
+    }
+
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
+        forward(x, y);
+    }
+
+    [[nodiscard]] Gradient zero_gradient() const { return {}; }
+
+    /// dx = dy.
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
+                  Gradient&, MatrixRef<Scalar> dx) const {
+        detail::check_backward("Identity", *this, x, dy, dx);
+        dx = dy;
+    }
+};
+
+}  // namespace stochastic_depth

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+
+#include <stochastic_depth/layers/elementwise/elementwise.hpp>
+
+namespace stochastic_depth {
+namespace detail {
+
+template <class Scalar_>
+struct TanhFunction {
+    using Scalar = Scalar_;
+
+    [[nodiscard]] Scalar value(Scalar z) const {
+        if constexpr (vectorized)
+            return Widest::broadcast(z).tanh().first();
+        else
+            return std::tanh(z);
+    }
+
+    /// One lane outside a full packet goes through a full packet too, for the same bits.
+    template <class Packet>
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet(Packet z) const {
+        if constexpr (vectorized && Packet::lanes > 1)
+            return z.tanh();
+        else
+            return z.on_each_lane([this](Scalar lane) { return value(lane); });
+    }
+
+    [[nodiscard]] Scalar derivative(Scalar z) const {
+        const Scalar y = value(z);
+        return Scalar(1) - y * y;
+    }
+
+private:
+    using Widest = Packet<Scalar, widest_lanes<Scalar>>;
+    static constexpr bool vectorized =
+        Eigen::internal::packet_traits<Scalar>::HasTanh != 0 && widest_lanes<Scalar> > 1;
+};
+
+}  // namespace detail
+
+/// tanh(z).
+template <class Scalar>
+using Tanh = Elementwise<detail::TanhFunction<Scalar>>;
+
+}  // namespace stochastic_depth

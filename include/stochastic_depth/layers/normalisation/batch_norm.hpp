@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/layers/normalisation/gain_and_bias.hpp>
+#include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/numerics/batch_moments.hpp>
+#include <stochastic_depth/pass/differentiation.hpp>
+#include <stochastic_depth/pass/mask_view.hpp>
+
+namespace stochastic_depth {
+
+struct BatchNormOptions {
+    /// Added to the variance, finite and above 0.
+    double epsilon = 1e-5;
+    /// Share of the newest batch in the running statistics, in (0, 1].
+    double momentum = 0.1;
+};
+
+/// Batch normalisation:
+///
+///     y = gain * z + bias,  z = (x - mean) / sqrt(variance + epsilon),  feature by feature.
+///
+/// In a training step mean and (biased) variance are those of the samples that reach the layer: in
+/// a branch that some samples of the batch skip, of the survivors. `TrainingStep::finish` then
+/// moves the running statistics,
+///
+///     running = (1 - momentum) running + momentum batch,
+///
+/// with the unbiased variance of the batch, n / (n - 1) times the biased one, as is the custom. A
+/// single survivor is normalised by the running statistics and leaves them alone; without a
+/// survivor the layer does not run. Outside of a training step the running statistics normalise,
+/// so that a column of the output depends on its own column of the input alone.
+///
+/// Parameters are gain and bias. The running statistics are state that checkpoints hold and no
+/// optimizer moves.
+///
+/// \source Ioffe & Szegedy 2015, Batch Normalization, Algorithms 1 and 2.
+template <class Scalar_>
+class BatchNorm {
+public:
+    using Scalar = Scalar_;
+    static constexpr bool has_statistics = true;
+
+    using Gradient = detail::GainAndBias<Scalar>;
+
+    /// Gain 1, bias 0, running mean 0, running variance 1.
+    /// \param features  At least 1.
+    /// \throws std::invalid_argument  if features or an option lie outside their range.
+    explicit BatchNorm(Index features, BatchNormOptions options = {}) : options_(options) {
+        if (features < 1) detail::refuse("BatchNorm: features must be at least 1, got ", features);
+        if (!(options.epsilon > 0 && std::isfinite(options.epsilon)))
+            detail::refuse("BatchNorm: epsilon must be finite and above 0, got ", options.epsilon);
+        if (!(options.momentum > 0 && options.momentum <= 1))
+            detail::refuse("BatchNorm: momentum must lie in (0, 1], got ", options.momentum);
+        gain_.setOnes(features);
+        bias_.setZero(features);
+        running_mean_.setZero(features);
+        running_variance_.setOnes(features);
+    }
+
+    [[nodiscard]] Index features() const { return gain_.size(); }
+    [[nodiscard]] const BatchNormOptions& options() const { return options_; }
+    /// [features].
+    [[nodiscard]] const Vector<Scalar>& gain() const { return gain_; }
+    [[nodiscard]] const Vector<Scalar>& bias() const { return bias_; }
+    [[nodiscard]] const Vector<Scalar>& running_mean() const { return running_mean_; }
+    [[nodiscard]] const Vector<Scalar>& running_variance() const { return running_variance_; }
+
+    /// \param mean, variance  [features]; the variances at least 0, all finite.
+    /// \throws std::invalid_argument  otherwise; nothing is changed then.
+    void set_running_statistics(const Eigen::Ref<const Vector<Scalar>>& mean,
+                                const Eigen::Ref<const Vector<Scalar>>& variance) {
+        check_statistics("mean", mean, -std::numeric_limits<Scalar>::max());
+        check_statistics("variance", variance, Scalar(0));
+        running_mean_ = mean;
+        running_variance_ = variance;
+    }
+
+    /// \throws std::invalid_argument  unless input_size == features().
+    [[nodiscard]] Index output_size(Index input_size) const {
+        if (input_size != features())
+            detail::refuse("BatchNorm: input must have ", features(), " rows, got ", input_size);
+        return input_size;
+    }
+
+    /// By the running statistics.
+    /// \param x  [features x batch].
+    /// \param y  [features x batch], overwritten; may be x itself.
+    /// \throws std::invalid_argument  if sizes don't match.
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
+        detail::check_forward("BatchNorm", *this, x, y);
+        const detail::ScratchArray<double> memory(3 * features());
+        const Statistics by{memory.data(), features()};
+        read_running(by);
+        for (Index j = 0; j < x.cols(); ++j)
+            normalise(by, x.data() + j * x.outerStride(), y.data() + j * y.outerStride());
+    }
+
+    /// Mean, variance and 1 / sqrt(variance + epsilon), [features] each.
+    struct Statistics {
+        double* mean = nullptr;
+        double* variance = nullptr;
+        double* inverse_deviation = nullptr;
+
+        Statistics() = default;
+        Statistics(double* memory, Index features)
+            : mean(memory), variance(memory + features), inverse_deviation(variance + features) {}
+    };
+
+    /// What a recorded pass leaves.
+    struct Recorded {
+        detail::Kept<Scalar> input;
+        Statistics statistics;
+        /// Whether these are the statistics of the batch.
+        bool of_batch = false;
+        /// Their share in the running statistics, and the samples behind them and those before.
+        double share = 0;
+        double samples = 0;
+    };
+    using Cache = detail::RecordedPass<Recorded>;
+
+    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
+        detail::forward_recorded("BatchNorm", *this, x, y, cache);
+    }
+
+    [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(features()); }
+
+    /// With the running statistics: dx = dy * gain / sqrt(variance + epsilon).
+    /// \param x   [features x batch], the input of forward.
+    /// \param dy  [features x batch], gradient by the output.
+    /// \param dx  [features x batch], gradient by the input, overwritten.
+    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
+                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
+        detail::check_backward("BatchNorm", *this, x, dy, dx);
+        gradient.check("BatchNorm", features());
+        detail::backward_recorded("BatchNorm", *this, x, dy, cache, gradient, dx);
+    }
+
+    template <class Mask, class Epilogue>
+    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
+                const Epilogue& epilogue) const {
+        recorded.input = flow.keep();
+        recorded.statistics =
+            Statistics{flow.tape().template take<double>(3 * features()), features()};
+        const Statistics& by = recorded.statistics;
+        const auto x = recorded.input.view();
+        recorded.of_batch = mask.step() != nullptr && x.cols() > 1;
+        if (recorded.of_batch) {
+            flow.team().split(features(), detail::moments_group, work_of(x.cols()),
+                              [&](Index first, Index count) {
+                                  detail::batch_moments(x, first, count, by.mean, by.variance);
+                                  invert(by, first, count);
+                              });
+            const auto n = static_cast<double>(x.cols());
+            recorded.samples += n;
+            recorded.share = mask.step()->statistics == detail::StatisticsUpdate::moving
+                                 ? options_.momentum
+                                 : n / recorded.samples;
+        } else {
+            read_running(by);
+        }
+        auto y = flow.room(features());
+        flow.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
+            for (Index j = first; j < first + count; ++j)
+                normalise(by, x.data() + j * x.outerStride(), y.data() + j * y.outerStride());
+        });
+        flow.advance(y);
+        flow.apply(epilogue);
+    }
+
+    /// With averages over the batch where its statistics were used, and 0 for them elsewhere:
+    ///
+    ///     dx = gain (dy - average(dy) - z average(dy z)) / sqrt(variance + epsilon),
+    ///     dgain += sum of dy z,  dbias += sum of dy.
+    template <class Epilogue>
+    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+                       const Epilogue& epilogue) const {
+        const auto x = recorded.input.view();
+        const Statistics& by = recorded.statistics;
+        const detail::ScratchArray<double> sums(2 * features());
+        double* const of_slopes = sums.data();
+        double* const of_products = sums.data() + features();
+        const auto dy = slopes.current();
+        slopes.team().split(features(), detail::moments_group, work_of(x.cols()),
+                            [&](Index first, Index count) {
+                                detail::batch_slope_sums(x, dy, by.mean, by.inverse_deviation,
+                                                         first, count, of_slopes, of_products);
+                                for (Index i = first; i < first + count; ++i) {
+                                    gradient.gain(i) += static_cast<Scalar>(of_products[i]);
+                                    gradient.bias(i) += static_cast<Scalar>(of_slopes[i]);
+                                }
+                            });
+        if constexpr (std::is_same_v<Epilogue, detail::Discard>) return;
+        const double share = recorded.of_batch ? 1 / static_cast<double>(x.cols()) : 0.0;
+        for (Index i = 0; i < 2 * features(); ++i) sums[i] *= share;
+        slopes.replace(features(), [&](const detail::ConstView<Scalar>& from,
+                                       detail::View<Scalar> dx) {
+            slopes.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
+                for (Index j = first; j < first + count; ++j)
+                    differentiate(by, of_slopes, of_products, x.data() + j * x.outerStride(),
+                                  from.data() + j * from.outerStride(),
+                                  dx.data() + j * dx.outerStride());
+            });
+        });
+        slopes.apply(epilogue);
+    }
+
+    /// Takes the statistics of a recorded training step over into the running ones.
+    void update_statistics(const Recorded& recorded) {
+        if (!recorded.of_batch) return;
+        const auto n = static_cast<double>(recorded.input.columns);
+        const auto move = [share = recorded.share](Scalar& running, double batch) {
+            const auto old = static_cast<double>(running);
+            // With the whole share nothing of the old one stays, not even a NaN.
+            running = static_cast<Scalar>(share < 1 ? old + share * (batch - old) : batch);
+        };
+        for (Index i = 0; i < features(); ++i) {
+            move(running_mean_(i), recorded.statistics.mean[i]);
+            move(running_variance_(i), recorded.statistics.variance[i] * (n / (n - 1)));
+        }
+    }
+
+    template <class Self, class Visit, class... Gradients>
+    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+        visit("gain", self.gain_, gradients.gain...);
+        visit("bias", self.bias_, gradients.bias...);
+    }
+
+    /// The running statistics, which no gradient belongs to.
+    template <class Self, class Visit>
+    static void visit_state(Self& self, Visit&& visit) {
+        visit("running_mean", self.running_mean_);
+        visit("running_variance", self.running_variance_);
+    }
+
+private:
+    void check_statistics(const char* name, const Eigen::Ref<const Vector<Scalar>>& values,
+                          Scalar least) const {
+        if (values.size() != features())
+            detail::refuse("BatchNorm: running ", name, " must have ", features(), " entries, got ",
+                           values.size());
+        for (Index i = 0; i < values.size(); ++i)
+            if (!(values(i) >= least && std::isfinite(values(i))))
+                detail::refuse("BatchNorm: running ", name, "(", i, ") must be finite",
+                               least == 0 ? " and at least 0" : "", ", got ", values(i));
+    }
+
+    [[nodiscard]] static double work_of(Index numbers) {
+        return 2 * detail::work_of_moving * static_cast<double>(numbers);
+    }
+
+    void read_running(const Statistics& by) const {
+        for (Index i = 0; i < features(); ++i) {
+            by.mean[i] = static_cast<double>(running_mean_(i));
+            by.variance[i] = static_cast<double>(running_variance_(i));
+        }
+        invert(by, 0, features());
+    }
+
+    void invert(const Statistics& by, Index first, Index count) const {
+        for (Index i = first; i < first + count; ++i)
+            by.inverse_deviation[i] = 1 / std::sqrt(by.variance[i] + options_.epsilon);
+    }
+
+    // Neither is inlined: how a compiler contracts products and sums would depend on the place.
+    [[gnu::noinline]] void normalise(const Statistics& by, const Scalar* x, Scalar* y) const {
+        for (Index i = 0; i < features(); ++i) {
+            const double z = (static_cast<double>(x[i]) - by.mean[i]) * by.inverse_deviation[i];
+            y[i] = static_cast<Scalar>(static_cast<double>(gain_.data()[i]) * z +
+                                       static_cast<double>(bias_.data()[i]));
+        }
+    }
+
+    [[gnu::noinline]] void differentiate(const Statistics& by, const double* mean_slope,
+                                         const double* mean_product, const Scalar* x,
+                                         const Scalar* dy, Scalar* dx) const {
+        for (Index i = 0; i < features(); ++i) {
+            const double z = (static_cast<double>(x[i]) - by.mean[i]) * by.inverse_deviation[i];
+            const double d = (static_cast<double>(dy[i]) - mean_slope[i]) - z * mean_product[i];
+            dx[i] = static_cast<Scalar>(static_cast<double>(gain_.data()[i]) *
+                                        by.inverse_deviation[i] * d);
+        }
+    }
+
+    BatchNormOptions options_;
+    Vector<Scalar> gain_;
+    Vector<Scalar> bias_;
+    Vector<Scalar> running_mean_;
+    Vector<Scalar> running_variance_;
+};
+
+}  // namespace stochastic_depth
