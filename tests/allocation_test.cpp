@@ -16,6 +16,7 @@
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/gelu.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>

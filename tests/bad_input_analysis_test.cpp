@@ -12,7 +12,11 @@
 #include <stochastic_depth/expectation/certified_interval.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/layers/probability/log_softmax.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
 
 #include "support/catch.hpp"
 #include "support/layers.hpp"

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 
 #include <unistd.h>
@@ -110,7 +111,7 @@ TEMPLATE_TEST_CASE("BatchNorm: a step normalises by the statistics of the surviv
             step.differentiate(network, x, x, one_layer(30, keeps));
             RecordedPass<SkippableNorm<Scalar>> pass;
             Matrix<Scalar> y = x;
-            const detail::StepDraw draw;
+            const detail::StepContext draw;
             const SurvivalMasks masks = one_layer(30, keeps);
             pass.forward(network, y, detail::MaskView{masks, &draw});
             for (Index j = 0; j < 30; ++j)
@@ -150,7 +151,7 @@ TEST_CASE("BatchNorm: one survivor is normalised by the running statistics, and 
     SkippableNorm<double> network{layer, SurvivalProbability{0.5}};
     const Matrix<double> x = random_matrix<double>(random, 5, 6);
     const Matrix<double> dy = random_matrix<double>(random, 5, 6);
-    const detail::StepDraw draw;
+    const detail::StepContext draw;
     for (const Index survivor : {2, -1}) {
         const SurvivalMasks masks = one_layer(6, [&](Index j) { return j == survivor; });
         RecordedPass<SkippableNorm<double>> pass;
@@ -210,7 +211,7 @@ TEST_CASE("BatchNorm: bits of a step don't depend on the number of threads", "[b
     const Matrix<float> x = random_matrix<float>(random, features, batch);
     const Matrix<float> dy = random_matrix<float>(random, features, batch);
     const SurvivalMasks masks = one_layer(batch, [](Index j) { return j % 5 != 0; });
-    const detail::StepDraw draw;
+    const detail::StepContext draw;
     Matrix<float> y_alone, dx_alone;
     SkippableNorm<float>::Gradient alone = network.zero_gradient();
     for (const unsigned threads : {1u, 2u, 3u, 7u}) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/analysis/classification.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
 
 #include <cmath>
 #include <functional>

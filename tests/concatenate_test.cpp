@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/layers/composition/concatenate.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
 
 #include <tuple>
 #include <vector>

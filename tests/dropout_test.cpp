@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/elementwise/dropout.hpp>
 
 #include <array>
@@ -55,7 +56,7 @@ Matrix<typename Network::Scalar> in_step(const Network& network, Matrix<typename
                                          const SurvivalMasks& masks, std::uint64_t seed,
                                          std::uint64_t step,
                                          const detail::Team& team = detail::Team::alone()) {
-    detail::StepDraw draw;
+    detail::StepContext draw;
     draw.seed = seed;
     draw.step = step;
     RecordedPass<Network> pass(team);
@@ -157,7 +158,7 @@ TEST_CASE("Dropout: a step's gradient is that of its loss", "[dropout]") {
     // By the input of the dropped entries nothing comes back, not even a NaN.
     RecordedPass<Sequential<Dropout<double>>> pass;
     const Sequential<Dropout<double>> layer{Dropout<double>{0.5}};
-    detail::StepDraw draw;
+    detail::StepContext draw;
     const SurvivalMasks none = no_layers(8);
     Matrix<double> h = Matrix<double>::Ones(20, 8), d = Matrix<double>::Constant(20, 8, 3);
     pass.forward(layer, h, detail::MaskView{none, &draw});

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <stochastic_depth/layers/elementwise/dropout.hpp>
 #include <stochastic_depth/layers/elementwise/elementwise.hpp>
 
 #include <cmath>
@@ -144,23 +145,29 @@ TEST_CASE("elementwise: a product and what follows it are one step of a Sequenti
     const auto wave = elementwise<double>([](double z) { return std::sin(z); });
     using W = std::remove_const_t<decltype(wave)>;
 
-    using Plain = Sequential<L, T, W, T, L, Softmax<double>, T, T, L>;
-    static_assert(Plain::next_step<0>() == 4);  // Linear and three element-wise layers.
-    static_assert(Plain::next_step<4>() == 5);  // Linear: Softmax does not fuse.
-    static_assert(Plain::next_step<5>() == 6);  // Nothing fuses into Softmax,
-    static_assert(Plain::next_step<6>() == 7);  // nor into an element-wise layer.
-    static_assert(Plain::next_step<7>() == 8);
-    static_assert(Plain::next_step<8>() == 9);
-
-    static_assert(Sequential<R, T, L>::next_step<0>() == 2);  // A residual layer is a product too,
-    static_assert(Sequential<Sequential<L, T>, T, L>::next_step<0>() ==
-                  2);  // and so is what holds one.
-    static_assert(Sequential<Stack<L>, T, L>::next_step<0>() == 2);
-    static_assert(Sequential<Skippable, T, L>::next_step<0>() ==
-                  1);  // A skippable layer stands alone.
-    static_assert(Sequential<Stack<Skippable>, T, L>::next_step<0>() == 1);
-    static_assert(Sequential<Residual<Sequential<Skippable>>, T>::next_step<0>() == 1);
-    SUCCEED("checked at compile time");
+    using D = Dropout<double>;
+    const auto end = []<class... Layers>(std::type_identity<Sequential<Layers...>>,
+                                         std::size_t begin) {
+        return detail::end_of_step<false, Layers...>(begin, sizeof...(Layers));
+    };
+    const auto recorded_end = []<class... Layers>(std::type_identity<Sequential<Layers...>>,
+                                                  std::size_t begin) {
+        return detail::end_of_step<true, Layers...>(begin, sizeof...(Layers));
+    };
+    const std::type_identity<Sequential<L, T, W, T, L, Softmax<double>, T, T, L>> plain;
+    REQUIRE(end(plain, 0) == 4);  // Linear and three element-wise layers.
+    REQUIRE(end(plain, 4) == 5);  // Softmax is none.
+    REQUIRE(end(plain, 5) == 8);  // What is behind a Softmax goes with it.
+    REQUIRE(end(plain, 6) == 7);  // Nothing goes with an element-wise layer.
+    REQUIRE(end(plain, 8) == 9);
+    REQUIRE(end(std::type_identity<Sequential<R, T, L>>{}, 0) == 2);  // Composites take epilogues,
+    REQUIRE(end(std::type_identity<Sequential<Sequential<L, T>, T, L>>{}, 0) == 2);
+    REQUIRE(end(std::type_identity<Sequential<Stack<L>, T, L>>{}, 0) == 2);
+    // but for skippable ones.
+    REQUIRE(end(std::type_identity<Sequential<Skippable, T, L>>{}, 0) == 1);
+    // A dropout draws in a recorded pass, which no epilogue does.
+    REQUIRE(end(std::type_identity<Sequential<L, T, D, T>>{}, 0) == 4);
+    REQUIRE(recorded_end(std::type_identity<Sequential<L, T, D, T>>{}, 0) == 2);
 }
 
 /// Counts how often its value is asked for.

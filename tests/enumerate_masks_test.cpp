@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/expectation/enumerate_masks.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
 
 #include <atomic>
 #include <cmath>

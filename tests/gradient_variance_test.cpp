@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/analysis/gradient_variance.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
 
 #include <cmath>
 #include <cstddef>

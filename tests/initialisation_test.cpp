@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/training/initialisation.hpp>
 
 #include <cmath>

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/analysis/lesion_study.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
 
 #include <cmath>
 #include <limits>

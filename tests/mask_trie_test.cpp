@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/expectation/mask_trie.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
 
 #include <atomic>
 #include <set>

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
 
 #include <algorithm>
 #include <cmath>

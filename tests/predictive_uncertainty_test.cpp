@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
 
 #include <algorithm>
 #include <cmath>

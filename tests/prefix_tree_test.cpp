@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/expectation/prefix_tree.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
 
 #include <atomic>
 #include <cmath>

@@ -11,8 +11,8 @@
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
-#include <stochastic_depth/pass/mask_view.hpp>
+#include <stochastic_depth/pass/mask_context.hpp>
+#include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>

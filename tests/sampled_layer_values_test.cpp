@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/expectation/sampled_layer_values.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
 
 #include <cmath>
 #include <stdexcept>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/layers/composition/scaled.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
 
 #include <limits>
 

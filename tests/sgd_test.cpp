@@ -10,7 +10,7 @@
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
+#include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 #include <algorithm>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/training/trainer.hpp>
 
 #include <algorithm>

@@ -12,8 +12,8 @@
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
-#include <stochastic_depth/pass/mask_view.hpp>
+#include <stochastic_depth/pass/mask_context.hpp>
+#include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>

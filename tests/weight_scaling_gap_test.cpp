@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
 
 #include <stdexcept>
 

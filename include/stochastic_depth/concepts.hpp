@@ -4,8 +4,11 @@
 #include <concepts>
 #include <utility>
 
+#include <stochastic_depth/pass/parts.hpp>
 #include <stochastic_depth/types.hpp>
 
+/// What a type must have to be a layer, a trainable layer, a network: docs/extending.md has an
+/// example of each.
 namespace stochastic_depth {
 
 /// A map of columns: y = layer(x).
@@ -42,20 +45,6 @@ concept ElementwiseLayer =
         { layer.value(z) } -> std::convertible_to<typename Layer::Scalar>;
     };
 
-namespace detail {
-
-/// Whether the parts of a layer made of layers are differentiable; a layer without parts has none
-/// in the way.
-template <class Layer>
-inline constexpr bool parts_are_differentiable = [] {
-    if constexpr (requires { Layer::parts_are_differentiable; })
-        return Layer::parts_are_differentiable;
-    else
-        return true;
-}();
-
-}  // namespace detail
-
 /// A layer that gradients pass through.
 ///
 /// Beyond the syntax: `forward(x, y, cache)` computes what `forward(x, y)` computes and leaves in
@@ -64,6 +53,15 @@ inline constexpr bool parts_are_differentiable = [] {
 /// only: calling it twice gives the same dx. `zero_gradient` is a gradient of the right shape, all
 /// zero.
 ///
+/// A layer whose Gradient holds something names its parameters, so that they are trained and saved:
+///
+///     template <class Self, class Visit, class... Gradients>
+///     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+///         visit("gain", self.gain_, gradients.gain...);
+///     }
+///
+/// Each is a matrix, or a vector, of Scalar.
+///
 /// Models: every layer of the library.
 template <class Layer>
 concept DifferentiableLayer = ForwardLayer<Layer> && detail::parts_are_differentiable<Layer> &&
@@ -71,21 +69,33 @@ concept DifferentiableLayer = ForwardLayer<Layer> && detail::parts_are_different
              MatrixRef<typename Layer::Scalar> y, typename Layer::Cache& cache,
              typename Layer::Gradient& gradient) {
         requires std::default_initializable<typename Layer::Cache>;
+        requires std::default_initializable<typename Layer::Gradient>;
         { layer.zero_gradient() } -> std::same_as<typename Layer::Gradient>;
         layer.forward(x, y, cache);
         layer.backward(x, x, std::as_const(cache), gradient, y);
-    };
+    } && detail::gradient_is_empty_or_visit_parameters_names_it<Layer>;
 
 /// A network with skippable layers.
 ///
 /// Beyond the syntax: `depth()` is the number L of skippable layers and the length of a mask;
 /// `survival_probabilities()` lists p_l in order of depth; `network(x, mask)` is NN(x, S).
 ///
-/// Models: Sequential, Stack, Residual and StochasticDepth, nested in any way.
+/// Models: Sequential, Stack, Residual and StochasticDepth, nested in any way, and composites of
+/// the user's own, which derive from LayerBase and take part in passes themselves. A type that only
+/// says how deep it is is none: it could not be run under a mask.
 template <class Network>
-concept MaskedNetwork = ForwardLayer<Network> && requires(const Network& network) {
+concept MaskedNetwork =
+    ForwardLayer<Network> && detail::RunsItself<Network> && requires(const Network& network) {
     { network.depth() } -> std::same_as<Index>;
     { network.survival_probabilities() } -> std::same_as<Eigen::VectorXd>;
 };
 
+namespace detail {
+
+template <class Layer>
+struct IsDifferentiable {
+    static constexpr bool value = DifferentiableLayer<Layer>;
+};
+
+}  // namespace detail
 }  // namespace stochastic_depth

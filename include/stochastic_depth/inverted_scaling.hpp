@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cstddef>
-#include <tuple>
-#include <type_traits>
 #include <utility>
-#include <vector>
 
+#include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/composition/scaled.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
-#include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
@@ -33,37 +29,25 @@ template <class Branch>
         return Scaled<Branch>{std::move(branch), c};
 }
 
+/// Converts a layer: a composite makes one like itself of its converted parts, by its member
+/// `map_parts`; a leaf stays.
 template <InvertedScaling change>
 struct Rescale {
     template <class Layer>
     [[nodiscard]] auto operator()(const Layer& layer) const {
-        static_assert(!has_skippable_layers<Layer>,
-                      "scaling: of the layers with skippable layers inside, Sequential, Stack, "
-                      "Residual and StochasticDepth can be converted");
-        return layer;
-    }
-
-    template <class... Layers>
-    [[nodiscard]] auto operator()(const Sequential<Layers...>& network) const {
-        return std::apply(
-            [this](const Layers&... layer) {
-                return Sequential<decltype((*this)(layer))...>{(*this)(layer)...};
-            },
-            network.layers());
-    }
-
-    template <class Layer>
-    [[nodiscard]] auto operator()(const Stack<Layer>& stack) const {
-        using Converted = decltype((*this)(std::declval<const Layer&>()));
-        std::vector<Converted> layers;
-        layers.reserve(stack.layers().size());
-        for (const Layer& layer : stack.layers()) layers.push_back((*this)(layer));
-        return Stack<Converted>{std::move(layers)};
-    }
-
-    template <class Branch, class Shortcut>
-    [[nodiscard]] auto operator()(const Residual<Branch, Shortcut>& layer) const {
-        return Residual{(*this)(layer.branch()), (*this)(layer.shortcut())};
+        static_assert(!is_skippable<Layer>,
+                      "scaling: inverted scaling multiplies the branch of a residual layer, and "
+                      "this skippable layer has none: it must be "
+                      "StochasticDepth<Residual<Branch, Shortcut>>");
+        if constexpr (has_skippable_layers<Layer>) {
+            static_assert(requires { layer.map_parts(*this); },
+                          "scaling: a composite with skippable layers inside needs a member "
+                          "map_parts(f), the same composite of the layers f(part), to be converted "
+                          "(docs/extending.md)");
+            return layer.map_parts(*this);
+        } else {
+            return layer;
+        }
     }
 
     template <class Branch, class Shortcut>
@@ -74,19 +58,6 @@ struct Rescale {
             Residual{times((*this)(node.layer().branch()), factor), node.layer().shortcut()},
             node.survival_probability()};
     }
-
-    template <class Layer>
-    [[nodiscard]] auto operator()(const StochasticDepth<Layer>& node) const {
-        static_assert(always_false<Layer>,
-                      "scaling: inverted scaling multiplies the branch of a residual layer, and "
-                      "this skippable layer has none: it must be "
-                      "StochasticDepth<Residual<Branch, Shortcut>>");
-        return node;
-    }
-
-private:
-    template <class>
-    static constexpr bool always_false = false;
 };
 
 }  // namespace detail
@@ -99,7 +70,7 @@ private:
 ///
 /// That is this library's definition, y = shortcut(x) + s G(x), for the branches G = F / p. So each
 /// branch of a skippable layer becomes Scaled{branch, 1 / p}; everything else stays, recursively
-/// through Sequential, Stack, Residual and StochasticDepth. Masked passes, expectations and
+/// through all composites. Masked passes, expectations and
 /// attributions of the result are those of the network as it was trained, and its `WeightScaling`,
 /// shortcut(x) + p G(x), is the plain pass of `network` up to rounding.
 ///

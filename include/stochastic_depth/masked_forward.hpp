@@ -1,22 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <stochastic_depth/kernels/columns.hpp>
-#include <stochastic_depth/pass/activations.hpp>
-#include <stochastic_depth/pass/mask_view.hpp>
+#include <stochastic_depth/concepts.hpp>
+#include <stochastic_depth/pass/mask_context.hpp>
+#include <stochastic_depth/pass/run.hpp>
 
 namespace stochastic_depth {
-namespace detail {
-
-template <class Network, class Mask>
-void run_masked(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
-                const Mask& mask, MatrixRef<typename Network::Scalar> y) {
-    Activations<typename Network::Scalar> activations(x, widest(network, x.rows()));
-    propagate(network, activations, mask);
-    copy_columns(activations.current(), y);
-}
-
-}  // namespace detail
 
 /// y = NN(x, S) with one mask for the whole batch.
 ///
@@ -32,12 +21,12 @@ template <MaskedNetwork Network>
 void masked_forward(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
                     const SurvivalMask& mask, MatrixRef<typename Network::Scalar> y) {
     detail::check_forward("masked_forward", network, x, y);
-    detail::check_mask("masked_forward", network, mask);
-    detail::run_masked(network, x, detail::MaskView{mask}, y);
+    detail::check_mask("masked_forward", network, mask, x.cols());
+    detail::run_into(network, x, detail::MaskView{mask}, y);
 }
 
 /// y(:, j) = NN(x(:, j), S_j), one mask for each sample: each layer gathers the columns that keep
-/// it, runs on them alone, and scatters the result.
+/// it, runs on them alone, and stores the result in their places.
 ///
 /// \param x      [features x batch].
 /// \param masks  network.depth() layers, batch samples.
@@ -48,11 +37,11 @@ template <MaskedNetwork Network>
 void masked_forward(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
                     const SurvivalMasks& masks, MatrixRef<typename Network::Scalar> y) {
     detail::check_forward("masked_forward", network, x, y);
-    detail::check_masks("masked_forward", network, masks, x.cols());
-    detail::run_masked(network, x, detail::MaskView{masks}, y);
+    detail::check_mask("masked_forward", network, masks, x.cols());
+    detail::run_into(network, x, detail::MaskView{masks}, y);
 }
 
-/// NN(x, S), [outputs x batch]: what `network(x, mask)` calls.
+/// NN(x, S), [outputs x batch], as `network(x, mask)`.
 template <MaskedNetwork Network, class Mask>
 [[nodiscard]] Matrix<typename Network::Scalar> masked_forward(
     const Network& network, const ConstMatrixRef<typename Network::Scalar>& x, const Mask& mask) {

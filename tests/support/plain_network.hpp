@@ -178,7 +178,7 @@ Blocks<Branch> to_blocks(const Network& network) {
     using stochastic_depth::SurvivalProbability;
     std::vector<stochastic_depth::StochasticDepth<Residual<Branch>>> blocks;
     for (const Block& block : network.blocks) {
-        if constexpr (Branch::size == 2)
+        if constexpr (std::tuple_size_v<std::remove_cvref_t<decltype(std::declval<Branch>().layers())>> == 2)
             blocks.emplace_back(Residual{Branch{to_linear<Scalar>(block.first), {}}},
                                 SurvivalProbability{block.p});
         else

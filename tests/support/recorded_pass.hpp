@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <stochastic_depth/pass/differentiation.hpp>
+#include <stochastic_depth/pass/run.hpp>
 
 namespace stochastic_depth::test {
 
@@ -18,27 +18,29 @@ public:
     void forward(const Network& network, Matrix<Scalar>& h, const Mask& mask) {
         input_ = h;
         tape_.clear();
-        detail::Flow<Scalar> flow(tape_, team_, input_);
-        detail::record(network, flow, record_, mask);
-        h = flow.current();
+        detail::Batch<Scalar, detail::Records> batch(team_, tape_, detail::const_view(input_));
+        detail::run(network, batch, record_, mask);
+        bytes_ = tape_.bytes();
+        h = batch.current();
     }
 
     /// d = gradient by the input, given d = gradient by the output.
     void backward(const Network& network, Matrix<Scalar>& d,
                   typename Network::Gradient& gradient) const {
         const Matrix<Scalar> by_output = d;
-        detail::Slopes<Scalar> slopes(team_, by_output);
-        detail::backpropagate(network, slopes, record_, gradient);
-        d = slopes.current();
+        detail::GradientBatch<Scalar> batch(team_, {}, detail::const_view(by_output));
+        detail::backpropagate(network, batch, record_, gradient);
+        d = batch.current();
     }
 
-    [[nodiscard]] std::size_t bytes() const { return tape_.bytes(); }
+    [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
 private:
     const detail::Team& team_;
     Matrix<Scalar> input_;
     detail::Tape tape_;
-    detail::Record<Network> record_;
+    std::size_t bytes_ = 0;
+    detail::RecordOf<Network, detail::Records> record_;
 };
 
 }  // namespace stochastic_depth::test

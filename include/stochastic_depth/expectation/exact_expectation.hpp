@@ -7,7 +7,7 @@
 
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
-#include <stochastic_depth/expectation/walk_tree.hpp>
+#include <stochastic_depth/expectation/tree_sweep.hpp>
 
 namespace stochastic_depth {
 
@@ -70,7 +70,7 @@ public:
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.setConstant(outputs, x.cols(), Scalar(0));
-        detail::walk_tree<detail::Sweep::moments, Scalar>(
+        detail::sweep_tree<detail::Sweep::moments, Scalar>(
             network, x, p, result.layer_evaluations, options_.threads, options_.progress,
             {result.mean.data(), result.variance.data(), outputs});
         return result;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <stochastic_depth/expectation/gradient_tree.hpp>
-#include <stochastic_depth/expectation/walk_tree.hpp>
+#include <stochastic_depth/expectation/tree_sweep.hpp>
 #include <stochastic_depth/kernels/columns.hpp>
 
 namespace stochastic_depth {
@@ -134,7 +134,7 @@ private:
             const Index first = b * block_columns;
             Matrix<Scalar> h = x.middleCols(first, std::min(block_columns, x.cols() - first));
             const detail::GradientTree<Scalar> tree(options_.progress ? &meter : nullptr);
-            tree.pass(network, sum, h, 1.0,
+            tree.walk(network, sum, h,
                       [&](Matrix<Scalar>& y, double weight) { at_output(y, weight, first); });
             store(h, first);
         };

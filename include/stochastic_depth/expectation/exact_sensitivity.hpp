@@ -7,7 +7,7 @@
 
 #include <stochastic_depth/expectation/by_layer.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
-#include <stochastic_depth/expectation/walk_tree.hpp>
+#include <stochastic_depth/expectation/tree_sweep.hpp>
 
 namespace stochastic_depth {
 
@@ -60,7 +60,7 @@ template <class Network, class Scalar = typename Network::Scalar>
     MomentsView<Scalar> to{result.expectation.mean.data(), result.expectation.variance.data(),
                            outputs};
     if (size == 0 || depth == 0) {
-        walk_tree<Sweep::moments, Scalar>(network, x, p, evaluations, options.threads,
+        sweep_tree<Sweep::moments, Scalar>(network, x, p, evaluations, options.threads,
                                           options.progress, to);
         return result;
     }
@@ -68,13 +68,13 @@ template <class Network, class Scalar = typename Network::Scalar>
     Matrix<Scalar>& by_layer = result.by_layer.values();
     if (options.order == SensitivityOrder::layers) {
         to.derivatives = {by_layer.col(depth - 1).data(), -size, false};
-        walk_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
+        sweep_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
                                               options.progress, to);
         return result;
     }
     Matrix<Scalar> slopes(size, second_order(depth));
     to.derivatives = {slopes.data(), size, true};
-    walk_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
+    sweep_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
                                           options.progress, to);
     result.by_pair = ByPair<Scalar>(outputs, batch, depth);
     for (Index l = 0; l < depth; ++l) {

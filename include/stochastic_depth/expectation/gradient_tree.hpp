@@ -1,144 +1,88 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cstddef>
-#include <tuple>
-#include <vector>
-
 #include <stochastic_depth/expectation/progress.hpp>
-#include <stochastic_depth/layers/composition/residual.hpp>
-#include <stochastic_depth/layers/composition/sequential.hpp>
-#include <stochastic_depth/layers/composition/stack.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
-#include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/pass/walk.hpp>
 
 namespace stochastic_depth::detail {
 
 /// Backward through the tree of mask prefixes: the adjoint of the prefix tree.
 ///
-/// A pass through a layer gets its input in h and leaves there the gradient by this input, summed
-/// over all masks below. In between, `then(h, weight)` gets the layer's output under each way
-/// through it, with the probability of the prefix that led there, and leaves the gradient by it; it
-/// stands for the rest of the network. Gradients are weighted where they begin, at the outputs, so
-/// that everything before adds them up.
+/// A layer gets its input in h and leaves there the gradient by this input, summed over all masks
+/// below. In between, `then(h, weight)` gets the layer's output under each way through it, with the
+/// probability of the prefix that led there, and leaves the gradient by it. Gradients are weighted
+/// where they begin, at the outputs, so that everything before adds them up.
 template <class Scalar>
 class GradientTree {
 public:
     /// \param progress  Null: nobody asks.
     explicit GradientTree(ProgressMeter* progress) : progress_(progress) {}
 
-    /// A layer with nothing to skip.
-    template <class Layer, class Then>
-    void pass(const Layer& layer, typename Layer::Gradient& gradient, Matrix<Scalar>& h,
-              double weight, const Then& then) const {
-        pass_plain(layer, gradient, h, weight, then);
-    }
-
-    template <class Layer, class Then>
-    void pass(const StochasticDepth<Layer>& node,
-              typename StochasticDepth<Layer>::Gradient& gradient, Matrix<Scalar>& h, double weight,
+    template <class Network, class Then>
+    void walk(const Network& network, typename Network::Gradient& gradient, Matrix<Scalar>& h,
               const Then& then) const {
-        if (progress_) progress_->add(static_cast<double>(h.cols()));
-        const double p = node.survival_probability().value();
-        gradient.reached = true;
-        if (p == 1.0) return pass(node.layer(), gradient.layer, h, weight, then);
-        Matrix<Scalar> active = h;
-        pass(node.layer(), gradient.layer, active, p * weight, then);
-        if constexpr (StochasticDepth<Layer>::skips_to_identity)
-            then(h, (1 - p) * weight);
-        else
-            pass(node.shortcut(), ShortcutOf<Layer>::gradient(gradient.layer), h, (1 - p) * weight,
-                 then);
-        h += active;
-    }
-
-    template <class... Layers, class Then>
-    void pass(const Sequential<Layers...>& network,
-              typename Sequential<Layers...>::Gradient& gradient, Matrix<Scalar>& h, double weight,
-              const Then& then) const {
-        if constexpr (has_skippable_layers<Sequential<Layers...>>)
-            pass_from<0>(network, gradient, h, weight, then);
-        else
-            pass_plain(network, gradient, h, weight, then);
-    }
-
-    template <class Layer, class Then>
-    void pass(const Stack<Layer>& stack, typename Stack<Layer>::Gradient& gradient,
-              Matrix<Scalar>& h, double weight, const Then& then) const {
-        RestOfStack<Layer, Then>{*this, stack.layers(), gradient.layers, 0, then}(h, weight);
-    }
-
-    template <class Branch, class Shortcut, class Then>
-    void pass(const Residual<Branch, Shortcut>& layer,
-              typename Residual<Branch, Shortcut>::Gradient& gradient, Matrix<Scalar>& h,
-              double weight, const Then& then) const {
-        if constexpr (!has_skippable_layers<Residual<Branch, Shortcut>>)
-            return pass_plain(layer, gradient, h, weight, then);
-        const Matrix<Scalar> x = h;
-        // Summed over the ways through the branch; each is followed by all those through the
-        // shortcut.
-        Matrix<Scalar> by_shortcut = Matrix<Scalar>::Zero(x.rows(), x.cols());
-        const auto after_branch = [&](Matrix<Scalar>& branch, double branch_weight) {
-            Matrix<Scalar> by_branch = Matrix<Scalar>::Zero(branch.rows(), branch.cols());
-            Matrix<Scalar> shortcut = x;
-            const auto after_shortcut = [&](Matrix<Scalar>& sum, double sum_weight) {
-                sum += branch;
-                then(sum, sum_weight);
-                by_branch += sum;
-            };
-            pass(layer.shortcut(), gradient.shortcut, shortcut, branch_weight, after_shortcut);
-            by_shortcut += shortcut;
-            branch.swap(by_branch);
-        };
-        pass(layer.branch(), gradient.branch, h, weight, after_branch);
-        h += by_shortcut;
+        Walk<GradientTree>{*this}(network, h, then, 1.0, gradient);
     }
 
 private:
-    template <class Layer, class Then>
-    void pass_plain(const Layer& layer, typename Layer::Gradient& gradient, Matrix<Scalar>& h,
-                    double weight, const Then& then) const {
+    friend Walk<GradientTree>;
+
+    template <class Walk, class Node, class Then>
+    void at(const Walk& walk, const Node& node, Matrix<Scalar>& h, const Then& then, double weight,
+            typename Node::Gradient& gradient) const {
+        if (progress_) progress_->add(static_cast<double>(h.cols()));
+        const double p = node.survival_probability().value();
+        gradient.reached = true;
+        if (p == 1.0) return walk(node.layer(), h, then, weight, gradient.layer);
+        Matrix<Scalar> active = h;
+        walk(node.layer(), active, then, p * weight, gradient.layer);
+        walk.skip(node, h, then, (1 - p) * weight, gradient);
+        h += active;
+    }
+
+    /// A layer with nothing to skip.
+    template <class Layer, class Then, class Gradient>
+    void run(const Layer& layer, Matrix<Scalar>& h, const Then& then, double weight,
+             Gradient& gradient) const {
         const Tape::Mark before = tape_.mark();
-        Record<Layer> kept;
-        Flow<Scalar> flow(tape_, Team::alone(), h);
-        record(layer, flow, kept, EveryLayer{});
-        Matrix<Scalar> y = flow.current();
-        then(y, weight);
-        Slopes<Scalar> slopes(Team::alone(), y);
-        backpropagate(layer, slopes, kept, gradient);
-        h = slopes.current();
+        RecordOf<Layer, Records> record;
+        {
+            Batch<Scalar, Records> batch(Team::alone(), tape_, const_view(h));
+            detail::run(layer, batch, record, EveryLayer{});
+            Matrix<Scalar> y = batch.current();
+            then(y, weight);
+            GradientBatch<Scalar> slopes(Team::alone(), {}, const_view(y));
+            backpropagate(layer, slopes, record, gradient);
+            h = slopes.current();
+        }
         tape_.release(before);
     }
 
-    template <std::size_t I, class... Layers, class Then>
-    void pass_from(const Sequential<Layers...>& network,
-                   typename Sequential<Layers...>::Gradient& gradient, Matrix<Scalar>& h,
-                   double weight, const Then& then) const {
-        const auto& here = std::get<I>(network.layers());
-        auto& gradient_here = std::get<I>(gradient.layers);
-        if constexpr (I + 1 == sizeof...(Layers))
-            pass(here, gradient_here, h, weight, then);
-        else
-            pass(here, gradient_here, h, weight, [&](Matrix<Scalar>& y, double y_weight) {
-                pass_from<I + 1>(network, gradient, y, y_weight, then);
-            });
+    /// Gradients are summed over the ways through the first layer; each is followed by all those
+    /// through the second.
+    template <class Walk, class Join, class First, class Second, class Then>
+    void join(const Walk& walk, const Join& join, const First& first, const Second& second,
+              Matrix<Scalar>& h, const Then& then, double weight) const {
+        const Matrix<Scalar> x = h;
+        Matrix<Scalar> by_second = Matrix<Scalar>::Zero(x.rows(), x.cols());
+        const auto after_first = [&](Matrix<Scalar>& a, double a_weight) {
+            Matrix<Scalar> by_a = Matrix<Scalar>::Zero(a.rows(), a.cols());
+            Matrix<Scalar> by_x = x;
+            const auto after_second = [&](Matrix<Scalar>& b, double b_weight) {
+                Matrix<Scalar> y(a.rows(), a.cols()), da, db;
+                join(a, b, y);
+                then(y, b_weight);
+                join.backpropagate(a, b, y, da, db);
+                by_a += da;
+                b.swap(db);
+            };
+            walk(second, by_x, after_second, a_weight);
+            by_second += by_x;
+            a.swap(by_a);
+        };
+        walk(first, h, after_first, weight);
+        h += by_second;
     }
-
-    /// The layers of a stack from `next` on, and then the rest of the network.
-    template <class Layer, class Then>
-    struct RestOfStack {
-        const GradientTree& tree;
-        const std::vector<Layer>& layers;
-        std::vector<typename Layer::Gradient>& gradients;
-        std::size_t next;
-        const Then& then;
-
-        void operator()(Matrix<Scalar>& h, double weight) const {
-            if (next == layers.size()) return then(h, weight);
-            tree.pass(layers[next], gradients[next], h, weight,
-                      RestOfStack{tree, layers, gradients, next + 1, then});
-        }
-    };
 
     ProgressMeter* progress_;
     /// Passes begin and end on it as they are nested.

@@ -6,9 +6,9 @@
 #include <type_traits>
 
 #include <stochastic_depth/expectation/sorted_masks.hpp>
-#include <stochastic_depth/expectation/tree_walk.hpp>
 #include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/pass/walk.hpp>
 #include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth::detail {
@@ -30,21 +30,20 @@ public:
     /// \param to  The output of mask k, [outputs x columns], goes to `to + k outputs columns`.
     template <class Network>
     void walk(const Network& network, const ConstMatrixRef<Scalar>& x, Scalar* to) const {
-        const Node all{0, masks_.size()};
+        const MaskRange all{0, masks_.size()};
         const Block<Scalar> block(x.data(), x.rows(), x.cols(),
                                   Eigen::OuterStride<>(x.outerStride()));
-        Walk{*this}(network, block, Output{*this, to}, State{&all, 1, 0, threads_});
+        Walk<MaskTrie>{*this}(network, block, Output{*this, to}, State{&all, 1, 0, threads_});
     }
 
 private:
-    using Walk = TreeWalk<Scalar, MaskTrie>;
-    friend Walk;
+    friend Walk<MaskTrie>;
 
     /// Columns that make a good block.
     static constexpr Index block_columns = 96;
 
     /// Masks [first, last).
-    struct Node {
+    struct MaskRange {
         Index first;
         Index last;
     };
@@ -52,7 +51,7 @@ private:
     /// The nodes whose columns stand in a block, in this order, and how many skippable layers are
     /// behind.
     struct State {
-        const Node* nodes;
+        const MaskRange* nodes;
         Index count;
         Index layer;
         unsigned threads;
@@ -77,27 +76,29 @@ private:
     template <class Layer, class Then>
     void run(const Layer& layer, const Block<Scalar>& x, const Then& then,
              const State& state) const {
-        run_layer(layer, x, then, state);
+        run_and_go_on(layer, x, then, state);
     }
 
-    /// A residual layer with skippable layers inside: these part the nodes, so the columns of x are
-    /// repeated for each of the parts, and those of the branch for each part that the shortcut
+    /// Layers with skippable layers inside, side by side: these part the nodes, so the columns of x
+    /// are repeated for each of the parts, and the first one's outputs for each part that the second
     /// makes of them.
-    template <class Branch, class Shortcut, class Then>
-    void add(const Walk& walk, const Residual<Branch, Shortcut>& layer, const Block<Scalar>& x,
-             const Then& then, const State& state) const {
-        const auto add = [&](const Block<Scalar>& branch, const State& parts) {
-            ScratchMatrix<Scalar> inputs(x.rows(), branch.cols());
+    template <class Walk, class Join, class First, class Second, class Then>
+    void join(const Walk& walk, const Join& join, const First& first, const Second& second,
+              const Block<Scalar>& x, const Then& then, const State& state) const {
+        const auto after_first = [&](const Block<Scalar>& a, const State& parts) {
+            ScratchMatrix<Scalar> inputs(x.rows(), a.cols());
             repeat(x, state, *inputs, parts);
-            const auto add_to = [&](const Block<Scalar>& shortcut, const State& sums) {
-                ScratchMatrix<Scalar> sum(branch.rows(), shortcut.cols());
-                repeat(branch, parts, *sum, sums);
-                *sum += shortcut;
-                then(as_block(*sum), sums);
+            const auto after_second = [&](const Block<Scalar>& b, const State& joined) {
+                ScratchMatrix<Scalar> repeated(a.rows(), b.cols()), y(a.rows(), b.cols());
+                repeat(a, parts, *repeated, joined);
+                join(const_view(*repeated), b, view(*y));
+                const Block<Scalar> block = const_view(*y);
+                then(block, joined);
             };
-            walk(layer.shortcut(), as_block(*inputs), add_to, parts);
+            const Block<Scalar> block = const_view(*inputs);
+            walk(second, block, after_second, parts);
         };
-        walk(layer.branch(), x, add, state);
+        walk(first, x, after_first, state);
     }
 
     static void repeat(const Block<Scalar>& from, const State& nodes,
@@ -118,8 +119,8 @@ private:
         return threads > 1 ? 16 * std::min<Index>(threads, 64) * block_columns : 2 * block_columns;
     }
 
-    template <class Layer, class Then>
-    void at(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+    template <class Walk, class Node, class Then>
+    void at(const Walk& walk, const Node& node, const Block<Scalar>& x,
             const Then& then, const State& state) const {
         const Index columns = x.cols() / state.count;
         if (x.cols() > widest_block(state.threads) && state.count > 1) {
@@ -135,11 +136,11 @@ private:
         branch(walk, node, x, then, state, columns);
     }
 
-    template <class Layer, class Then>
-    void branch(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+    template <class Walk, class Node, class Then>
+    void branch(const Walk& walk, const Node& node, const Block<Scalar>& x,
                 const Then& then, const State& state, Index columns) const {
         // Active children, then skipped ones; and the columns of x that each starts from.
-        const ScratchArray<Node> children(2 * state.count);
+        const ScratchArray<MaskRange> children(2 * state.count);
         const ScratchArray<Index> from(2 * state.count * columns);
         Index kept = 0;
         for (Index k = 0; k < state.count; ++k)
@@ -149,7 +150,7 @@ private:
             }
         Index all = kept;
         for (Index k = 0, active = 0; k < state.count; ++k) {
-            Node skipped = state.nodes[k];
+            MaskRange skipped = state.nodes[k];
             if (active < kept && children[active].first == skipped.first)
                 skipped.first = children[active++].last;
             if (skipped.first == skipped.last) continue;
@@ -160,40 +161,43 @@ private:
         const State skipped{children.data() + kept, all - kept, state.layer + node.depth(),
                             state.threads};
         if (kept == all) return walk(node.layer(), x, then, active);
-        if (kept == 0) return walk_skipped(walk, node, x, then, skipped);
+        if (kept == 0) return walk.skip(node, x, then, skipped);
 
         const Index active_columns = kept * columns, skipped_columns = (all - kept) * columns;
         const Index* const skipped_from = from.data() + active_columns;
+        using Layer = std::remove_cvref_t<decltype(node.layer())>;
         if constexpr (has_skippable_layers<Layer>) {
             ScratchMatrix<Scalar> inputs(x.rows(), all * columns);
             gather(x, from.data(), *inputs);
-            const Block<Scalar> both = as_block(*inputs);
-            walk(node.layer(), both_part(both, 0, active_columns), then, active);
-            walk_skipped(walk, node, both_part(both, active_columns, skipped_columns), then,
-                         skipped);
+            const Block<Scalar> both = const_view(*inputs);
+            const Block<Scalar> active_part = part_of(both, 0, active_columns);
+            const Block<Scalar> skipped_part = part_of(both, active_columns, skipped_columns);
+            walk(node.layer(), active_part, then, active);
+            walk.skip(node, skipped_part, then, skipped);
         } else {
             ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), all * columns);
-            auto kept_outputs = outputs->leftCols(active_columns);
+            const auto kept_outputs = outputs->leftCols(active_columns);
             if (kept == state.count) {
-                forward_fused(node.layer(), x, kept_outputs, Keep{});
+                run_to_end(node.layer(), x, store_to(kept_outputs));
             } else {
                 ScratchMatrix<Scalar> inputs(x.rows(), active_columns);
                 gather(x, from.data(), *inputs);
-                forward_fused(node.layer(), *inputs, kept_outputs, Keep{});
+                run_to_end(node.layer(), const_view(*inputs), store_to(kept_outputs));
             }
-            if constexpr (StochasticDepth<Layer>::skips_to_identity) {
+            if constexpr (Node::skips_to_identity) {
                 gather(x, skipped_from, outputs->rightCols(skipped_columns));
             } else {
                 ScratchMatrix<Scalar> inputs(x.rows(), skipped_columns);
                 gather(x, skipped_from, *inputs);
-                forward_fused(node.shortcut(), *inputs, outputs->rightCols(skipped_columns),
-                              Keep{});
+                run_to_end(node.shortcut(), const_view(*inputs),
+                           store_to(outputs->rightCols(skipped_columns)));
             }
-            then(as_block(*outputs), State{children.data(), all, state.layer + 1, state.threads});
+            const Block<Scalar> y = const_view(*outputs);
+            then(y, State{children.data(), all, state.layer + 1, state.threads});
         }
     }
 
-    static Block<Scalar> both_part(const Block<Scalar>& both, Index first, Index columns) {
+    static Block<Scalar> part_of(const Block<Scalar>& both, Index first, Index columns) {
         return {both.data() + first * both.outerStride(), both.rows(), columns,
                 Eigen::OuterStride<>(both.outerStride())};
     }
@@ -203,7 +207,7 @@ private:
     }
 
     /// The masks of a node that keep a layer stand first.
-    [[nodiscard]] Index end_of_kept(const Node& node, Index layer) const {
+    [[nodiscard]] Index end_of_kept(const MaskRange& node, Index layer) const {
         Index kept = node.first, skipped = node.last;
         while (skipped - kept > 1) {
             const Index middle = kept + (skipped - kept) / 2;

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <algorithm>
-#include <cstddef>
-#include <vector>
+#include <type_traits>
+#include <utility>
 
 #include <stochastic_depth/expectation/moments.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
-#include <stochastic_depth/expectation/tree_walk.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/pass/walk.hpp>
 #include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth::detail {
@@ -30,13 +31,13 @@ public:
         /// Rows of the network's output.
         Index outputs;
         /// The largest number of rows of activations on their way.
-        Index widest;
+        Index most_rows;
         unsigned threads = 1;
         ProgressMeter* progress = nullptr;
     };
 
     explicit PrefixTree(const Options& options)
-        : options_(options), block_columns_(columns_of_block(options.widest)) {}
+        : options_(options), block_columns_(columns_of_block(options.most_rows)) {}
 
     /// \param to  Where the moments go, and the derivatives if the sweep computes them.
     template <class Network>
@@ -46,7 +47,7 @@ public:
                                 Eigen::OuterStride<>(x.outerStride()));
         const State whole{{to}, depth(), Phase::wide};
         const auto run = [&](const Block<Scalar>& block, const State& state) {
-            Walk{*this}(network, block, Output{*this}, state);
+            Walk<PrefixTree>{*this}(network, block, Output{*this}, state);
         };
         if (x.cols() >= wide_columns())
             split(all, whole, run);
@@ -55,8 +56,7 @@ public:
     }
 
 private:
-    using Walk = TreeWalk<Scalar, PrefixTree>;
-    friend Walk;
+    friend Walk<PrefixTree>;
 
     enum class Phase { wide, deep };
 
@@ -77,6 +77,9 @@ private:
                               StoreOutput<sweep, Scalar>{state.to});
         }
     };
+
+    template <class Node>
+    using LayerOf = std::remove_cvref_t<decltype(std::declval<const Node&>().layer())>;
 
     [[nodiscard]] Index depth() const { return options_.survival_probabilities.size(); }
 
@@ -112,36 +115,42 @@ private:
                 Eigen::OuterStride<>(to.moments.stride)};
     }
 
+    /// Leaves the moments of a layer's output where they belong.
+    template <class Layer, class Epilogue>
+    void run_to(const Target<Scalar>& to, const Layer& layer, const Block<Scalar>& x,
+                const Epilogue& epilogue) const {
+        run_to_end(layer, x, Then{epilogue, store_to(mean_of(to, x.cols()))});
+    }
+
     /// A layer with nothing to skip.
     template <class Layer, class Then>
     void run(const Layer& layer, const Block<Scalar>& x, const Then& then,
              const State& state) const {
         if constexpr (is_end<Then>)
-            forward_fused(layer, x, mean_of(state.to, x.cols()),
-                          StoreOutput<sweep, Scalar>{state.to});
+            run_to(state.to, layer, x, StoreOutput<sweep, Scalar>{state.to});
         else
-            run_layer(layer, x, then, state);
+            run_and_go_on(layer, x, then, state);
     }
 
-    /// A residual layer with skippable layers inside: the columns of x must stay in their places
-    /// until they are added, so nothing widens from here on.
-    template <class Layer, class Then>
-    void add(const Walk& walk, const Layer& layer, const Block<Scalar>& x, const Then& then,
-             const State& state) const {
+    /// Layers with skippable layers inside, side by side: the columns of x must stay in their
+    /// places until they are joined, so nothing widens from here on.
+    template <class Walk, class Join, class First, class Second, class Then>
+    void join(const Walk& walk, const Join& join, const First& first, const Second& second,
+              const Block<Scalar>& x, const Then& then, const State& state) const {
         if (state.phase == Phase::wide)
             split(x, state, [&](const Block<Scalar>& block, const State& deep) {
-                walk_sum(walk, layer, block, then, deep);
+                join_columns(walk, join, first, second, block, then, deep);
             });
         else
-            walk_sum(walk, layer, x, then, state);
+            join_columns(walk, join, first, second, x, then, state);
     }
 
     /// A skippable layer: one node, two children; one child where the other has no probability.
-    template <class Layer, class Then>
-    void at(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+    template <class Walk, class Node, class Then>
+    void at(const Walk& walk, const Node& node, const Block<Scalar>& x,
             const Then& then, const State& state) const {
         constexpr bool is_last =
-            is_end<Then> && StochasticDepth<Layer>::skips_to_identity && !has_skippable_layers<Layer>;
+            is_end<Then> && Node::skips_to_identity && !has_skippable_layers<LayerOf<Node>>;
         const Children children = children_of(node, state);
         if (!is_last && children.both && state.phase == Phase::wide && x.cols() >= wide_columns())
             return split(x, state, [&](const Block<Scalar>& block, const State& deep) {
@@ -172,35 +181,33 @@ private:
         }
     };
 
-    template <class Layer>
-    [[nodiscard]] Children children_of(const StochasticDepth<Layer>& node,
+    template <class Node>
+    [[nodiscard]] Children children_of(const Node& node,
                                        const State& state) const {
         const double p = options_.survival_probabilities(depth() - state.layers);
         const bool both = sweep == Sweep::derivatives || (p != 0.0 && p != 1.0);
         return {static_cast<Scalar>(p), both, state.layers - 1, state.layers - node.depth()};
     }
 
-    template <class Layer, class Then>
-    void walk_one(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+    template <class Walk, class Node, class Then>
+    void walk_one(const Walk& walk, const Node& node, const Block<Scalar>& x,
                   const Then& then, const State& state, const Children& children) const {
         if (children.p != Scalar(0))
             walk(node.layer(), x, then, State{state.to, children.layers_of_active, state.phase});
         else
-            walk_skipped(walk, node, x, then,
-                         State{state.to, children.layers_of_skipped, state.phase});
+            walk.skip(node, x, then, State{state.to, children.layers_of_skipped, state.phase});
     }
 
     /// The last layer of the network.
-    template <class Layer>
-    void finish(const StochasticDepth<Layer>& node, const Block<Scalar>& x,
-                const Target<Scalar>& to, Scalar p) const {
-        constexpr bool has_branch = IdentityResidual<Layer>::value;
+    template <class Node>
+    void finish(const Node& node, const Block<Scalar>& x, const Target<Scalar>& to,
+                Scalar p) const {
+        constexpr bool has_branch = is_residual<LayerOf<Node>>;
         const StoreLastLayer<sweep, Scalar, has_branch> store{x.data(), x.outerStride(), p, to};
-        const auto mean = mean_of(to, x.cols());
         if constexpr (has_branch)
-            forward_fused(node.layer().branch(), x, mean, store);
+            run_to(to, node.layer().branch(), x, store);
         else
-            forward_fused(node.layer(), x, mean, store);
+            run_to(to, node.layer(), x, store);
     }
 
     /// Memory for the moments of some columns, with the derivatives by `layers` layers where those
@@ -226,37 +233,34 @@ private:
 
     /// Depth first: the active child, and then the skipped one, which is handed the active one's
     /// moments.
-    template <class Layer, class Then>
-    void walk_both(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+    template <class Walk, class Node, class Then>
+    void walk_both(const Walk& walk, const Node& node, const Block<Scalar>& x,
                    const Then& then, const State& state, const Children& children) const {
         const ScratchMoments active(state.to.moments, options_.outputs, x.cols(),
                                     children.layers_of_active);
         walk(node.layer(), x, then, State{{*active}, children.layers_of_active, Phase::deep});
         const auto sibling = children.sibling(*active, state.to);
         const State skipped{{state.to.moments, &sibling}, children.layers_of_skipped, Phase::deep};
-        walk_skipped(walk, node, x, then, skipped);
+        walk.skip(node, x, then, skipped);
     }
 
     /// Both children side by side: the active one's columns, then the skipped one's.
-    template <class Layer, class Then>
-    void widen(const Walk& walk, const StochasticDepth<Layer>& node, const Block<Scalar>& x,
+    template <class Walk, class Node, class Then>
+    void widen(const Walk& walk, const Node& node, const Block<Scalar>& x,
                const Then& then, const State& state, const Children& children) const {
         const Index columns = x.cols();
         const ScratchMoments both(state.to.moments, options_.outputs, 2 * columns,
                                   children.layers_of_active);
         const MomentsView<Scalar> skipped = (*both).from_column(columns);
-        if constexpr (has_skippable_layers<Layer>) {
+        if constexpr (has_skippable_layers<LayerOf<Node>>) {
             walk(node.layer(), x, then, State{{*both}, children.layers_of_active, Phase::wide});
-            walk_skipped(walk, node, x, then,
-                         State{{skipped}, children.layers_of_skipped, Phase::wide});
+            walk.skip(node, x, then, State{{skipped}, children.layers_of_skipped, Phase::wide});
         } else {
             ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), 2 * columns);
-            forward_fused(node.layer(), x, outputs->leftCols(columns), Keep{});
-            if constexpr (StochasticDepth<Layer>::skips_to_identity)
-                copy_columns(x, outputs->rightCols(columns));
-            else
-                forward_fused(node.shortcut(), x, outputs->rightCols(columns), Keep{});
-            then(as_block(*outputs), State{{*both}, children.layers_of_active, Phase::wide});
+            run_to_end(node.layer(), x, store_to(outputs->leftCols(columns)));
+            run_to_end(node.shortcut(), x, store_to(outputs->rightCols(columns)));
+            const Block<Scalar> y = const_view(*outputs);
+            then(y, State{{*both}, children.layers_of_active, Phase::wide});
         }
         const auto sibling = children.sibling(*both, state.to);
         transform<Scalar>(mean_of({skipped}, columns), mean_of(state.to, columns),

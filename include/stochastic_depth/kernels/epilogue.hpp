@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/kernels/matrix_kernel.hpp>
 
@@ -96,6 +95,25 @@ struct ScatterInto {
     }
 };
 
+/// Stores the numbers in another matrix of the product's shape.
+template <class Scalar>
+struct StoreTo {
+    static constexpr bool stores_elsewhere = true;
+    Scalar* data;
+    Index stride;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        value.store(data + i + j * stride);
+        return value;
+    }
+    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+};
+template <class To>
+[[nodiscard]] auto store_to(const To& to) {
+    return StoreTo<typename To::Scalar>{view(to).data(), to.outerStride()};
+}
+
 /// One epilogue after another.
 template <class First, class Second>
 struct Then {
@@ -139,26 +157,6 @@ void transform(const X& x, const Y& y, const Epilogue& epilogue) {
     if (x.size() == 0) return;
     transform_columns<widest_lanes<Scalar>, Scalar>(x.rows(), x.cols(), x.data(), x.outerStride(),
                                                     {view(y).data(), y.outerStride()}, epilogue);
-}
-
-template <class Layer, class Epilogue>
-void forward_views(const Layer& layer, const ConstView<typename Layer::Scalar>& x,
-                   View<typename Layer::Scalar> y, const Epilogue& epilogue) {
-    using Scalar = typename Layer::Scalar;
-    if constexpr (requires { layer.forward_fused(x, y, epilogue); }) {
-        layer.forward_fused(x, y, epilogue);
-    } else if constexpr (ElementwiseLayer<Layer>) {
-        transform<Scalar>(x, y, Then{ApplyElementwise<Layer>{layer}, epilogue});
-    } else {
-        layer.forward(x, y);
-        if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue);
-    }
-}
-
-/// y = epilogue(layer(x)) in one pass where the layer can, else in two.
-template <class Layer, class X, class Y, class Epilogue>
-void forward_fused(const Layer& layer, const X& x, const Y& y, const Epilogue& epilogue) {
-    forward_views(layer, const_view(x), view(y), epilogue);
 }
 
 }  // namespace stochastic_depth::detail

@@ -80,7 +80,8 @@ EIGEN_ALWAYS_INLINE Index run_packets(Index column, Index columns, const Array<P
         const Packets sums = sum_side_by_side<Rows>(weight, Packets::load(right + column * Rows),
                                                     Packets::filled_with(first),
                                                     std::make_integer_sequence<int, Rows>{});
-        epilogue(sums, 0, column).store(out + column * Rows);
+        const auto result = epilogue(sums, 0, column);
+        if constexpr (!stores_elsewhere<Epilogue>) result.store(out + column * Rows);
     }
     return column;
 }

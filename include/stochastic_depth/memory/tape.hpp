@@ -54,13 +54,13 @@ public:
 
     /// Takes back everything, and puts what lay in several pieces of memory into one.
     void clear() {
+        last_ = 0;
         if (chunks_.size() > 1) {
             std::size_t total = 0;
             for (const AlignedChunk& chunk : chunks_) total += chunk.size;
             chunks_.clear();
             chunks_.emplace_back(total);
         }
-        last_ = 0;
         if (!chunks_.empty()) chunks_.front().used = 0;
     }
 
@@ -74,16 +74,18 @@ public:
 private:
     [[nodiscard]] std::byte* take_bytes(std::size_t bytes) {
         bytes = AlignedChunk::padded(bytes);
-        while (last_ < chunks_.size() && !chunks_[last_].has_room(bytes)) ++last_;
-        if (last_ == chunks_.size()) {
+        std::size_t found = last_;
+        while (found < chunks_.size() && !chunks_[found].has_room(bytes)) ++found;
+        if (found == chunks_.size()) {
             // A sixteenth more than there is: a step that keeps a few samples more than any before
             // it is then rarely followed by another that needs memory.
             std::size_t total = smallest_chunk;
             for (const AlignedChunk& chunk : chunks_) total += chunk.size;
             chunks_.emplace_back(std::max(bytes, total / 16));
         }
-        AlignedChunk& chunk = chunks_[last_];
-        return chunk.take(bytes);
+        // Not before there is memory: where there is none, the tape stays as it was.
+        last_ = found;
+        return chunks_[last_].take(bytes);
     }
 
     static constexpr std::size_t smallest_chunk = std::size_t{1} << 16;

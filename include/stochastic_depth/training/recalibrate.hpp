@@ -6,8 +6,8 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/memory/tape.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
-#include <stochastic_depth/pass/mask_view.hpp>
+#include <stochastic_depth/pass/mask_context.hpp>
+#include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
@@ -54,21 +54,22 @@ void recalibrate(Network& network, const ConstMatrixRef<typename Network::Scalar
     const MaskSampler sampler(network.survival_probabilities(), options.seed);
     const detail::ThreadTeam team(options.threads);
     detail::Tape tape;
-    // One record for all batches: it counts the samples that have reached each layer.
-    detail::Record<Network> recorded;
+    detail::RecordOf<Network, detail::Records> record;
+    detail::begin_statistics(network);
     std::uint64_t batch = 0;
     for (Index first = 0; first < x.cols(); first += options.batch_size, ++batch) {
         const Index count = std::min(options.batch_size, x.cols() - first);
         const SurvivalMasks masks = sampler.sample(batch, count);
-        detail::StepDraw draw;
+        detail::StepContext draw;
         draw.scaling = options.scaling;
         draw.seed = options.seed;
         draw.step = batch;
         draw.statistics = detail::StatisticsUpdate::cumulative;
         tape.clear();
-        detail::Flow<typename Network::Scalar> flow(tape, team, x.middleCols(first, count));
-        detail::record(network, flow, recorded, detail::MaskView{masks, &draw});
-        detail::update_statistics(network, recorded);
+        detail::Batch<typename Network::Scalar, detail::Records> pass(
+            team, tape, detail::const_view(x.middleCols(first, count)));
+        detail::run(network, pass, record, detail::MaskView{masks, &draw});
+        detail::update_statistics(network, record);
     }
 }
 

@@ -8,9 +8,9 @@
 #include <stdexcept>
 #include <utility>
 
-#include <stochastic_depth/pass/differentiation.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
-#include <stochastic_depth/pass/mask_view.hpp>
+#include <stochastic_depth/pass/mask_context.hpp>
+#include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
@@ -39,9 +39,18 @@ struct TrainingStepOptions {
     unsigned threads = 1;
 };
 
+/// The part of a step's batch that a call is given. Samples keep the numbers, and so the masks, that
+/// they have in the whole batch, and the parts' gradients and losses add up to the whole batch's.
+struct BatchPart {
+    /// The number of the first sample in the whole batch.
+    Index first = 0;
+    /// Samples of the whole batch; 0: what the call is given is the whole batch.
+    Index of = 0;
+};
+
 /// What a step came to.
 struct StepLedger {
-    /// Mean over the batch, under the masks of the step.
+    /// Mean over the batch, under the masks of the step; of a part its share in that.
     double loss = 0;
     /// Evaluations of skippable layers, over all samples: expected, done, and at full depth.
     double expected_layer_evaluations = 0;
@@ -117,37 +126,53 @@ public:
     ///
     /// \param x        [features x batch], not to change during the call.
     /// \param targets  As the loss takes them.
+    /// \param part     Where x stands in a batch that is taken in parts, between two `finish`; batch
+    ///                 statistics are those of a part.
     /// \throws std::invalid_argument  if sizes don't match or a target is out of range; the
     ///                                gradient is unchanged then.
     /// \throws std::runtime_error     if the loss is not finite; likewise.
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
-                             const Targets& targets, std::uint64_t t) {
+                             const Targets& targets, std::uint64_t t, BatchPart part = {}) {
         const auto start = Clock::now();
-        const detail::StepDraw draw = draw_of(t);
+        const Index batch = check_part(part, x.cols());
         if (options_.mask_scope == MaskScope::batch) {
             sampler_.sample(t, mask_);
-            return differentiate_under(network, x, targets, mask_, draw, start);
+            return differentiate_under(network, x, targets, mask_, t, part, start);
         }
-        masks_.resize(sampler_.depth(), x.cols());
+        masks_.resize(sampler_.depth(), batch);
         if (options_.mask_scope == MaskScope::sample)
             sampler_.sample(t, masks_);
         else
             subsets_.sample(t, masks_);
-        return differentiate_under(network, x, targets, masks_, draw, start);
+        return differentiate_under(network, x, targets, masks_, t, part, start);
     }
 
     /// The same under one given mask for the batch.
+    /// \param t  The step, of which other random decisions, as Dropout's, are a function; without it
+    ///           the one after the last call's.
+    StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
+                             const Targets& targets, const SurvivalMask& mask, std::uint64_t t,
+                             BatchPart part = {}) {
+        const auto start = Clock::now();
+        detail::check_mask("TrainingStep", network, mask, check_part(part, x.cols()));
+        return differentiate_under(network, x, targets, mask, t, part, start);
+    }
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
                              const Targets& targets, const SurvivalMask& mask) {
-        detail::check_mask("TrainingStep", network, mask);
-        return differentiate_under(network, x, targets, mask, draw_of(0), Clock::now());
+        return differentiate(network, x, targets, mask, next_step_);
     }
 
-    /// The same under given masks, one for each sample.
+    /// The same under given masks, one for each sample of the whole batch.
+    StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
+                             const Targets& targets, const SurvivalMasks& masks, std::uint64_t t,
+                             BatchPart part = {}) {
+        const auto start = Clock::now();
+        detail::check_mask("TrainingStep", network, masks, check_part(part, x.cols()));
+        return differentiate_under(network, x, targets, masks, t, part, start);
+    }
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
                              const Targets& targets, const SurvivalMasks& masks) {
-        detail::check_masks("TrainingStep", network, masks, x.cols());
-        return differentiate_under(network, x, targets, masks, draw_of(0), Clock::now());
+        return differentiate(network, x, targets, masks, next_step_);
     }
 
     /// The sum of the gradients since the last `finish`.
@@ -163,7 +188,7 @@ public:
     /// Ends the step: layers that keep statistics of their batches take those of the last one over,
     /// and the gradient is zero again.
     void finish(Network& network) {
-        detail::update_statistics(network, recorded_);
+        detail::update_statistics(network, record_);
         gradient_.set_zero();
     }
 
@@ -174,7 +199,7 @@ private:
         if (options.threads < 1 || options.threads > detail::Team::largest)
             detail::refuse("TrainingStep: threads must lie in [1, ", detail::Team::largest,
                            "], got ", options.threads);
-        if (!detail::skips_branches_alone<Network> && options.scaling == Scaling::inverted)
+        if (detail::SkipsMoreThanBranches<Network>::value && options.scaling == Scaling::inverted)
             detail::refuse(
                 "TrainingStep: scaling must be Scaling::none for a network that skips layers other "
                 "than Residual, got Scaling::inverted");
@@ -185,31 +210,59 @@ private:
         return std::chrono::duration<double>(time).count();
     }
 
-    [[nodiscard]] detail::StepDraw draw_of(std::uint64_t t) const {
-        return {options_.scaling, survival_probabilities().data(), options_.seed, t};
+    /// Returns the size of the whole batch.
+    [[nodiscard]] static Index check_part(const BatchPart& part, Index columns) {
+        if (part.of == 0 && part.first == 0) return columns;
+        if (part.first < 0 || part.of < 1 || part.first > part.of - columns)
+            detail::refuse("TrainingStep: part must lie in a batch of ", part.of, ", got ", columns,
+                           " samples from sample ", part.first, " on");
+        return part.of;
+    }
+
+    /// The masks of a part's samples.
+    [[nodiscard]] const SurvivalMask& masks_of_part(const SurvivalMask& mask, Index, Index) {
+        return mask;
+    }
+    [[nodiscard]] const SurvivalMasks& masks_of_part(const SurvivalMasks& masks, Index first,
+                                                     Index columns) {
+        if (columns == masks.batch_size()) return masks;
+        part_masks_.resize(masks.depth(), columns);
+        for (Index l = 0; l < masks.depth(); ++l)
+            for (Index j = 0; j < columns; ++j)
+                if (masks(l, first + j)) part_masks_.keep(l, j);
+        return part_masks_;
     }
 
     template <class Masks>
     StepLedger differentiate_under(const Network& network, const ConstMatrixRef<Scalar>& x,
-                                   const Targets& targets, const Masks& masks,
-                                   const detail::StepDraw& draw, Clock::time_point start) {
+                                   const Targets& targets, const Masks& all_masks, std::uint64_t t,
+                                   const BatchPart& part, Clock::time_point start) {
         if (network.depth() != sampler_.depth())
             detail::refuse("TrainingStep: network must have ", sampler_.depth(),
                            " skippable layers, got ", network.depth());
         const Index outputs = network.output_size(x.rows());
+        const Masks& masks = masks_of_part(all_masks, part.first, x.cols());
+        const detail::StepContext context{options_.scaling, survival_probabilities().data(),
+                                          options_.seed, t, part.first};
         tape_.clear();
-        detail::Flow<Scalar> flow(tape_, team_, x);
-        detail::record(network, flow, recorded_, detail::MaskView{masks, &draw});
+        detail::Batch<Scalar, detail::Records> batch(team_, tape_, detail::const_view(x));
+        detail::run(network, batch, record_, detail::MaskView{masks, &context});
         cache_bytes_ = tape_.bytes();
-        detail::Slopes<Scalar> slopes(team_, outputs, x.cols());
+        detail::GradientBatch<Scalar> slopes(team_, {}, outputs, x.cols());
         StepLedger ledger = count(masks, x.cols());
-        ledger.loss = loss_.value_and_gradient(flow.current(), targets, slopes.writable());
+        ledger.loss = loss_.value_and_gradient(batch.current(), targets, slopes.writable());
+        if (part.of > 0) {
+            const double share = static_cast<double>(x.cols()) / static_cast<double>(part.of);
+            ledger.loss *= share;
+            slopes.apply(detail::Multiply<Scalar>{static_cast<Scalar>(share)});
+        }
         if (!std::isfinite(ledger.loss))
             throw std::runtime_error(detail::message("TrainingStep: loss must be finite, got ",
-                                                     ledger.loss, " in step ", draw.step,
+                                                     ledger.loss, " in step ", t,
                                                      "; a smaller learning rate may help"));
         const auto forward_end = Clock::now();
-        detail::backpropagate(network, slopes, recorded_, gradient_, detail::Discard{});
+        detail::backpropagate(network, slopes, record_, gradient_, detail::Discard{});
+        next_step_ = t + 1;
         ledger.forward_seconds = seconds(forward_end - start);
         ledger.backward_seconds = seconds(Clock::now() - forward_end);
         return ledger;
@@ -238,12 +291,13 @@ private:
     FixedSizeMaskSampler subsets_;
     Gradient gradient_;
     SurvivalMask mask_;
-    SurvivalMasks masks_, one_mask_;
+    SurvivalMasks masks_, part_masks_, one_mask_;
     detail::EvaluationsUnderMasks evaluations_;
     double expected_evaluations_;  ///< for a sample
     detail::Tape tape_;
-    detail::Record<Network> recorded_;
+    detail::RecordOf<Network, detail::Records> record_;
     std::size_t cache_bytes_ = 0;
+    std::uint64_t next_step_ = 0;
     detail::ThreadTeam team_;
 };
 

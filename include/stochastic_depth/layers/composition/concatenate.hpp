@@ -6,9 +6,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/kernels/epilogue.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
+#include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
 
@@ -23,12 +21,10 @@ namespace stochastic_depth {
 template <ForwardLayer... Layers>
     requires(sizeof...(Layers) > 0 && detail::one_scalar<Layers...> &&
              (!detail::has_skippable_layers<Layers> && ...))
-class Concatenate {
+class Concatenate
+    : public LayerBase<Concatenate<Layers...>, detail::ScalarOfFirst<Layers...>, Layers...> {
 public:
-    using Scalar = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
-    static constexpr bool has_skippable_layers = false;
-    static constexpr bool has_statistics = (detail::has_statistics<Layers> || ...);
-    static constexpr bool parts_are_differentiable = (DifferentiableLayer<Layers> && ...);
+    using Scalar = detail::ScalarOfFirst<Layers...>;
 
     explicit Concatenate(Layers... layers) : layers_(std::move(layers)...) {}
 
@@ -44,99 +40,67 @@ public:
             layers_);
     }
 
-    /// \param x  [features x batch].
-    /// \param y  [outputs x batch], overwritten; must not overlap x.
-    /// \throws std::invalid_argument  if sizes don't match.
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
-        detail::check_forward("Concatenate", *this, x, y);
-        Index first = 0;
-        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            const auto& layer = std::get<i>(layers_);
-            const Index rows = layer.output_size(x.rows());
-            detail::forward_fused(layer, x, y.middleRows(first, rows), detail::Keep{});
-            first += rows;
-        });
-    }
-
-    /// What a recorded pass leaves: the record of each layer, and the number of its outputs.
-    struct Recorded {
-        std::tuple<detail::Record<Layers>...> layers;
+    /// The record of each layer, and the number of its outputs.
+    template <class Memory>
+    struct Record {
+        std::tuple<detail::RecordOf<Layers, Memory>...> layers;
         Index outputs[sizeof...(Layers)] = {};
     };
-    using Cache = detail::RecordedPass<Recorded>;
     using Gradient = detail::GradientOfEach<Layers...>;
 
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
-        detail::forward_recorded("Concatenate", *this, x, y, cache);
-    }
-
-    [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(layers_); }
-
-    /// dx is the sum of the layers' dx.
-    /// \param x   [features x batch], the input of forward.
-    /// \param dy  [outputs x batch], gradient by the output.
-    /// \param dx  [features x batch], gradient by the input, overwritten.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
-                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
-        detail::backward_recorded("Concatenate", *this, x, dy, cache, gradient, dx);
-    }
-
-    template <class Mask, class Epilogue>
-    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
-                const Epilogue& epilogue) const {
-        auto y = flow.room(output_size(flow.rows()));
+    template <class Batch, class Mask, class Epilogue>
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
+             const Epilogue& epilogue) const {
+        Batch result = batch.room(output_size(batch.rows()));
+        auto y = result.writable();
         Index first = 0;
         Mask here = mask;
         detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            detail::Flow<Scalar> part = flow.shared();
-            detail::record(std::get<i>(layers_), part, std::get<i>(recorded.layers), here);
-            here = here.after(std::get<i>(layers_));
-            recorded.outputs[i] = part.rows();
-            detail::copy_columns(part.current(), y.middleRows(first, part.rows()));
-            first += part.rows();
+            const auto& layer = std::get<i>(layers_);
+            const Index rows = layer.output_size(batch.rows());
+            Batch part = batch.shared();
+            detail::run(layer, part, std::get<i>(record.layers), here,
+                        detail::store_to(y.middleRows(first, rows)));
+            here = here.behind(layer);
+            record.outputs[i] = rows;
+            first += rows;
         });
-        flow.advance(y);
-        flow.apply(epilogue);
+        batch = std::move(result);
+        batch.apply(epilogue);
     }
 
-    template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+    template <class Batch, class Epilogue>
+    void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
                        const Epilogue& epilogue) const {
-        const auto dy = slopes.current();
+        const auto dy = batch.current();
         Index first = 0;
         const auto part_of = [&](auto i) {
-            detail::Slopes<Scalar> part(slopes.team(), dy.middleRows(first, recorded.outputs[i]));
-            first += recorded.outputs[i];
-            detail::backpropagate(std::get<i>(layers_), part, std::get<i>(recorded.layers),
-                                  std::get<i>(gradient.layers));
+            Batch part(batch.team(), {},
+                       detail::const_view(dy.middleRows(first, record.outputs[i])));
+            first += record.outputs[i];
+            detail::backpropagate(std::get<i>(layers_), part, std::get<i>(record.layers),
+                                  std::get<i>(gradient.layers), detail::HandOn<Epilogue>{});
             return part;
         };
-        detail::Slopes<Scalar> sum = part_of(std::integral_constant<std::size_t, 0>{});
+        Batch sum = part_of(std::integral_constant<std::size_t, 0>{});
         detail::for_each_index<sizeof...(Layers) - 1>([&](auto i) {
             const auto part = part_of(std::integral_constant<std::size_t, i + 1>{});
-            const auto other = part.current();
-            sum.apply(detail::AddMatrix<Scalar>{other.data(), other.outerStride()});
+            if constexpr (!detail::is_discarded<Epilogue>) {
+                const auto other = part.current();
+                sum.apply(detail::AddMatrix<Scalar>{other.data(), other.outerStride()});
+            }
         });
-        sum.apply(epilogue);
-        (void)sum.writable();
-        slopes = std::move(sum);
+        if constexpr (!detail::is_discarded<Epilogue>) {
+            sum.apply(epilogue);
+            (void)sum.writable();
+            batch = std::move(sum);
+        }
     }
 
-    [[nodiscard]] Index random_layers() const {
-        return std::apply([](const auto&... layer) { return (detail::random_layers(layer) + ...); },
-                          layers_);
-    }
-
-    void update_statistics(const Recorded& recorded) {
+    template <class Self, class Visit, class... Others>
+    static void visit_parts(Self& self, Visit&& visit, Others&... others) {
         detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            detail::update_statistics(std::get<i>(layers_), std::get<i>(recorded.layers));
-        });
-    }
-
-    template <class Self, class Visit, class... Gradients>
-    static void visit_parts(Self& self, Visit&& visit, Gradients&... gradients) {
-        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            visit(std::size_t{i}, std::get<i>(self.layers_), std::get<i>(gradients.layers)...);
+            visit(std::size_t{i}, std::get<i>(self.layers_), std::get<i>(others.layers)...);
         });
     }
 

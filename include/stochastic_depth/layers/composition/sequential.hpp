@@ -5,26 +5,57 @@
 #include <tuple>
 #include <utility>
 
-#include <stochastic_depth/pass/activations.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
-#include <stochastic_depth/pass/fused_layers.hpp>
+#include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/walk.hpp>
 
 namespace stochastic_depth {
+namespace detail {
+
+/// The end of the step that begins at layer `begin` of a sequence of layers: the element-wise layers
+/// after one that takes an epilogue go with it; in a recorded pass as long as they need nothing but
+/// their input on the way back.
+template <bool records, class... Layers>
+[[nodiscard]] constexpr std::size_t end_of_step(std::size_t begin, std::size_t end) {
+    constexpr bool may_follow[] = {
+        (ElementwiseLayer<Layers> && (!records || needs_input_alone<Layers>))...};
+    constexpr bool takes_epilogue[] = {
+        (!ElementwiseLayer<Layers> && !has_skippable_layers<Layers>)...};
+    std::size_t next = begin + 1;
+    while (takes_epilogue[begin] && next < end && may_follow[next]) ++next;
+    return next;
+}
+
+/// Consecutive layers of a Sequential, [Begin, End), without skippable layers inside, as one layer:
+/// its record and its gradient are those of the Sequential. Refers to it; lives for one call.
+template <class Sequential, std::size_t Begin, std::size_t End>
+struct Segment {
+    using Scalar = typename Sequential::Scalar;
+    template <class Memory>
+    using Record = typename Sequential::template Record<Memory>;
+    using Gradient = typename Sequential::Gradient;
+
+    const Sequential& whole;
+
+    template <class Batch, class Record, class Mask, class Epilogue>
+    void run(Batch& batch, Record& record, const Mask& mask, const Epilogue& epilogue) const {
+        whole.template run_layers<Begin, End>(batch, record, mask, epilogue);
+    }
+    template <class Batch, class Record, class Epilogue>
+    void backpropagate(Batch& batch, const Record& record, auto& gradient,
+                       const Epilogue& epilogue) const {
+        whole.template backpropagate_layers<Begin, End>(batch, record, gradient, epilogue);
+    }
+};
+
+}  // namespace detail
 
 /// Layers one after another: y = layer_n(... layer_1(x)).
 ///
 /// A Linear and the element-wise layers after it run as one pass, found at compile time.
 template <ForwardLayer... Layers>
-    requires(sizeof...(Layers) > 0)
-&&(detail::one_scalar<Layers...>)class Sequential {
+    requires(sizeof...(Layers) > 0 && detail::one_scalar<Layers...>)
+class Sequential : public LayerBase<Sequential<Layers...>, detail::ScalarOfFirst<Layers...>, Layers...> {
 public:
-    using Scalar = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
-    static constexpr bool has_skippable_layers = (detail::has_skippable_layers<Layers> || ...);
-    static constexpr bool skips_branches_alone = (detail::skips_branches_alone<Layers> && ...);
-    static constexpr bool has_statistics = (detail::has_statistics<Layers> || ...);
-    static constexpr bool parts_are_differentiable = (DifferentiableLayer<Layers> && ...);
-    static constexpr std::size_t size = sizeof...(Layers);
-
     explicit Sequential(Layers... layers) : layers_(std::move(layers)...) {}
 
     [[nodiscard]] const std::tuple<Layers...>& layers() const { return layers_; }
@@ -37,233 +68,136 @@ public:
         return input_size;
     }
 
-    /// NN(x, S), [outputs x batch], for x [features x batch].
-    /// \param mask  One SurvivalMask for the batch, or SurvivalMasks, one mask for each sample.
-    /// \throws std::invalid_argument  if sizes don't match.
-    template <class Mask>
-    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x,
-                                            const Mask& mask) const {
-        return masked_forward(*this, x, mask);
-    }
-
-    /// Number of skippable layers.
-    [[nodiscard]] Index depth() const {
-        return std::apply([](const auto&... layer) { return (detail::depth(layer) + ...); },
-                          layers_);
-    }
-
-    /// p_l in order of depth.
-    [[nodiscard]] Eigen::VectorXd survival_probabilities() const {
-        return detail::survival_probabilities(*this);
-    }
-
-    /// Every layer runs.
-    /// \param x  [features x batch].
-    /// \param y  [outputs x batch], overwritten; must not overlap x.
-    /// \throws std::invalid_argument  if sizes don't match.
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
-        detail::check_forward("Sequential", *this, x, y);
-        detail::forward_fused(*this, x, y, detail::Keep{});
-    }
-
-    template <class Epilogue>
-    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
-                       const Epilogue& epilogue) const {
-        run_from<0>(x, y, epilogue);
-    }
-
-    /// Index of the step after the one that begins at layer I.
-    template <std::size_t I>
-    static constexpr std::size_t next_step() {
-        std::size_t end = I + 1;
-        if constexpr (takes_elementwise_epilogue<I>)
-            while (end < size && is_elementwise[end]) ++end;
-        return end;
-    }
-
-    /// The layers [I, next_step<I>()) as one layer.
-    template <std::size_t I>
-    [[nodiscard]] decltype(auto) step() const {
-        constexpr std::size_t count = next_step<I>() - I;
-        if constexpr (count == 1)
-            return std::get<I>(layers_);
-        else
-            return fuse<I>(std::make_index_sequence<count - 1>{});
-    }
-
-    template <class Mask>
-    void propagate(detail::Activations<Scalar>& activations, const Mask& mask) const {
-        propagate_from<0>(activations, mask);
-    }
-
-    [[nodiscard]] Index widest(Index input_size) const {
-        Index width = input_size;
-        const auto pass = [&](const auto& layer) {
-            width = std::max(width, detail::widest(layer, input_size));
-            input_size = layer.output_size(input_size);
-        };
-        std::apply([&](const auto&... layer) { (pass(layer), ...); }, layers_);
-        return width;
-    }
-
-    [[nodiscard]] Index random_layers() const {
-        return std::apply([](const auto&... layer) { return (detail::random_layers(layer) + ...); },
-                          layers_);
-    }
-
-    void write_survival_probabilities(double*& first) const {
-        std::apply(
-            [&](const auto&... layer) {
-                (detail::write_survival_probabilities(layer, first), ...);
-            },
-            layers_);
-    }
-
-    void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
-        std::apply(
-            [&](const auto&... layer) {
-                (detail::write_enclosing_layers(layer, first, next, enclosing), ...);
-            },
-            layers_);
-    }
-
-    using Recorded = std::tuple<detail::Record<Layers>...>;
-    using Cache = detail::RecordedPass<Recorded>;
+    template <class Memory>
+    struct Record {
+        std::tuple<detail::RecordOf<Layers, Memory>...> layers;
+    };
     using Gradient = detail::GradientOfEach<Layers...>;
 
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
-        detail::forward_recorded("Sequential", *this, x, y, cache);
+    template <class Batch, class Mask, class Epilogue>
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
+             const Epilogue& epilogue) const {
+        run_layers<0, size>(batch, record, mask, epilogue);
     }
 
-    [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(layers_); }
-
-    /// \param x   [features x batch], the input of forward.
-    /// \param dy  [outputs x batch], gradient by the output.
-    /// \param dx  [features x batch], gradient by the input, overwritten.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
-                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
-        detail::backward_recorded("Sequential", *this, x, dy, cache, gradient, dx);
-    }
-
-    template <class Mask, class Epilogue>
-    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
-                const Epilogue& epilogue) const {
-        record_from<0>(flow, recorded, mask, epilogue);
-    }
-
-    template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+    template <class Batch, class Epilogue>
+    void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
                        const Epilogue& epilogue) const {
-        detail::for_each_index<size - 1>([&](auto i) {
-            constexpr std::size_t last = size - 1 - i;
-            detail::backpropagate(std::get<last>(layers_), slopes, std::get<last>(recorded),
-                                  std::get<last>(gradient.layers));
-        });
-        detail::backpropagate(std::get<0>(layers_), slopes, std::get<0>(recorded),
-                              std::get<0>(gradient.layers), epilogue);
+        backpropagate_layers<0, size>(batch, record, gradient, epilogue);
     }
 
-    void update_statistics(const Recorded& recorded) {
-        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            detail::update_statistics(std::get<i>(layers_), std::get<i>(recorded));
+    template <class Walk, class X, class Then, class State, class... Gradients>
+    void walk(const Walk& walk, X& x, const Then& then, const State& state,
+              Gradients&... gradients) const {
+        walk_from<0>(walk, x, then, state, gradients...);
+    }
+
+    template <class Self, class Visit, class... Others>
+    static void visit_parts(Self& self, Visit&& visit, Others&... others) {
+        detail::for_each_index<size>([&](auto i) {
+            visit(std::size_t{i}, std::get<i>(self.layers_), std::get<i>(others.layers)...);
         });
     }
 
-    template <class Self, class Visit, class... Gradients>
-    static void visit_parts(Self& self, Visit&& visit, Gradients&... gradients) {
-        detail::for_each_index<sizeof...(Layers)>([&](auto i) {
-            visit(std::size_t{i}, std::get<i>(self.layers_), std::get<i>(gradients.layers)...);
-        });
+    /// The layers f(part), one after another.
+    template <class Function>
+    [[nodiscard]] auto map_parts(const Function& f) const {
+        return std::apply(
+            [&](const Layers&... layer) {
+                return Sequential<decltype(f(layer))...>{f(layer)...};
+            },
+            layers_);
     }
 
 private:
+    template <class Whole, std::size_t Begin, std::size_t End>
+    friend struct detail::Segment;
+
+    static constexpr std::size_t size = sizeof...(Layers);
+
     template <std::size_t I>
     using LayerAt = std::tuple_element_t<I, std::tuple<Layers...>>;
 
-    static constexpr bool is_elementwise[size] = {ElementwiseLayer<Layers>...};
-
-    template <std::size_t I>
-    static constexpr bool takes_elementwise_epilogue =
-        !detail::has_skippable_layers<LayerAt<I>> &&
-        requires(const LayerAt<I>& layer, const detail::ConstView<Scalar>& x,
-                 detail::View<Scalar> y) {
-        layer.forward_fused(x, y, detail::Keep{});
-    };
-
-    template <std::size_t I, std::size_t... Offset>
-    auto fuse(std::index_sequence<Offset...>) const {
-        return detail::FusedLayers<LayerAt<I>, LayerAt<I + 1 + Offset>...>{
-            std::get<I>(layers_), std::tie(std::get<I + 1 + Offset>(layers_)...)};
-    }
-
-    template <std::size_t I, class Epilogue>
-    void run_from(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
-                  const Epilogue& epilogue) const {
-        const auto& here = step<I>();
-        if constexpr (next_step<I>() == size) {
-            detail::forward_fused(here, x, y, epilogue);
-        } else {
-            detail::ScratchMatrix<Scalar> h(here.output_size(x.rows()), x.cols());
-            detail::forward_fused(here, x, *h, detail::Keep{});
-            run_from<next_step<I>()>(detail::const_view(*h), y, epilogue);
-        }
-    }
-
-    template <std::size_t I, class Mask>
-    void propagate_from(detail::Activations<Scalar>& activations, const Mask& mask) const {
-        if constexpr (I < size) {
-            detail::propagate(step<I>(), activations, mask);
-            propagate_from<next_step<I>()>(activations, mask.after(std::get<I>(layers_)));
-        }
-    }
-
-    /// The layers from I on; a product and the element-wise layers after it in one pass, which
-    /// leaves the input of each of these on the tape.
-    template <std::size_t I, class Mask, class Epilogue>
-    void record_from(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
-                     const Epilogue& epilogue) const {
-        constexpr std::size_t next = next_recorded_step<I>();
-        const auto run = [&](const auto& behind) {
-            const LayerAt<I>& layer = std::get<I>(layers_);
+    /// The layers [I, End), and then an epilogue.
+    template <std::size_t I, std::size_t End, class Batch, class Record, class Mask, class Epilogue>
+    void run_layers(Batch& batch, Record& record, const Mask& mask,
+                    const Epilogue& epilogue) const {
+        constexpr std::size_t next = detail::end_of_step<Batch::records, Layers...>(I, End);
+        const LayerAt<I>& layer = std::get<I>(layers_);
+        const auto run_step = [&](const auto& behind) {
             if constexpr (next == I + 1)
-                detail::record(layer, flow, std::get<I>(recorded), mask, behind);
+                detail::run(layer, batch, std::get<I>(record.layers), mask, behind);
             else
-                detail::record(layer, flow, std::get<I>(recorded), mask,
-                               recorded_chain<I + 1, next>(flow, layer.output_size(flow.rows()),
-                                                           recorded, behind));
+                detail::run(layer, batch, std::get<I>(record.layers), mask,
+                            chain<I + 1, next>(batch, layer.output_size(batch.rows()), record,
+                                               behind));
         };
-        if constexpr (next == size) {
-            run(epilogue);
+        if constexpr (next == End) {
+            run_step(epilogue);
         } else {
-            run(detail::Keep{});
-            record_from<next>(flow, recorded, mask.after(std::get<I>(layers_)), epilogue);
+            run_step(detail::Keep{});
+            run_layers<next, End>(batch, record, mask.behind(layer), epilogue);
         }
     }
 
-    /// As next_step, up to a layer that needs more than its input on the way back.
-    template <std::size_t I>
-    static constexpr std::size_t next_recorded_step() {
-        constexpr bool keeps_input_alone[size] = {detail::runs_in_parts<Layers>...};
-        std::size_t end = I + 1;
-        while (end < next_step<I>() && keeps_input_alone[end]) ++end;
-        return end;
-    }
-
-    /// The element-wise layers [I, End), and then an epilogue.
-    template <std::size_t I, std::size_t End, class Epilogue>
-    auto recorded_chain(detail::Flow<Scalar>& flow, Index rows, Recorded& recorded,
-                        const Epilogue& epilogue) const {
+    /// The element-wise layers [I, End) as an epilogue, and then another. In a recorded pass the
+    /// input of each of them is left on the tape.
+    template <std::size_t I, std::size_t End, class Batch, class Record, class Epilogue>
+    auto chain(Batch& batch, Index rows, Record& record, const Epilogue& epilogue) const {
         if constexpr (I == End) {
             return epilogue;
         } else {
-            auto input = flow.room(rows);
-            std::get<I>(recorded).input = {input.data(), input.rows(), input.cols(),
-                                           input.outerStride()};
-            return detail::Then{
-                detail::StoreInto<Scalar>{input.data(), input.outerStride()},
-                detail::Then{detail::ApplyElementwise<LayerAt<I>>{std::get<I>(layers_)},
-                             recorded_chain<I + 1, End>(flow, rows, recorded, epilogue)}};
+            const detail::ApplyElementwise<LayerAt<I>> apply{std::get<I>(layers_)};
+            if constexpr (Batch::records) {
+                auto room = batch.room(rows);
+                const auto input = std::get<I>(record.layers).input = room.keep();
+                return detail::Then{
+                    detail::StoreInto<typename Batch::Scalar>{const_cast<typename Batch::Scalar*>(input.data), input.stride},
+                    detail::followed_by(apply, chain<I + 1, End>(batch, rows, record, epilogue))};
+            } else {
+                return detail::followed_by(apply, chain<I + 1, End>(batch, rows, record, epilogue));
+            }
         }
+    }
+
+    template <std::size_t Begin, std::size_t End, class Batch, class Record, class Epilogue>
+    void backpropagate_layers(Batch& batch, const Record& record, Gradient& gradient,
+                              const Epilogue& epilogue) const {
+        detail::for_each_index<End - Begin - 1>([&](auto i) {
+            constexpr std::size_t last = End - 1 - i;
+            detail::backpropagate(std::get<last>(layers_), batch, std::get<last>(record.layers),
+                                  std::get<last>(gradient.layers));
+        });
+        detail::backpropagate(std::get<Begin>(layers_), batch, std::get<Begin>(record.layers),
+                              std::get<Begin>(gradient.layers), epilogue);
+    }
+
+    /// The end of the layers from I on that have nothing to skip.
+    template <std::size_t I>
+    static constexpr std::size_t end_of_segment() {
+        constexpr bool parts_ways[size] = {detail::has_skippable_layers<Layers>...};
+        std::size_t end = I;
+        while (end < size && !parts_ways[end]) ++end;
+        return end;
+    }
+
+    template <std::size_t I, class Walk, class X, class Then, class State, class... Gradients>
+    void walk_from(const Walk& walk, X& x, const Then& then, const State& state,
+                   Gradients&... gradients) const {
+        constexpr std::size_t end = end_of_segment<I>();
+        const auto go = [&](const auto& go_on) {
+            if constexpr (end > I)
+                walk(detail::Segment<Sequential, I, end>{*this}, x, go_on, state, gradients...);
+            else
+                walk(std::get<I>(layers_), x, go_on, state, std::get<I>(gradients.layers)...);
+        };
+        constexpr std::size_t next = end > I ? end : I + 1;
+        if constexpr (next == size)
+            go(then);
+        else
+            go([&](auto& y, const State& y_state) {
+                walk_from<next>(walk, y, then, y_state, gradients...);
+            });
     }
 
     std::tuple<Layers...> layers_;

@@ -6,20 +6,30 @@
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/pass/activations.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
+#include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/walk.hpp>
 
 namespace stochastic_depth {
+namespace detail {
+
+/// The records of any number of layers of one type.
+template <class Record, bool records>
+struct RecordList : std::vector<Record> {};
+/// After a pass that forgets there is nothing to tell them apart.
+template <class Record>
+struct RecordList<Record, false> {
+    Record any;
+    void resize(std::size_t) {}
+    [[nodiscard]] Record& operator[](std::size_t) { return any; }
+};
+
+}  // namespace detail
 
 /// Any number of layers of one type, one after another; none is the identity.
 template <ForwardLayer Layer>
-class Stack {
+class Stack : public LayerBase<Stack<Layer>, typename Layer::Scalar, Layer> {
 public:
     using Scalar = typename Layer::Scalar;
-    static constexpr bool has_skippable_layers = detail::has_skippable_layers<Layer>;
-    static constexpr bool skips_branches_alone = detail::skips_branches_alone<Layer>;
-    static constexpr bool has_statistics = detail::has_statistics<Layer>;
-    static constexpr bool parts_are_differentiable = DifferentiableLayer<Layer>;
 
     explicit Stack(std::vector<Layer> layers) : layers_(std::move(layers)) {}
 
@@ -31,80 +41,10 @@ public:
         return input_size;
     }
 
-    /// NN(x, S), [outputs x batch], for x [features x batch].
-    /// \param mask  One SurvivalMask for the batch, or SurvivalMasks, one mask for each sample.
-    /// \throws std::invalid_argument  if sizes don't match.
-    template <class Mask>
-    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x,
-                                            const Mask& mask) const {
-        return masked_forward(*this, x, mask);
-    }
-
-    /// Number of skippable layers.
-    [[nodiscard]] Index depth() const {
-        Index sum = 0;
-        for (const Layer& layer : layers_) sum += detail::depth(layer);
-        return sum;
-    }
-
-    /// p_l in order of depth.
-    [[nodiscard]] Eigen::VectorXd survival_probabilities() const {
-        return detail::survival_probabilities(*this);
-    }
-
-    /// Every layer runs.
-    /// \param x  [features x batch].
-    /// \param y  [outputs x batch], overwritten; must not overlap x.
-    /// \throws std::invalid_argument  if sizes don't match.
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
-        detail::check_forward("Stack", *this, x, y);
-        detail::forward_fused(*this, x, y, detail::Keep{});
-    }
-
-    template <class Epilogue>
-    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
-                       const Epilogue& epilogue) const {
-        if (layers_.empty()) return detail::transform<Scalar>(x, y, epilogue);
-        detail::Activations<Scalar> activations(x, widest(x.rows()));
-        for (std::size_t i = 0; i + 1 < layers_.size(); ++i) activations.run(layers_[i]);
-        detail::forward_fused(layers_.back(), activations.current(), y, epilogue);
-    }
-
-    template <class Mask>
-    void propagate(detail::Activations<Scalar>& activations, const Mask& mask) const {
-        Mask here = mask;
-        for (const Layer& layer : layers_) {
-            detail::propagate(layer, activations, here);
-            here = here.after(layer);
-        }
-    }
-
-    [[nodiscard]] Index random_layers() const {
-        Index sum = 0;
-        for (const Layer& layer : layers_) sum += detail::random_layers(layer);
-        return sum;
-    }
-
-    [[nodiscard]] Index widest(Index input_size) const {
-        Index width = input_size;
-        for (const Layer& layer : layers_) {
-            width = std::max(width, detail::widest(layer, input_size));
-            input_size = layer.output_size(input_size);
-        }
-        return width;
-    }
-
-    void write_survival_probabilities(double*& first) const {
-        for (const Layer& layer : layers_) detail::write_survival_probabilities(layer, first);
-    }
-
-    void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
-        for (const Layer& layer : layers_)
-            detail::write_enclosing_layers(layer, first, next, enclosing);
-    }
-
-    using Recorded = std::vector<detail::Record<Layer>>;
-    using Cache = detail::RecordedPass<Recorded>;
+    template <class Memory>
+    struct Record {
+        detail::RecordList<detail::RecordOf<Layer, Memory>, Memory::records> layers;
+    };
 
     struct Gradient {
         std::vector<typename Layer::Gradient> layers;
@@ -113,10 +53,6 @@ public:
         }
     };
 
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
-        detail::forward_recorded("Stack", *this, x, y, cache);
-    }
-
     [[nodiscard]] Gradient zero_gradient() const {
         Gradient gradient;
         gradient.layers.reserve(layers_.size());
@@ -124,51 +60,71 @@ public:
         return gradient;
     }
 
-    /// \param x   [features x batch], the input of forward.
-    /// \param dy  [outputs x batch], gradient by the output.
-    /// \param dx  [features x batch], gradient by the input, overwritten.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
-                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
-        check_layers("cache", cache.recorded.size());
-        check_layers("gradient", gradient.layers.size());
-        detail::backward_recorded("Stack", *this, x, dy, cache, gradient, dx);
-    }
-
-    template <class Mask, class Epilogue>
-    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
-                const Epilogue& epilogue) const {
-        recorded.resize(layers_.size());
-        if (layers_.empty()) return flow.apply(epilogue);
+    template <class Batch, class Mask, class Epilogue>
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
+             const Epilogue& epilogue) const {
+        record.layers.resize(layers_.size());
+        if (layers_.empty()) return batch.apply(epilogue);
         Mask here = mask;
         for (std::size_t i = 0; i + 1 < layers_.size(); ++i) {
-            detail::record(layers_[i], flow, recorded[i], here);
-            here = here.after(layers_[i]);
+            detail::run(layers_[i], batch, record.layers[i], here);
+            here = here.behind(layers_[i]);
         }
-        detail::record(layers_.back(), flow, recorded.back(), here, epilogue);
+        detail::run(layers_.back(), batch, record.layers[layers_.size() - 1], here, epilogue);
     }
 
-    template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+    template <class Batch, class Epilogue>
+    void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
                        const Epilogue& epilogue) const {
-        if (layers_.empty()) return slopes.apply(epilogue);
+        check_layers("cache", record.layers.size());
+        check_layers("gradient", gradient.layers.size());
+        if (layers_.empty()) return batch.apply(epilogue);
         for (std::size_t i = layers_.size(); i-- > 1;)
-            detail::backpropagate(layers_[i], slopes, recorded[i], gradient.layers[i]);
-        detail::backpropagate(layers_[0], slopes, recorded[0], gradient.layers[0], epilogue);
+            detail::backpropagate(layers_[i], batch, record.layers[i], gradient.layers[i]);
+        detail::backpropagate(layers_[0], batch, record.layers[0], gradient.layers[0], epilogue);
     }
 
-    void update_statistics(const Recorded& recorded) {
-        for (std::size_t i = 0; i < layers_.size(); ++i)
-            detail::update_statistics(layers_[i], recorded[i]);
+    template <class Walk, class X, class Then, class State, class... Gradients>
+    void walk(const Walk& walk, X& x, const Then& then, const State& state,
+              Gradients&... gradients) const {
+        walk_from(0, walk, x, then, state, gradients...);
     }
 
-    template <class Self, class Visit, class... Gradients>
-    static void visit_parts(Self& self, Visit&& visit, Gradients&... gradients) {
-        (self.check_layers("gradient", gradients.layers.size()), ...);
+    template <class Self, class Visit, class... Others>
+    static void visit_parts(Self& self, Visit&& visit, Others&... others) {
+        (self.check_layers("gradient", others.layers.size()), ...);
         for (std::size_t i = 0; i < self.layers_.size(); ++i)
-            visit(i, self.layers_[i], gradients.layers[i]...);
+            visit(i, self.layers_[i], others.layers[i]...);
+    }
+
+    /// The layers f(part), one after another.
+    template <class Function>
+    [[nodiscard]] auto map_parts(const Function& f) const {
+        using Mapped = decltype(f(std::declval<const Layer&>()));
+        std::vector<Mapped> layers;
+        layers.reserve(layers_.size());
+        for (const Layer& layer : layers_) layers.push_back(f(layer));
+        return Stack<Mapped>{std::move(layers)};
     }
 
 private:
+    /// The layers from `next` on, and then the rest of the network.
+    template <class Walk, class X, class Then, class State, class... Gradients>
+    void walk_from(std::size_t next, const Walk& walk, X& x, const Then& then, const State& state,
+                   Gradients&... gradients) const {
+        if (next == layers_.size()) return then(x, state);
+        // The last layer of a network is to know that it is.
+        if constexpr (detail::is_end<Then>)
+            if (next + 1 == layers_.size())
+                return walk(layers_[next], x, then, state, gradients.layers[next]...);
+        walk(
+            layers_[next], x,
+            [&, next](auto& y, const State& y_state) {
+                walk_from(next + 1, walk, y, then, y_state, gradients...);
+            },
+            state, gradients.layers[next]...);
+    }
+
     void check_layers(const char* what, std::size_t count) const {
         if (count != layers_.size())
             detail::refuse("Stack: ", what, " must have ", layers_.size(), " layers, got ", count);

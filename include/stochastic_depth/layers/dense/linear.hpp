@@ -7,11 +7,9 @@
 #include <type_traits>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/kernels/epilogue.hpp>
 #include <stochastic_depth/kernels/transpose.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
-#include <stochastic_depth/pass/flow.hpp>
-#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/threads/team.hpp>
 
@@ -101,7 +99,7 @@ public:
     /// \throws std::invalid_argument  if sizes don't match.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Linear", *this, x, y);
-        detail::forward_fused(*this, x, y, detail::Keep{});
+        detail::run_leaf(*this, detail::const_view(x), detail::view(y), detail::Keep{});
     }
 
     /// y = epilogue(W x + b) in one pass.
@@ -111,6 +109,11 @@ public:
         detail::product<Scalar, Outputs, Inputs>(
             outputs(), inputs(), x.cols(), {weights_.data(), outputs()}, bias_.data(),
             {x.data(), 1, x.outerStride()}, {y.data(), y.outerStride()}, epilogue);
+    }
+
+    /// Multiply-adds for a column.
+    [[nodiscard]] double work() const {
+        return static_cast<double>(outputs()) * static_cast<double>(inputs());
     }
 
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {

@@ -6,9 +6,8 @@
 #include <type_traits>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/kernels/columns.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
-#include <stochastic_depth/pass/mask_view.hpp>
+#include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/mask_tile.hpp>
@@ -25,7 +24,7 @@ class DropoutBits {
 public:
     /// \param rate   In (0, 1).
     /// \param layer  Which of the network's layers that draw random numbers.
-    DropoutBits(double rate, const StepDraw& step, Index layer)
+    DropoutBits(double rate, const StepContext& step, Index layer)
         : digits_(rate), schedule_(key_of(step, static_cast<std::uint64_t>(layer))) {}
 
     /// Words of 64 bits for a column of so many features.
@@ -61,7 +60,7 @@ public:
 
 private:
     /// A key for each step and layer; the counter is left for the sample and the feature.
-    [[nodiscard]] static std::array<std::uint32_t, 2> key_of(const StepDraw& step,
+    [[nodiscard]] static std::array<std::uint32_t, 2> key_of(const StepContext& step,
                                                              std::uint64_t layer) {
         const auto block = philox4x32_10(
             {static_cast<std::uint32_t>(step.step), static_cast<std::uint32_t>(step.step >> 32),
@@ -87,10 +86,11 @@ private:
 /// \source Srivastava et al. 2014, Dropout: A Simple Way to Prevent Neural Networks from
 ///         Overfitting, section 10, for the division in training.
 template <class Scalar_>
-class Dropout {
+class Dropout : public LayerBase<Dropout<Scalar_>, Scalar_> {
 public:
     using Scalar = Scalar_;
     using Gradient = detail::NoGradient;
+    static constexpr bool draws_random_numbers = true;
 
     /// \param rate  Chance that an entry is dropped, in [0, 1).
     /// \throws std::invalid_argument  outside that range.
@@ -110,86 +110,70 @@ public:
         return z;
     }
 
-    /// y = x.
-    /// \param x  [features x batch].
-    /// \param y  [features x batch], overwritten; may be x itself.
-    /// \throws std::invalid_argument  if sizes differ.
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
-        detail::check_forward("Dropout", *this, x, y);
-        detail::copy_columns(x, y);
-    }
-
     /// What a step leaves: a bit for each entry, 1 where it was dropped; null where none was drawn.
-    struct Recorded {
+    template <class Memory>
+    struct Record {
         const std::uint64_t* dropped = nullptr;
     };
-    using Cache = detail::RecordedPass<Recorded>;
 
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
-        detail::forward_recorded("Dropout", *this, x, y, cache);
+    /// The identity outside of a training step.
+    template <class Batch, class Mask, class Epilogue>
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
+             const Epilogue& epilogue) const {
+        if constexpr (Batch::records) {
+            record.dropped = nullptr;
+            if (mask.step() != nullptr && rate_ > 0) record.dropped = draw(batch, mask);
+            if (record.dropped) drop(record.dropped, batch);
+        }
+        batch.apply(epilogue);
+    }
+
+    template <class Batch, class Epilogue>
+    void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient&,
+                       const Epilogue& epilogue) const {
+        if constexpr (detail::is_discarded<Epilogue>) return;
+        if (record.dropped) drop(record.dropped, batch);
+        batch.apply(epilogue);
     }
 
     [[nodiscard]] Gradient zero_gradient() const { return {}; }
 
-    /// dx = dy: outside of a training step nothing is dropped.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
-                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
-        detail::backward_recorded("Dropout", *this, x, dy, cache, gradient, dx);
-    }
-
-    template <class Mask, class Epilogue>
-    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
-                const Epilogue& epilogue) const {
-        recorded.dropped = nullptr;
-        if (mask.step() != nullptr && rate_ > 0) {
-            const detail::DropoutBits bits(rate_, *mask.step(), mask.random_layer());
-            const Index words = detail::DropoutBits::words(flow.rows());
-            auto* const dropped = flow.tape().template take<std::uint64_t>(words * flow.columns());
-            auto h = flow.writable();
-            flow.team().split(flow.columns(), 1, work_of_drawing * static_cast<double>(h.rows()),
-                              [&](Index first, Index count) {
-                                  bits.draw(
-                                      h.rows(), first, count,
-                                      [&](Index j) { return mask.sample(j); },
-                                      dropped + first * words);
-                                  drop(dropped, h, first, count);
-                              });
-            recorded.dropped = dropped;
-        }
-        flow.apply(epilogue);
-    }
-
-    template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient&,
-                       const Epilogue& epilogue) const {
-        if constexpr (std::is_same_v<Epilogue, detail::Discard>) return;
-        if (recorded.dropped) {
-            auto d = slopes.writable();
-            slopes.team().split(
-                d.cols(), 1, detail::work_of_moving * static_cast<double>(d.rows()),
-                [&](Index first, Index count) { drop(recorded.dropped, d, first, count); });
-        }
-        slopes.apply(epilogue);
-    }
-
-    /// This layer draws random numbers of its own.
-    [[nodiscard]] Index random_layers() const { return 1; }
-
 private:
     static constexpr double work_of_drawing = 16;
 
-    /// Columns [first, first + count) of h, entry by entry: 0 where the bit is set.
-    void drop(const std::uint64_t* dropped, detail::View<Scalar>& h, Index first,
-              Index count) const {
+    template <class Batch, class Mask>
+    [[nodiscard]] const std::uint64_t* draw(Batch& batch, const Mask& mask) const {
+        const detail::DropoutBits bits(rate_, *mask.step(), mask.random_layer());
+        const Index rows = batch.rows(), words = detail::DropoutBits::words(rows);
+        std::uint64_t* const dropped =
+            batch.template array<std::uint64_t>(words * batch.columns()).data();
+        batch.team().split(batch.columns(), 1, work_of_drawing * static_cast<double>(rows),
+                           [&](Index first, Index count) {
+                               bits.draw(
+                                   rows, first, count,
+                                   [&](Index j) { return mask.step()->first_sample + mask.sample(j); },
+                                   dropped + first * words);
+                           });
+        return dropped;
+    }
+
+    /// Entry by entry: 0 where the bit is set.
+    template <class Batch>
+    void drop(const std::uint64_t* dropped, Batch& batch) const {
+        auto h = batch.writable();
         const auto scale = static_cast<Scalar>(1 / (1 - rate_));
         const Index words = detail::DropoutBits::words(h.rows());
-        for (Index j = first; j < first + count; ++j) {
-            Scalar* const column = h.data() + j * h.outerStride();
-            for (Index i = 0; i < h.rows(); ++i) {
-                const std::uint64_t bit = dropped[j * words + i / 64] >> (i % 64) & 1u;
-                column[i] = bit != 0 ? Scalar(0) : scale * column[i];
+        const auto drop_columns = [&](Index first, Index count) {
+            for (Index j = first; j < first + count; ++j) {
+                Scalar* const column = h.data() + j * h.outerStride();
+                for (Index i = 0; i < h.rows(); ++i) {
+                    const std::uint64_t bit = dropped[j * words + i / 64] >> (i % 64) & 1u;
+                    column[i] = bit != 0 ? Scalar(0) : scale * column[i];
+                }
             }
-        }
+        };
+        batch.team().split(h.cols(), 1, detail::work_of_moving * static_cast<double>(h.rows()),
+                           drop_columns);
     }
 
     double rate_;

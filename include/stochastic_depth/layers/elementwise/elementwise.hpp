@@ -5,8 +5,7 @@
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/kernels/epilogue.hpp>
-#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/pass/run.hpp>
 
 namespace stochastic_depth {
 
@@ -38,7 +37,7 @@ public:
     /// \throws std::invalid_argument  if sizes differ.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Elementwise", *this, x, y);
-        detail::forward_fused(*this, x, y, detail::Keep{});
+        detail::run_leaf(*this, detail::const_view(x), detail::view(y), detail::Keep{});
     }
 
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {

@@ -2,8 +2,7 @@
 #pragma once
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/kernels/epilogue.hpp>
-#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/pass/parts.hpp>
 
 namespace stochastic_depth {
 
@@ -25,10 +24,16 @@ public:
         y = x;
     }
 
-    template <class Epilogue>
-    void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
-                       const Epilogue& epilogue) const {
-        detail::transform<Scalar>(x, y, epilogue);
+    template <class Memory>
+    struct Record {};
+
+    template <class Batch, class Record, class Mask, class Epilogue>
+    void run(Batch& batch, Record&, const Mask&, const Epilogue& epilogue) const {
+        batch.apply(epilogue);
+    }
+    template <class Batch, class Record, class Epilogue>
+    void backpropagate(Batch& batch, const Record&, Gradient&, const Epilogue& epilogue) const {
+        batch.apply(epilogue);
     }
 
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {

@@ -3,14 +3,13 @@
 
 #include <cmath>
 #include <limits>
-#include <type_traits>
+#include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/layers/normalisation/gain_and_bias.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/numerics/batch_moments.hpp>
-#include <stochastic_depth/pass/differentiation.hpp>
-#include <stochastic_depth/pass/mask_view.hpp>
+#include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
 
@@ -41,7 +40,7 @@ struct BatchNormOptions {
 ///
 /// \source Ioffe & Szegedy 2015, Batch Normalization, Algorithms 1 and 2.
 template <class Scalar_>
-class BatchNorm {
+class BatchNorm : public LayerBase<BatchNorm<Scalar_>, Scalar_> {
 public:
     using Scalar = Scalar_;
     static constexpr bool has_statistics = true;
@@ -88,19 +87,6 @@ public:
         return input_size;
     }
 
-    /// By the running statistics.
-    /// \param x  [features x batch].
-    /// \param y  [features x batch], overwritten; may be x itself.
-    /// \throws std::invalid_argument  if sizes don't match.
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
-        detail::check_forward("BatchNorm", *this, x, y);
-        const detail::ScratchArray<double> memory(3 * features());
-        const Statistics by{memory.data(), features()};
-        read_running(by);
-        for (Index j = 0; j < x.cols(); ++j)
-            normalise(by, x.data() + j * x.outerStride(), y.data() + j * y.outerStride());
-    }
-
     /// Mean, variance and 1 / sqrt(variance + epsilon), [features] each.
     struct Statistics {
         double* mean = nullptr;
@@ -112,116 +98,105 @@ public:
             : mean(memory), variance(memory + features), inverse_deviation(variance + features) {}
     };
 
-    /// What a recorded pass leaves.
-    struct Recorded {
-        detail::Kept<Scalar> input;
+    /// What a pass leaves.
+    template <class Memory>
+    struct Record {
+        detail::RecordedMatrix<Scalar> input;
         Statistics statistics;
-        /// Whether these are the statistics of the batch.
+        /// Whether these are the statistics of the batch, and how they are taken over.
         bool of_batch = false;
-        /// Their share in the running statistics, and the samples behind them and those before.
-        double share = 0;
-        double samples = 0;
+        detail::StatisticsUpdate update = detail::StatisticsUpdate::moving;
     };
-    using Cache = detail::RecordedPass<Recorded>;
-
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
-        detail::forward_recorded("BatchNorm", *this, x, y, cache);
-    }
 
     [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(features()); }
 
-    /// With the running statistics: dx = dy * gain / sqrt(variance + epsilon).
-    /// \param x   [features x batch], the input of forward.
-    /// \param dy  [features x batch], gradient by the output.
-    /// \param dx  [features x batch], gradient by the input, overwritten.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
-                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
-        detail::check_backward("BatchNorm", *this, x, dy, dx);
-        gradient.check("BatchNorm", features());
-        detail::backward_recorded("BatchNorm", *this, x, dy, cache, gradient, dx);
-    }
-
-    template <class Mask, class Epilogue>
-    void record(detail::Flow<Scalar>& flow, Recorded& recorded, const Mask& mask,
-                const Epilogue& epilogue) const {
-        recorded.input = flow.keep();
-        recorded.statistics =
-            Statistics{flow.tape().template take<double>(3 * features()), features()};
-        const Statistics& by = recorded.statistics;
-        const auto x = recorded.input.view();
-        recorded.of_batch = mask.step() != nullptr && x.cols() > 1;
-        if (recorded.of_batch) {
-            flow.team().split(features(), detail::moments_group, work_of(x.cols()),
-                              [&](Index first, Index count) {
-                                  detail::batch_moments(x, first, count, by.mean, by.variance);
-                                  invert(by, first, count);
-                              });
-            const auto n = static_cast<double>(x.cols());
-            recorded.samples += n;
-            recorded.share = mask.step()->statistics == detail::StatisticsUpdate::moving
-                                 ? options_.momentum
-                                 : n / recorded.samples;
-        } else {
+    /// Normalises by the statistics of the batch in a training step, by the running ones elsewhere.
+    template <class Batch, class Mask, class Epilogue>
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
+             const Epilogue& epilogue) const {
+        const auto memory = batch.template array<double>(3 * features());
+        const Statistics by{memory.data(), features()};
+        const auto x = batch.current();
+        const bool of_batch = Batch::records && mask.step() != nullptr && x.cols() > 1;
+        if (of_batch)
+            batch.team().split(features(), detail::moments_group, work_of(x.cols()),
+                               [&](Index first, Index count) {
+                                   detail::batch_moments(x, first, count, by.mean, by.variance);
+                                   invert(by, first, count);
+                               });
+        else
             read_running(by);
+        if constexpr (Batch::records) {
+            record.input = batch.keep();
+            record.statistics = by;
+            record.of_batch = of_batch;
+            if (of_batch) record.update = mask.step()->statistics;
         }
-        auto y = flow.room(features());
-        flow.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
+        Batch result = batch.room(features());
+        auto y = result.writable();
+        batch.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
             for (Index j = first; j < first + count; ++j)
                 normalise(by, x.data() + j * x.outerStride(), y.data() + j * y.outerStride());
         });
-        flow.advance(y);
-        flow.apply(epilogue);
+        batch = std::move(result);
+        batch.apply(epilogue);
     }
 
     /// With averages over the batch where its statistics were used, and 0 for them elsewhere:
     ///
     ///     dx = gain (dy - average(dy) - z average(dy z)) / sqrt(variance + epsilon),
     ///     dgain += sum of dy z,  dbias += sum of dy.
-    template <class Epilogue>
-    void backpropagate(detail::Slopes<Scalar>& slopes, const Recorded& recorded, Gradient& gradient,
+    template <class Batch, class Epilogue>
+    void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
                        const Epilogue& epilogue) const {
-        const auto x = recorded.input.view();
-        const Statistics& by = recorded.statistics;
+        gradient.check("BatchNorm", features());
+        const auto x = record.input.view();
+        const Statistics& by = record.statistics;
         const detail::ScratchArray<double> sums(2 * features());
         double* const of_slopes = sums.data();
         double* const of_products = sums.data() + features();
-        const auto dy = slopes.current();
-        slopes.team().split(features(), detail::moments_group, work_of(x.cols()),
-                            [&](Index first, Index count) {
-                                detail::batch_slope_sums(x, dy, by.mean, by.inverse_deviation,
-                                                         first, count, of_slopes, of_products);
-                                for (Index i = first; i < first + count; ++i) {
-                                    gradient.gain(i) += static_cast<Scalar>(of_products[i]);
-                                    gradient.bias(i) += static_cast<Scalar>(of_slopes[i]);
-                                }
-                            });
-        if constexpr (std::is_same_v<Epilogue, detail::Discard>) return;
-        const double share = recorded.of_batch ? 1 / static_cast<double>(x.cols()) : 0.0;
+        const auto dy = batch.current();
+        batch.team().split(features(), detail::moments_group, work_of(x.cols()),
+                           [&](Index first, Index count) {
+                               detail::batch_slope_sums(x, dy, by.mean, by.inverse_deviation,
+                                                        first, count, of_slopes, of_products);
+                               for (Index i = first; i < first + count; ++i) {
+                                   gradient.gain(i) += static_cast<Scalar>(of_products[i]);
+                                   gradient.bias(i) += static_cast<Scalar>(of_slopes[i]);
+                               }
+                           });
+        if constexpr (detail::is_discarded<Epilogue>) return;
+        const double share = record.of_batch ? 1 / static_cast<double>(x.cols()) : 0.0;
         for (Index i = 0; i < 2 * features(); ++i) sums[i] *= share;
-        slopes.replace(features(), [&](const detail::ConstView<Scalar>& from,
-                                       detail::View<Scalar> dx) {
-            slopes.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
-                for (Index j = first; j < first + count; ++j)
-                    differentiate(by, of_slopes, of_products, x.data() + j * x.outerStride(),
-                                  from.data() + j * from.outerStride(),
-                                  dx.data() + j * dx.outerStride());
-            });
+        Batch result = batch.room(features());
+        auto dx = result.writable();
+        batch.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
+            for (Index j = first; j < first + count; ++j)
+                differentiate(by, of_slopes, of_products, x.data() + j * x.outerStride(),
+                              dy.data() + j * dy.outerStride(), dx.data() + j * dx.outerStride());
         });
-        slopes.apply(epilogue);
+        batch = std::move(result);
+        batch.apply(epilogue);
     }
 
+    /// Before a pass over the data with cumulative statistics: the first batch counts alone.
+    void begin_statistics() { samples_ = 0; }
+
     /// Takes the statistics of a recorded training step over into the running ones.
-    void update_statistics(const Recorded& recorded) {
-        if (!recorded.of_batch) return;
-        const auto n = static_cast<double>(recorded.input.columns);
-        const auto move = [share = recorded.share](Scalar& running, double batch) {
+    void update_statistics(const Record<detail::Records>& record) {
+        if (!record.of_batch) return;
+        const auto n = static_cast<double>(record.input.columns);
+        samples_ += n;
+        const double share = record.update == detail::StatisticsUpdate::moving ? options_.momentum
+                                                                               : n / samples_;
+        const auto move = [share](Scalar& running, double batch) {
             const auto old = static_cast<double>(running);
             // With the whole share nothing of the old one stays, not even a NaN.
             running = static_cast<Scalar>(share < 1 ? old + share * (batch - old) : batch);
         };
         for (Index i = 0; i < features(); ++i) {
-            move(running_mean_(i), recorded.statistics.mean[i]);
-            move(running_variance_(i), recorded.statistics.variance[i] * (n / (n - 1)));
+            move(running_mean_(i), record.statistics.mean[i]);
+            move(running_variance_(i), record.statistics.variance[i] * (n / (n - 1)));
         }
     }
 
@@ -292,6 +267,8 @@ private:
     Vector<Scalar> bias_;
     Vector<Scalar> running_mean_;
     Vector<Scalar> running_variance_;
+    /// Behind cumulative statistics.
+    double samples_ = 0;
 };
 
 }  // namespace stochastic_depth

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cmath>
+#include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/layers/normalisation/gain_and_bias.hpp>
+#include <stochastic_depth/numerics/batch_moments.hpp>
 #include <stochastic_depth/numerics/column_moments.hpp>
-#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
 
@@ -20,15 +22,13 @@ namespace stochastic_depth {
 ///
 /// \source Ba et al. 2016, Layer Normalization, Eq. (4).
 template <class Scalar_>
-class LayerNorm {
+class LayerNorm : public LayerBase<LayerNorm<Scalar_>, Scalar_> {
+    struct Moments {
+        double mean, inverse_deviation;
+    };
+
 public:
     using Scalar = Scalar_;
-
-    /// Mean and 1 / sqrt(variance + epsilon) of each column.
-    struct Cache {
-        Eigen::VectorXd mean;
-        Eigen::VectorXd inverse_deviation;
-    };
 
     using Gradient = detail::GainAndBias<Scalar>;
 
@@ -70,52 +70,62 @@ public:
         return input_size;
     }
 
-    /// \param x  [features x batch].
-    /// \param y  [features x batch], overwritten; may be x itself.
-    /// \throws std::invalid_argument  if sizes don't match.
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
-        detail::check_forward("LayerNorm", *this, x, y);
-        for (Index j = 0; j < x.cols(); ++j) {
-            const Scalar* const from = x.data() + j * x.outerStride();
-            normalise(moments(from), from, y.data() + j * y.outerStride());
-        }
-    }
-
-    void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
-        detail::check_forward("LayerNorm", *this, x, y);
-        cache.mean.resize(x.cols());
-        cache.inverse_deviation.resize(x.cols());
-        for (Index j = 0; j < x.cols(); ++j) {
-            const Scalar* const from = x.data() + j * x.outerStride();
-            const auto [mean, inverse] = moments(from);
-            normalise({mean, inverse}, from, y.data() + j * y.outerStride());
-            cache.mean(j) = mean;
-            cache.inverse_deviation(j) = inverse;
-        }
-    }
+    /// The input, and mean and 1 / sqrt(variance + epsilon) of each column.
+    template <class Memory>
+    struct Record {
+        detail::RecordedMatrix<Scalar> input;
+        const Moments* moments = nullptr;
+    };
 
     [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(features()); }
+
+    template <class Batch, class Mask, class Epilogue>
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask&,
+             const Epilogue& epilogue) const {
+        const auto x = batch.current();
+        const auto memory = batch.template array<Moments>(Batch::records ? x.cols() : 0);
+        if constexpr (Batch::records) record = {batch.keep(), memory.data()};
+        Batch result = batch.room(output_size(x.rows()));
+        auto y = result.writable();
+        batch.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
+            for (Index j = first; j < first + count; ++j) {
+                const Scalar* const from = x.data() + j * x.outerStride();
+                const Moments m = moments(from);
+                if constexpr (Batch::records) memory[j] = m;
+                normalise(m, from, y.data() + j * y.outerStride());
+            }
+        });
+        batch = std::move(result);
+        batch.apply(epilogue);
+    }
 
     /// With g = gain * dy and averages over the features of a column:
     ///
     ///     dx = (g - average(g) - z average(g z)) / sqrt(variance + epsilon),
     ///     dgain += sum of dy * z,  dbias += sum of dy  over the columns.
-    ///
-    /// \param x   [features x batch], the input of forward.
-    /// \param dy  [features x batch], gradient by the output.
-    /// \param dx  [features x batch], gradient by the input, overwritten.
-    /// \throws std::invalid_argument  if sizes don't match.
-    void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
-                  const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
-        detail::check_backward("LayerNorm", *this, x, dy, dx);
-        if (cache.mean.size() != x.cols())
-            detail::refuse("LayerNorm: cache must be of ", x.cols(), " columns, got ",
-                           cache.mean.size());
+    template <class Batch, class Epilogue>
+    void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
+                       const Epilogue& epilogue) const {
         gradient.check("LayerNorm", features());
-        for (Index j = 0; j < x.cols(); ++j)
-            backward_column({cache.mean(j), cache.inverse_deviation(j)},
-                            x.data() + j * x.outerStride(), dy.data() + j * dy.outerStride(),
-                            gradient, dx.data() + j * dx.outerStride());
+        const auto x = record.input.view();
+        const auto dy = batch.current();
+        batch.team().split(features(), detail::moments_group, work_of(x.cols()),
+                           [&](Index first, Index count) {
+                               for (Index j = 0; j < x.cols(); ++j)
+                                   add_gradient(record.moments[j], first, count,
+                                                x.data() + j * x.outerStride(),
+                                                dy.data() + j * dy.outerStride(), gradient);
+                           });
+        if constexpr (detail::is_discarded<Epilogue>) return;
+        Batch result = batch.room(features());
+        auto dx = result.writable();
+        batch.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
+            for (Index j = first; j < first + count; ++j)
+                differentiate(record.moments[j], x.data() + j * x.outerStride(),
+                              dy.data() + j * dy.outerStride(), dx.data() + j * dx.outerStride());
+        });
+        batch = std::move(result);
+        batch.apply(epilogue);
     }
 
     template <class Self, class Visit, class... Gradients>
@@ -125,9 +135,9 @@ public:
     }
 
 private:
-    struct Moments {
-        double mean, inverse_deviation;
-    };
+    [[nodiscard]] static double work_of(Index numbers) {
+        return 4 * detail::work_of_moving * static_cast<double>(numbers);
+    }
 
     void check(Index features) const {
         if (features < 1) detail::refuse("LayerNorm: features must be at least 1, got ", features);
@@ -141,7 +151,7 @@ private:
         return {mean, 1 / std::sqrt(variance + epsilon_)};
     }
 
-    // Neither is inlined: how a compiler contracts products and sums would depend on the place.
+    // None of these is inlined: how a compiler contracts products and sums would depend on the place.
     [[gnu::noinline]] void normalise(Moments m, const Scalar* x, Scalar* y) const {
         const Scalar* const gain = gain_.data();
         const Scalar* const bias = bias_.data();
@@ -152,8 +162,18 @@ private:
         }
     }
 
-    [[gnu::noinline]] void backward_column(Moments m, const Scalar* x, const Scalar* dy,
-                                           Gradient& gradient, Scalar* dx) const {
+    /// Of features [first, first + count).
+    [[gnu::noinline]] void add_gradient(Moments m, Index first, Index count, const Scalar* x,
+                                        const Scalar* dy, Gradient& gradient) const {
+        for (Index i = first; i < first + count; ++i) {
+            const double z = (static_cast<double>(x[i]) - m.mean) * m.inverse_deviation;
+            gradient.gain(i) += static_cast<Scalar>(static_cast<double>(dy[i]) * z);
+            gradient.bias(i) += dy[i];
+        }
+    }
+
+    [[gnu::noinline]] void differentiate(Moments m, const Scalar* x, const Scalar* dy,
+                                         Scalar* dx) const {
         const Scalar* const gain = gain_.data();
         const auto z = [&](Index i) {
             return (static_cast<double>(x[i]) - m.mean) * m.inverse_deviation;
@@ -165,11 +185,8 @@ private:
         const double mean_g = detail::sum_of(features(), g) / count;
         const double mean_gz =
             detail::sum_of(features(), [&](Index i) { return g(i) * z(i); }) / count;
-        for (Index i = 0; i < features(); ++i) {
-            gradient.gain(i) += static_cast<Scalar>(static_cast<double>(dy[i]) * z(i));
-            gradient.bias(i) += dy[i];
+        for (Index i = 0; i < features(); ++i)
             dx[i] = static_cast<Scalar>(m.inverse_deviation * ((g(i) - mean_g) - z(i) * mean_gz));
-        }
     }
 
     double epsilon_;

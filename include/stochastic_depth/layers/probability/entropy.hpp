@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/pass/parts.hpp>
 
 namespace stochastic_depth {
 

@@ -6,7 +6,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
-#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/pass/parts.hpp>
 
 namespace stochastic_depth {
 

@@ -9,7 +9,7 @@
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
 
-/// A walk through the whole prefix tree, within a budget.
+/// A sweep over the whole prefix tree, within a budget.
 namespace stochastic_depth::detail {
 
 /// \param evaluations  Layer evaluations for each column.
@@ -23,13 +23,13 @@ inline void check_budget(std::string_view name, Index depth, double evaluations,
                     "; raise it, or sample with MonteCarloExpectation"));
 }
 
-/// Walks the tree under survival probabilities that may be others than the network's own.
+/// Sweeps the tree under survival probabilities that may be others than the network's own.
 template <Sweep sweep, class Scalar, class Network>
-void walk_tree(const Network& network, const ConstMatrixRef<Scalar>& x,
+void sweep_tree(const Network& network, const ConstMatrixRef<Scalar>& x,
                const Eigen::Ref<const Eigen::VectorXd>& p, double evaluations, unsigned threads,
                const ProgressCallback& callback, MomentsView<Scalar> to) {
     using Tree = PrefixTree<Scalar, sweep>;
-    typename Tree::Options options{p, network.output_size(x.rows()), widest(network, x.rows()),
+    typename Tree::Options options{p, network.output_size(x.rows()), most_rows(network, x.rows()),
                                    threads};
     if (!callback) return Tree(options).walk(network, x, to);
     ProgressMeter progress(callback, evaluations * static_cast<double>(x.cols()));

@@ -6,12 +6,13 @@
 #include <string_view>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/pass/parts.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 
-/// What a network hands down to its layers: the mask from the layer's own place on.
+/// What a network hands down to its layers: the mask from the layer's own place on, and where in
+/// the network, the batch and the training that is.
 namespace stochastic_depth::detail {
 
 /// How layers that keep running statistics take those of a step over.
@@ -21,43 +22,78 @@ enum class StatisticsUpdate {
 };
 
 /// What a training step says beside its masks.
-struct StepDraw {
+struct StepContext {
     Scaling scaling = Scaling::none;
     /// p_l of this step, of all layers; null: the network's own.
     const double* survival_probabilities = nullptr;
     /// What other random decisions of the step are a function of, beside the sample and the layer.
     std::uint64_t seed = 0;
     std::uint64_t step = 0;
+    /// The number of the batch's first sample, where it is a part of a larger one.
+    Index first_sample = 0;
     StatisticsUpdate statistics = StatisticsUpdate::moving;
+};
+
+/// The mask of a pass in which every layer runs.
+struct EveryLayer {
+    static constexpr bool takes_means = false;
+    [[nodiscard]] constexpr EveryLayer inside() const { return {}; }
+    template <class Layer>
+    [[nodiscard]] constexpr EveryLayer behind(const Layer&) const {
+        return {};
+    }
+    [[nodiscard]] constexpr EveryLayer of_samples(const Index*) const { return {}; }
+    [[nodiscard]] constexpr Index sample(Index column) const { return column; }
+    [[nodiscard]] constexpr bool is_one_for_all() const { return true; }
+    [[nodiscard]] constexpr bool keeps(Index) const { return true; }
+    [[nodiscard]] constexpr Index list_survivors(Index columns, Index*) const { return columns; }
+    [[nodiscard]] constexpr double scale(double) const { return 1; }
+    [[nodiscard]] constexpr const StepContext* step() const { return nullptr; }
+    [[nodiscard]] constexpr Index random_layer() const { return 0; }
+};
+
+/// The "mask" S = p of weight scaling: each skippable layer is replaced by its mean given its
+/// input, which is p times its branch, added to its shortcut.
+struct MeanOfMasks : EveryLayer {
+    static constexpr bool takes_means = true;
+    [[nodiscard]] constexpr MeanOfMasks inside() const { return {}; }
+    template <class Layer>
+    [[nodiscard]] constexpr MeanOfMasks behind(const Layer&) const {
+        return {};
+    }
+    [[nodiscard]] constexpr double scale(double p) const { return p; }
 };
 
 /// One mask for the whole batch, or one for each sample, from layer `first` on. Where an outer
 /// layer has left samples out, column j of the batch is sample samples[j].
 class MaskView {
 public:
+    static constexpr bool takes_means = false;
+
     /// \param step  Null outside of training; read as long as the view is used.
-    explicit MaskView(const SurvivalMask& mask, const StepDraw* step = nullptr)
+    explicit MaskView(const SurvivalMask& mask, const StepContext* step = nullptr)
         : mask_(&mask), step_(step) {}
-    explicit MaskView(const SurvivalMasks& masks, const StepDraw* step = nullptr)
+    explicit MaskView(const SurvivalMasks& masks, const StepContext* step = nullptr)
         : masks_(&masks), step_(step) {}
 
-    /// The view of the layer that stands `layers` further on.
-    [[nodiscard]] MaskView from(Index layers) const {
+    /// The view of what is inside the skippable layer at hand.
+    [[nodiscard]] MaskView inside() const {
         MaskView view = *this;
-        view.first_ += layers;
+        ++view.first_;
         return view;
     }
 
     /// The view of what follows a layer that begins at this place.
     template <class Layer>
-    [[nodiscard]] MaskView after(const Layer& layer) const {
-        MaskView view = from(depth(layer));
+    [[nodiscard]] MaskView behind(const Layer& layer) const {
+        MaskView view = *this;
+        view.first_ += depth(layer);
         view.random_layer_ += random_layers(layer);
         return view;
     }
 
     /// The view of the batch that is left: its column k is sample samples[k].
-    [[nodiscard]] MaskView with(const Index* samples) const {
+    [[nodiscard]] MaskView of_samples(const Index* samples) const {
         MaskView view = *this;
         view.samples_ = samples;
         return view;
@@ -74,7 +110,7 @@ public:
     }
 
     /// The training step that this mask is for; null: the network is only evaluated.
-    [[nodiscard]] const StepDraw* step() const { return step_; }
+    [[nodiscard]] const StepContext* step() const { return step_; }
 
     /// Which of the network's layers that draw random numbers of their own is at hand.
     [[nodiscard]] Index random_layer() const { return random_layer_; }
@@ -105,21 +141,22 @@ public:
 private:
     const SurvivalMask* mask_ = nullptr;
     const SurvivalMasks* masks_ = nullptr;
-    const StepDraw* step_ = nullptr;
+    const StepContext* step_ = nullptr;
     Index first_ = 0;
     Index random_layer_ = 0;
     const Index* samples_ = nullptr;
 };
 
+/// Refuses a mask of another depth than the network's, and masks of another batch.
 template <class Network>
-void check_mask(std::string_view name, const Network& network, const SurvivalMask& mask) {
+void check_mask(std::string_view name, const Network& network, const SurvivalMask& mask,
+                [[maybe_unused]] Index batch) {
     if (mask.size() != network.depth())
         refuse(name, ": mask must have ", network.depth(), " layers, got ", mask.size());
 }
-
 template <class Network>
-void check_masks(std::string_view name, const Network& network, const SurvivalMasks& masks,
-                 Index batch) {
+void check_mask(std::string_view name, const Network& network, const SurvivalMasks& masks,
+                Index batch) {
     if (masks.depth() != network.depth())
         refuse(name, ": masks must have ", network.depth(), " layers, got ", masks.depth());
     if (masks.batch_size() != batch)

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/kernels/epilogue.hpp>
+#include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/memory/tape.hpp>
+#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/threads/team.hpp>
+
+namespace stochastic_depth::detail {
+
+/// A matrix on a tape, as a record holds it.
+template <class Scalar>
+struct RecordedMatrix {
+    const Scalar* data = nullptr;
+    Index rows = 0;
+    Index columns = 0;
+    Index stride = 0;
+
+    [[nodiscard]] ConstView<Scalar> view() const {
+        return {data, rows, columns, Eigen::OuterStride<>(stride)};
+    }
+};
+
+/// Columns that some samples of a batch take, as a record holds them.
+struct ColumnList {
+    const Index* columns = nullptr;
+    Index count = 0;
+};
+
+/// An epilogue of all columns, for the columns from `first` on.
+template <class Epilogue>
+struct Shifted {
+    static constexpr bool stores_elsewhere = detail::stores_elsewhere<Epilogue>;
+    Epilogue epilogue;
+    Index first_row = 0;
+    Index first_column = 0;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        return epilogue(value, i + first_row, j + first_column);
+    }
+    [[nodiscard]] bool crosses_columns(Index rows) const {
+        return detail::crosses_columns(epilogue, rows);
+    }
+};
+template <>
+struct Shifted<Keep> : Keep {
+    constexpr Shifted(Keep, Index, Index) {}
+};
+template <class Epilogue>
+Shifted(Epilogue, Index, Index) -> Shifted<Epilogue>;
+
+/// Epilogue on the way back: nobody wants the gradient by the input, so that it need not be
+/// computed.
+struct Discard : Keep {};
+
+template <class Epilogue>
+inline constexpr bool is_discarded = std::is_same_v<Epilogue, Discard>;
+
+/// What a part does with its result whose composite goes on to do something with it: nothing,
+/// unless nobody wants what comes of that.
+template <class Epilogue>
+using HandOn = std::conditional_t<is_discarded<Epilogue>, Discard, Keep>;
+
+/// `first`, and then `second`; a result that nobody wants needs neither.
+template <class First, class Second>
+[[nodiscard]] auto followed_by(const First& first, const Second& second) {
+    if constexpr (is_discarded<Second>)
+        return Discard{};
+    else if constexpr (std::is_same_v<Second, Keep>)
+        return first;
+    else
+        return Then{first, second};
+}
+
+/// What moving a number costs, in multiply-adds.
+inline constexpr double work_of_moving = 4;
+
+/// The memory of a pass that keeps nothing for a way back: pieces of the thread's pool, given back
+/// as soon as the next layer has run.
+struct Forgets {
+    static constexpr bool records = false;
+    /// Where the largest number of rows on the way is noted; null: nowhere.
+    Index* most_rows = nullptr;
+
+    template <class Number>
+    using Array = ScratchArray<Number>;
+    template <class Number>
+    [[nodiscard]] ScratchArray<Number> array(Index size) const {
+        return ScratchArray<Number>(size);
+    }
+    template <class Number>
+    [[nodiscard]] Number* take(Index rows, Index columns) const {
+        if (most_rows) *most_rows = std::max(*most_rows, rows);
+        return reinterpret_cast<Number*>(Pool::take(bytes<Number>(rows, columns)));
+    }
+    template <class Number>
+    void give_back(Number* numbers, Index rows, Index columns) const {
+        Pool::give_back(reinterpret_cast<std::byte*>(numbers), bytes<Number>(rows, columns));
+    }
+
+private:
+    template <class Number>
+    [[nodiscard]] static std::size_t bytes(Index rows, Index columns) {
+        return static_cast<std::size_t>(rows * columns) * sizeof(Number);
+    }
+};
+
+/// The memory of a pass that a way back follows: a tape, on which things stay.
+class Records {
+public:
+    static constexpr bool records = true;
+
+    Records(Tape& tape) : tape_(&tape) {}
+
+    template <class Number>
+    struct Array {
+        Number* numbers;
+        [[nodiscard]] Number* data() const { return numbers; }
+        [[nodiscard]] Number& operator[](Index i) const { return numbers[i]; }
+    };
+    template <class Number>
+    [[nodiscard]] Array<Number> array(Index size) const {
+        return {tape_->template take<Number>(size)};
+    }
+    template <class Number>
+    [[nodiscard]] Number* take(Index rows, Index columns) const {
+        return tape_->template take<Number>(rows * columns);
+    }
+    /// Where they are the last on the tape; else they stay on it.
+    template <class Number>
+    void give_back(Number* numbers, Index rows, Index columns) const {
+        tape_->give_back_last(numbers, rows * columns);
+    }
+
+private:
+    Tape* tape_;
+};
+
+/// A matrix with a column for each sample of a batch, on its way through a network: activations, or
+/// on the way back the gradient by them.
+///
+/// It begins by reading somebody else's numbers, and has memory of its own as soon as something is
+/// written.
+template <class Scalar_, class Memory_>
+class Batch {
+public:
+    using Scalar = Scalar_;
+    using Memory = Memory_;
+    static constexpr bool records = Memory::records;
+
+    /// \param x  [features x batch]; read until something is written, and by records.
+    Batch(const Team& team, Memory memory, const ConstView<Scalar>& x)
+        : team_(&team),
+          memory_(memory),
+          data_(x.data()),
+          rows_(x.rows()),
+          columns_(x.cols()),
+          stride_(x.outerStride()) {}
+
+    /// Uninitialised, to be written through `writable`.
+    Batch(const Team& team, Memory memory, Index rows, Index columns)
+        : team_(&team),
+          memory_(memory),
+          own_(memory_.template take<Scalar>(rows, columns)),
+          data_(own_),
+          rows_(rows),
+          columns_(columns),
+          stride_(rows) {}
+
+    Batch(Batch&& other) noexcept
+        : team_(other.team_),
+          memory_(other.memory_),
+          own_(std::exchange(other.own_, nullptr)),
+          data_(other.data_),
+          rows_(other.rows_),
+          columns_(other.columns_),
+          stride_(other.stride_) {}
+    Batch& operator=(Batch&& other) noexcept {
+        std::swap(own_, other.own_);
+        std::swap(data_, other.data_);
+        std::swap(rows_, other.rows_);
+        std::swap(columns_, other.columns_);
+        std::swap(stride_, other.stride_);
+        return *this;
+    }
+    ~Batch() {
+        if (own_) memory_.give_back(own_, rows_, columns_);
+    }
+
+    [[nodiscard]] const Team& team() const { return *team_; }
+    [[nodiscard]] Index rows() const { return rows_; }
+    [[nodiscard]] Index columns() const { return columns_; }
+    [[nodiscard]] ConstView<Scalar> current() const {
+        return {data_, rows_, columns_, Eigen::OuterStride<>(stride_)};
+    }
+
+    /// The numbers as they are now, for a record: nothing changes them any more.
+    [[nodiscard]] RecordedMatrix<Scalar> keep() requires records {
+        own_ = nullptr;
+        return {data_, rows_, columns_, stride_};
+    }
+
+    /// The same numbers for another way through the network, which goes on by itself. This one must
+    /// outlive that, unless the pass records.
+    [[nodiscard]] Batch shared() {
+        if constexpr (records) own_ = nullptr;
+        return Batch(*team_, memory_, current());
+    }
+
+    /// Room for a matrix of so many rows and as many columns.
+    [[nodiscard]] Batch room(Index rows) const { return Batch(*team_, memory_, rows, columns_); }
+
+    /// Uninitialised numbers for as long as the pass, or its record, needs them.
+    template <class Number>
+    [[nodiscard]] typename Memory::template Array<Number> array(Index size) const {
+        return memory_.template array<Number>(size);
+    }
+
+    /// The numbers for writing; those of another are copied first.
+    [[nodiscard]] View<Scalar> writable() {
+        if (!own_) {
+            Batch copy = room(rows_);
+            transform_into(copy, Keep{});
+            *this = std::move(copy);
+        }
+        return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
+    }
+
+    /// The chosen columns as a batch of their own.
+    [[nodiscard]] Batch gathered(const ColumnList& chosen) const {
+        Batch part(*team_, memory_, rows_, chosen.count);
+        View<Scalar> to = part.writable();
+        const ConstView<Scalar> from = current();
+        team_->split(chosen.count, 1, work_of_moving * static_cast<double>(rows_),
+                     [&](Index first, Index count) {
+                         gather(from, chosen.columns + first, to.middleCols(first, count));
+                     });
+        return part;
+    }
+
+    /// The last epilogue of a part: puts it back into its columns. Nothing, where nobody wants them.
+    template <class Epilogue>
+    [[nodiscard]] auto scatter_into(const ColumnList& chosen, const Epilogue&) {
+        if constexpr (is_discarded<Epilogue>) {
+            return Discard{};
+        } else {
+            View<Scalar> to = writable();
+            return ScatterInto<Scalar>{to.data(), to.outerStride(), chosen.columns};
+        }
+    }
+
+    /// numbers = epilogue(numbers).
+    template <class Epilogue>
+    void apply(const Epilogue& epilogue) {
+        if constexpr (std::is_base_of_v<Keep, Epilogue>) {
+            return;
+        } else if constexpr (stores_elsewhere<Epilogue>) {
+            transform_into(*this, epilogue);
+        } else if (own_) {
+            transform_into(*this, epilogue);
+        } else {
+            Batch result = room(rows_);
+            transform_into(result, epilogue);
+            *this = std::move(result);
+        }
+    }
+
+private:
+    template <class Epilogue>
+    void transform_into(Batch& result, const Epilogue& epilogue) const {
+        const ConstView<Scalar> from = current();
+        // An epilogue that stores elsewhere leaves this alone.
+        const View<Scalar> to = view(result.current());
+        team_->split(columns_, 1, work_of_moving * static_cast<double>(rows_),
+                     [&](Index first, Index count) {
+                         transform<Scalar>(from.middleCols(first, count),
+                                           to.middleCols(first, count),
+                                           Shifted{epilogue, 0, first});
+                     });
+    }
+
+    const Team* team_;
+    [[no_unique_address]] Memory memory_;
+    /// Where the numbers may be written; null where they are another's, or a record's.
+    Scalar* own_ = nullptr;
+    const Scalar* data_;
+    Index rows_;
+    Index columns_;
+    Index stride_;
+};
+
+}  // namespace stochastic_depth::detail

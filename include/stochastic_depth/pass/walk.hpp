@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tuple>
+
+#include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/pass/run.hpp>
+
+/// Where a pass branches into a layer kept and a layer skipped: a walk sends activations through a
+/// network under many masks at once, in continuation-passing style. A layer's outputs, one matrix
+/// for each way through it, are handed to `then(y, state)`, which stands for the rest of the
+/// network.
+namespace stochastic_depth::detail {
+
+/// Activations that someone else owns, [features x columns].
+template <class Scalar>
+using Block = ConstView<Scalar>;
+
+/// Whether a continuation is the end of the network; such a one says so.
+template <class Then>
+inline constexpr bool is_end = requires {
+    typename Then::End;
+};
+
+/// A part on a way through a network, and the gradients by its parameters if there are some.
+template <class Layer, class... Gradients>
+struct Place {
+    const Layer& layer;
+    std::tuple<Gradients&...> gradients;
+
+    Place(const Layer& layer_, Gradients&... gradients_)
+        : layer(layer_), gradients(gradients_...) {}
+};
+
+/// A walk, as composites see it. The Walker decides what happens where the ways part, and what `x`
+/// and `state` are:
+/// - walker.at(walk, node, x, then, state, gradients...): a skippable layer; it calls
+///   walk(node.layer(), x, then, ...), walk(node.shortcut(), x, then, ...) or both;
+/// - walker.run(layer, x, then, state, gradients...): a layer with nothing to skip in it; it calls
+///   then(layer(x), ...);
+/// - walker.join(walk, join, first, second, x, then, state): two layers with skippable layers
+///   inside, side by side.
+template <class Walker>
+class Walk {
+public:
+    explicit Walk(const Walker& walker) : walker_(walker) {}
+
+    /// Sends x through a layer, and each of its outputs to `then`.
+    template <class Layer, class X, class Then, class State, class... Gradients>
+    void operator()(const Layer& layer, X& x, const Then& then, const State& state,
+                    Gradients&... gradients) const {
+        if constexpr (is_skippable<Layer>)
+            walker_.at(*this, layer, x, then, state, gradients...);
+        else if constexpr (has_skippable_layers<Layer>)
+            layer.walk(*this, x, then, state, gradients...);
+        else
+            walker_.run(layer, x, then, state, gradients...);
+    }
+    template <class Layer, class X, class Then, class State, class... Gradients>
+    void operator()(const Place<Layer, Gradients...>& place, X& x, const Then& then,
+                    const State& state) const {
+        std::apply([&](auto&... gradients) { (*this)(place.layer, x, then, state, gradients...); },
+                   place.gradients);
+    }
+
+    /// Sends x through two layers side by side, and what `join` makes of their outputs to `then`,
+    /// for each of the ways through both. The first layer's bits of the mask come first.
+    ///
+    /// \param join  join(a, b, y) writes y [a.rows() x columns]; join.backpropagate(a, b, dy, da,
+    ///              db) overwrites the gradients by both.
+    template <class Join, class First, class Second, class X, class Then, class State>
+    void join(const Join& join, const First& first, const Second& second, X& x, const Then& then,
+              const State& state) const {
+        walker_.join(*this, join, first, second, x, then, state);
+    }
+
+    /// Sends x through what stands in for a skipped layer.
+    template <class Node, class X, class Then, class State, class... Gradients>
+    void skip(const Node& node, X& x, const Then& then, const State& state,
+              Gradients&... gradients) const {
+        if constexpr (Node::skips_to_identity)
+            then(x, state);
+        else
+            (*this)(node.shortcut(), x, then, state, Node::shortcut_gradient(gradients)...);
+    }
+
+private:
+    const Walker& walker_;
+};
+
+/// A walker's `join` where the columns of x stay in their places.
+template <class Walk, class Join, class First, class Second, class Scalar, class Then, class State>
+void join_columns(const Walk& walk, const Join& join, const First& first, const Second& second,
+                  const Block<Scalar>& x, const Then& then, const State& state) {
+    const auto after_first = [&](const Block<Scalar>& a, const State& a_state) {
+        const auto after_second = [&](const Block<Scalar>& b, const State& b_state) {
+            ScratchMatrix<Scalar> joined(a.rows(), a.cols());
+            join(a, b, view(*joined));
+            const Block<Scalar> y = const_view(*joined);
+            then(y, b_state);
+        };
+        walk(second, x, after_second, a_state);
+    };
+    walk(first, x, after_first, state);
+}
+
+/// A walker's `run`: the layer's output goes to `then`.
+template <class Layer, class Scalar, class Then, class State>
+void run_and_go_on(const Layer& layer, const Block<Scalar>& x, const Then& then,
+                   const State& state) {
+    Batch<Scalar, Forgets> batch(Team::alone(), {}, x);
+    RecordOf<Layer, Forgets> record;
+    run(layer, batch, record, EveryLayer{});
+    const Block<Scalar> y = batch.current();
+    then(y, state);
+}
+
+/// The same for a layer whose output the epilogue stores.
+template <class Layer, class Scalar, class Epilogue>
+void run_to_end(const Layer& layer, const Block<Scalar>& x, const Epilogue& epilogue) {
+    Batch<Scalar, Forgets> batch(Team::alone(), {}, x);
+    RecordOf<Layer, Forgets> record;
+    run(layer, batch, record, EveryLayer{}, epilogue);
+}
+
+}  // namespace stochastic_depth::detail
