@@ -16,6 +16,7 @@
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/threads/thread_team.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>
 
@@ -217,7 +218,7 @@ TEST_CASE("BatchNorm: bits of a step don't depend on the number of threads", "[b
     Matrix<float> y_alone, dx_alone;
     SkippableNorm<float>::Gradient alone = network.zero_gradient();
     for (const unsigned threads : {1u, 2u, 3u, 7u}) {
-        const detail::Team team{threads};
+        const detail::ThreadTeam team{threads};
         RecordedPass<SkippableNorm<float>> pass(team);
         Matrix<float> y = x, dx = dy;
         pass.forward(network, y, detail::MaskView{masks, &draw});

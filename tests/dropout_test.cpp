@@ -10,6 +10,7 @@
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/threads/thread_team.hpp>
 
 #include "support/layer_contract.hpp"
 #include "support/layers.hpp"
@@ -133,7 +134,7 @@ TEST_CASE("Dropout: bits don't depend on the batch, the survivors or the threads
     for (Index j = 0; j < batch; ++j)
         CHECK(same_bits(y.col(j), masks(0, j) ? full.col(j) : first.col(j)));
     for (const unsigned threads : {2u, 3u})
-        CHECK(same_bits(in_step(network, x, masks, 9, 4, detail::Team{threads}), y));
+        CHECK(same_bits(in_step(network, x, masks, 9, 4, detail::ThreadTeam{threads}), y));
     const SurvivalMasks few = MaskSampler{Eigen::VectorXd::Constant(1, 0.5), 3}.sample(0, 7);
     CHECK(same_bits(in_step(network, x.leftCols(7), few, 9, 4), y.leftCols(7)));
 }

@@ -15,7 +15,7 @@
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
-#include <stochastic_depth/threads/team.hpp>
+#include <stochastic_depth/threads/thread_team.hpp>
 
 namespace stochastic_depth {
 
@@ -298,7 +298,7 @@ private:
     detail::RecordOf<Network, detail::Records> record_;
     std::size_t cache_bytes_ = 0;
     std::uint64_t next_step_ = 0;
-    detail::Team team_;
+    detail::ThreadTeam team_;
 };
 
 template <class Network, class Loss>
