@@ -5,7 +5,9 @@
 #include <string_view>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/detail/name_of.hpp>
 #include <stochastic_depth/memory/tape.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/pass/run.hpp>
 
