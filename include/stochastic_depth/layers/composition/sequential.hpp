@@ -101,12 +101,12 @@ public:
 
     /// The layers f(part), one after another.
     template <class Function>
-    [[nodiscard]] auto map_parts(const Function& f) const {
+    [[nodiscard]] friend auto map_parts(const Sequential& self, const Function& f) {
         return std::apply(
             [&](const Layers&... layer) {
                 return Sequential<decltype(f(layer))...>{f(layer)...};
             },
-            layers_);
+            self.layers_);
     }
 
 private:
