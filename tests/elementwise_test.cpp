@@ -218,7 +218,7 @@ TEST_CASE("elementwise: a user's layer with a value runs in the product's pass, 
 TEST_CASE("elementwise: tanh of floats goes by whole packets, where the target has such",
           "[elementwise]") {
     constexpr bool vectorized =
-        Eigen::internal::packet_traits<float>::HasTanh != 0 && detail::widest_lanes<float> > 1;
+        Eigen::internal::packet_traits<float>::HasTanh != 0 && detail::widest_lanes < float >> 1;
     Matrix<float> x(64, 9);
     for (Index k = 0; k < x.size(); ++k) x.data()[k] = 0.02F * static_cast<float>(k - 288);
     const Matrix<float> y = run(Tanh<float>{}, x);

@@ -511,8 +511,8 @@ TEST_CASE("ExactExpectation: the variance of a float network knows 1 - p to floa
     const Matrix<float> zero = Matrix<float>::Zero(1, 1), one = Matrix<float>::Ones(1, 1);
     for (const double q : {0.5, 1e-3, 5e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-15}) {
         const double p = 1 - q, variance = p * (1 - p);
-        const Stack last{std::vector<Layer>{
-            {Residual{Linear<float>(zero, one.col(0))}, SurvivalProbability{p}}}};
+        const Stack last{std::vector<Layer>(
+            1, Layer{Residual{Linear<float>(zero, one.col(0))}, SurvivalProbability{p}})};
         const Sequential inner{last, Linear<float>(one, zero.col(0))};
         CAPTURE(q);
         const auto of_last = ExactExpectation{}(last, zero);
@@ -571,9 +571,8 @@ TEST_CASE("ExactExpectation: a variance is finite though a difference's square i
           "[exact_expectation]") {
     // y = s 1e20 with p = 1e-10: variance 1e30, and 1e40 is no float.
     using Layer = StochasticDepth<Residual<Linear<float>>>;
-    const Stack network{std::vector<Layer>{
-        {Residual{Linear<float>(Matrix<float>::Zero(1, 1), Vector<float>::Constant(1, 1e20F))},
-         SurvivalProbability{1e-10}}}};
+    const Linear<float> large(Matrix<float>::Zero(1, 1), Vector<float>::Constant(1, 1e20F));
+    const Stack network{std::vector<Layer>(1, Layer{Residual{large}, SurvivalProbability{1e-10}})};
     const auto answer = ExactExpectation{}(network, Matrix<float>::Zero(1, 1));
     CHECK(std::abs(answer.mean(0) / 1e10F - 1) <= 1e-6F);
     CHECK(std::abs(answer.variance(0) / 1e30F - 1) <= 1e-6F);

@@ -364,7 +364,8 @@ TEST_CASE("MonteCarloExpectation: a budget is used up to the last mask that fits
             CAPTURE(most, budget);
             // The search may leave a hundredth unused: nothing of so few.
             std::size_t fitting = most;
-            while (fitting + 1 < evaluations.size() && evaluations[fitting + 1] <= budget) ++fitting;
+            while (fitting + 1 < evaluations.size() && evaluations[fitting + 1] <= budget)
+                ++fitting;
             if (fitting + 1 == evaluations.size()) continue;
             const auto answer = draw(1000, budget, false);
             CHECK(answer.samples == static_cast<Index>(fitting));
