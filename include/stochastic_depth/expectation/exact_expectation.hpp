@@ -8,6 +8,7 @@
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/tree_sweep.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 
 namespace stochastic_depth {
 
