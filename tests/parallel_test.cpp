@@ -44,9 +44,8 @@ TEST_CASE("parallel_for: an exception ends the work, and the next call knows not
         CHECK_THROWS_WITH(parallel_for(1'000'000, threads, fails), "task 2");
         CHECK(begun < 1'000'000);
         CHECK(runs(100, threads) == ones(100));
-        CHECK_THROWS_WITH(parallel_for(20, threads,
-                                       [](Index) { throw std::runtime_error("each"); }),
-                          "each");
+        CHECK_THROWS_WITH(
+            parallel_for(20, threads, [](Index) { throw std::runtime_error("each"); }), "each");
     }
 }
 
@@ -71,8 +70,7 @@ TEST_CASE("parallel_blocks: blocks of one width but the last, none for nothing",
             parallel_blocks(size, 10, threads, [&](Index first, Index count) {
                 ++blocks;
                 if (first % 10 != 0 || (count != 10 && first + count != size)) ++odd;
-                for (Index i = first; i < first + count; ++i)
-                    ++counts[static_cast<std::size_t>(i)];
+                for (Index i = first; i < first + count; ++i) ++counts[static_cast<std::size_t>(i)];
             });
             CAPTURE(threads, size);
             CHECK(blocks == (size + 9) / 10);

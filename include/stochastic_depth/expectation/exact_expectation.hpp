@@ -53,6 +53,8 @@ public:
     /// \throws Cancelled              if the progress callback asks to stop.
     /// \complexity     2^L - 1 layer evaluations for each column, and one of the layers after the
     ///                 last skippable one for each mask; O(L) blocks of memory for each thread.
+    ///                 Twice that, from the first column to the last one of which a mean or variance
+    ///                 is not finite: differences may have overflowed where these need not.
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
