@@ -15,7 +15,7 @@
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>
-#include <stochastic_depth/training/records.hpp>
+#include <stochastic_depth/training/named_matrices.hpp>
 #include <stochastic_depth/training/resumable_optimizer.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/version.hpp>
