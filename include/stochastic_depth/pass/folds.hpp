@@ -146,3 +146,10 @@ template <class Visit>
 }
 
 }  // namespace stochastic_depth::detail
+
+namespace stochastic_depth {
+
+/// For optimizers: visit(name, parameter, gradients...) for what a gradient has reached.
+using detail::visit_parameters;
+
+}  // namespace stochastic_depth
