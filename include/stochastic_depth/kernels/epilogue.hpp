@@ -115,50 +115,58 @@ struct Then {
 template <class First, class Second>
 Then(First, Second) -> Then<First, Second>;
 
-/// y = epilogue(x), for the layers that no product precedes. y may be x itself.
+/// y = epilogue(x), for the layers that no product precedes. y may be x itself. `origin` is where x
+/// and y stand in what the epilogue knows.
 template <int Lanes, class Scalar, class Epilogue>
 void transform_columns(Index rows, Index columns, const Scalar* x, Index x_stride,
-                       Destination<Scalar> y, const Epilogue& epilogue) {
+                       Destination<Scalar> y, const Epilogue& epilogue, Origin origin) {
     using P = Packet<Scalar, Lanes>;
     if constexpr (Lanes > 1) {
         if (rows < Lanes)
-            return transform_columns<P::narrower>(rows, columns, x, x_stride, y, epilogue);
+            return transform_columns<P::narrower>(rows, columns, x, x_stride, y, epilogue, origin);
     }
     for (Index j = 0; j < columns; ++j) {
         const Scalar* from = x + j * x_stride;
         // The last packet may overlap the one before: it is computed while x is still whole.
-        const P last = epilogue(P::load(from + rows - Lanes), rows - Lanes, j);
+        const P last = epilogue(P::load(from + rows - Lanes), origin.row + rows - Lanes,
+                                origin.column + j);
         for (Index i = 0; i + Lanes < rows; i += Lanes)
-            finish(epilogue, P::load(from + i), i, j, y);
+            finish(epilogue, P::load(from + i), i, j, y, origin);
         if constexpr (!stores_elsewhere<Epilogue>) last.store(y.data + rows - Lanes + j * y.stride);
     }
 }
 
 template <class Scalar, class X, class Y, class Epilogue>
-void transform(const X& x, const Y& y, const Epilogue& epilogue) {
+void transform(const X& x, const Y& y, const Epilogue& epilogue, Origin origin = {}) {
     if (x.size() == 0) return;
     transform_columns<widest_lanes<Scalar>, Scalar>(x.rows(), x.cols(), x.data(), x.outerStride(),
-                                                    {view(y).data(), y.outerStride()}, epilogue);
+                                                    {view(y).data(), y.outerStride()}, epilogue,
+                                                    origin);
 }
 
 template <class Layer, class Epilogue>
 void forward_views(const Layer& layer, const ConstView<typename Layer::Scalar>& x,
-                   View<typename Layer::Scalar> y, const Epilogue& epilogue) {
+                   View<typename Layer::Scalar> y, const Epilogue& epilogue, Origin origin) {
     using Scalar = typename Layer::Scalar;
-    if constexpr (requires { layer.forward_fused(x, y, epilogue); }) {
+    if constexpr (requires { layer.forward_fused(x, y, epilogue, origin); }) {
+        layer.forward_fused(x, y, epilogue, origin);
+    } else if constexpr (requires { layer.forward_fused(x, y, epilogue); }) {
+        eigen_assert(origin.row == 0 && origin.column == 0);
         layer.forward_fused(x, y, epilogue);
     } else if constexpr (ElementwiseLayer<Layer>) {
-        transform<Scalar>(x, y, Then{ApplyElementwise<Layer>{layer}, epilogue});
+        transform<Scalar>(x, y, Then{ApplyElementwise<Layer>{layer}, epilogue}, origin);
     } else {
         layer.forward(x, y);
-        if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue);
+        if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue, origin);
     }
 }
 
-/// y = epilogue(layer(x)) in one pass where the layer can, else in two.
+/// y = epilogue(layer(x)) in one pass where the layer can, else in two. With an origin, x and y are
+/// a part of the matrices that the epilogue knows; layers that are made of layers take no parts.
 template <class Layer, class X, class Y, class Epilogue>
-void forward_fused(const Layer& layer, const X& x, const Y& y, const Epilogue& epilogue) {
-    forward_views(layer, const_view(x), view(y), epilogue);
+void forward_fused(const Layer& layer, const X& x, const Y& y, const Epilogue& epilogue,
+                   Origin origin = {}) {
+    forward_views(layer, const_view(x), view(y), epilogue, origin);
 }
 
 }  // namespace stochastic_depth::detail

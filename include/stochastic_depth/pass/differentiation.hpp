@@ -71,8 +71,7 @@ void record(const Layer& layer, Flow<typename Layer::Scalar>& flow, Record<Layer
             flow.team().split(x.cols(), columns_for_each, work_of(layer, x.rows(), y.rows()),
                               [&](Index first, Index count) {
                                   forward_fused(layer, x.middleCols(first, count),
-                                                y.middleCols(first, count),
-                                                Shifted{epilogue, 0, first});
+                                                y.middleCols(first, count), epilogue, {0, first});
                               });
             flow.advance(y);
         } else {

@@ -27,29 +27,6 @@ struct KeptColumns {
     Index count = 0;
 };
 
-/// An epilogue of all columns, for the columns from `first` on.
-template <class Epilogue>
-struct Shifted {
-    static constexpr bool stores_elsewhere = detail::stores_elsewhere<Epilogue>;
-    Epilogue epilogue;
-    Index first_row = 0;
-    Index first_column = 0;
-
-    template <class Packet>
-    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
-        return epilogue(value, i + first_row, j + first_column);
-    }
-    [[nodiscard]] bool crosses_columns(Index rows) const {
-        return detail::crosses_columns(epilogue, rows);
-    }
-};
-template <>
-struct Shifted<Keep> : Keep {
-    constexpr Shifted(Keep, Index, Index) {}
-};
-template <class Epilogue>
-Shifted(Epilogue, Index, Index) -> Shifted<Epilogue>;
-
 /// Columns of a matrix for one member of a team: whole tiles of the product.
 inline constexpr Index columns_for_each = tile_columns;
 
@@ -63,7 +40,7 @@ void transform(const Team& team, const ConstView<Scalar>& from, View<Scalar> to,
     team.split(from.cols(), 1, work_of_moving * static_cast<double>(from.rows()),
                [&](Index first, Index count) {
                    transform<Scalar>(from.middleCols(first, count), to.middleCols(first, count),
-                                     Shifted{epilogue, 0, first});
+                                     epilogue, {0, first});
                });
 }
 

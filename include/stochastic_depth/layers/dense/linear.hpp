@@ -107,10 +107,10 @@ public:
     /// y = epilogue(W x + b) in one pass.
     template <class Epilogue>
     void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
-                       const Epilogue& epilogue) const {
+                       const Epilogue& epilogue, detail::Origin origin = {}) const {
         detail::product<Scalar, Outputs, Inputs>(
             outputs(), inputs(), x.cols(), {weights_.data(), outputs()}, bias_.data(),
-            {x.data(), 1, x.outerStride()}, {y.data(), y.outerStride()}, epilogue);
+            {x.data(), 1, x.outerStride()}, {y.data(), y.outerStride()}, epilogue, origin);
     }
 
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
@@ -209,8 +209,8 @@ private:
                                                   std::integral_constant<int, Inner>) {
             detail::product<Scalar, Rows, Inner>(
                 count, outputs(), dy.cols(), {transposed.data(), count}, nullptr,
-                {dy.data(), 1, dy.outerStride()}, {dx.data() + first, dx.outerStride()},
-                detail::Shifted{epilogue, first, 0});
+                {dy.data(), 1, dy.outerStride()}, {dx.data() + first, dx.outerStride()}, epilogue,
+                {first, 0});
         };
         using Fixed = std::integral_constant<int, Inputs>;
         using Any = std::integral_constant<int, Eigen::Dynamic>;

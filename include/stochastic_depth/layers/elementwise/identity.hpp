@@ -27,8 +27,8 @@ public:
 
     template <class Epilogue>
     void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
-                       const Epilogue& epilogue) const {
-        detail::transform<Scalar>(x, y, epilogue);
+                       const Epilogue& epilogue, detail::Origin origin = {}) const {
+        detail::transform<Scalar>(x, y, epilogue, origin);
     }
 
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {
