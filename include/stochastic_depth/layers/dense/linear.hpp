@@ -35,8 +35,8 @@ public:
         Weights weights;
         Bias bias;
         void set_zero() {
-            weights.setZero();
-            bias.setZero();
+            std::fill_n(weights.data(), weights.size(), Scalar(0));
+            std::fill_n(bias.data(), bias.size(), Scalar(0));
         }
     };
 
@@ -70,10 +70,11 @@ public:
         const auto limit = static_cast<Scalar>(gain * std::sqrt(3.0 / static_cast<double>(inputs)));
         if (!(gain >= 0 && std::isfinite(2 * limit)))
             detail::refuse("Linear: gain must be finite and at least 0, got ", gain);
-        weights_.setZero(outputs, inputs);
-        for (Index i = 0; i < weights_.size() && limit > 0; ++i)
-            weights_.data()[i] = uniform<Scalar>(random, -limit, limit);
-        bias_.setZero(outputs);
+        weights_.resize(outputs, inputs);
+        for (Index i = 0; i < weights_.size(); ++i)
+            weights_.data()[i] = limit > 0 ? uniform<Scalar>(random, -limit, limit) : Scalar(0);
+        bias_.resize(outputs);
+        std::fill_n(bias_.data(), outputs, Scalar(0));
     }
 
     /// The same for widths known at compile time.
