@@ -11,29 +11,6 @@
 
 namespace stochastic_depth::detail {
 
-/// An epilogue of all columns, for the columns from `first` on.
-template <class Epilogue>
-struct Shifted {
-    static constexpr bool stores_elsewhere = detail::stores_elsewhere<Epilogue>;
-    Epilogue epilogue;
-    Index first_row = 0;
-    Index first_column = 0;
-
-    template <class Packet>
-    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
-        return epilogue(value, i + first_row, j + first_column);
-    }
-    [[nodiscard]] bool crosses_columns(Index rows) const {
-        return detail::crosses_columns(epilogue, rows);
-    }
-};
-template <>
-struct Shifted<Keep> : Keep {
-    constexpr Shifted(Keep, Index, Index) {}
-};
-template <class Epilogue>
-Shifted(Epilogue, Index, Index) -> Shifted<Epilogue>;
-
 /// Epilogue on the way back: nobody wants the gradient by the input, so that it need not be
 /// computed.
 struct Discard : Keep {};
@@ -198,8 +175,7 @@ private:
         team_->split(columns_, 1, work_of_moving * static_cast<double>(rows_),
                      [&](Index first, Index count) {
                          transform<Scalar>(from.middleCols(first, count),
-                                           to.middleCols(first, count),
-                                           Shifted{epilogue, 0, first});
+                                           to.middleCols(first, count), epilogue, {0, first});
                      });
     }
 

@@ -62,18 +62,19 @@ template <class Layer>
         return 4 * work_of_moving * static_cast<double>(std::max(inputs, outputs));
 }
 
-/// y = epilogue(leaf(x)) in one pass where the leaf can, else in two.
+/// y = epilogue(leaf(x)) in one pass where the leaf can, else in two. `origin` is where x and y stand
+/// in what the epilogue knows.
 template <class Layer, class Epilogue>
 void run_leaf(const Layer& layer, const ConstView<typename Layer::Scalar>& x,
-              View<typename Layer::Scalar> y, const Epilogue& epilogue) {
+              View<typename Layer::Scalar> y, const Epilogue& epilogue, Origin origin = {}) {
     using Scalar = typename Layer::Scalar;
-    if constexpr (requires { layer.forward_fused(x, y, epilogue); }) {
-        layer.forward_fused(x, y, epilogue);
+    if constexpr (requires { layer.forward_fused(x, y, epilogue, origin); }) {
+        layer.forward_fused(x, y, epilogue, origin);
     } else if constexpr (ElementwiseLayer<Layer>) {
-        transform<Scalar>(x, y, followed_by(ApplyElementwise<Layer>{layer}, epilogue));
+        transform<Scalar>(x, y, followed_by(ApplyElementwise<Layer>{layer}, epilogue), origin);
     } else {
         layer.forward(x, y);
-        if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue);
+        if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue, origin);
     }
 }
 
@@ -88,8 +89,7 @@ void run_and_record_leaf(const Layer& layer, Batch<typename Layer::Scalar, Memor
         batch.team().split(x.cols(), columns_of_member, work_of(layer, x.rows(), y.rows()),
                            [&](Index first, Index count) {
                                run_leaf(layer, const_view(x.middleCols(first, count)),
-                                        view(y.middleCols(first, count)),
-                                        Shifted{epilogue, 0, first});
+                                        view(y.middleCols(first, count)), epilogue, {0, first});
                            });
         batch = std::move(result);
     } else {
@@ -109,10 +109,12 @@ void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
         layer.run(batch, record, mask, epilogue);
     } else if constexpr (Memory::records) {
         run_and_record_leaf(layer, batch, record, epilogue);
-    } else if constexpr (requires { layer.forward_fused(batch.current(), batch.writable(),
-                                                        epilogue); }) {
+    } else if constexpr (requires {
+                             layer.forward_fused(batch.current(), batch.writable(), epilogue,
+                                                 Origin{});
+                         }) {
         auto result = batch.room(layer.output_size(batch.rows()));
-        layer.forward_fused(batch.current(), result.writable(), epilogue);
+        layer.forward_fused(batch.current(), result.writable(), epilogue, Origin{});
         batch = std::move(result);
     } else if constexpr (ElementwiseLayer<Layer>) {
         batch.apply(followed_by(ApplyElementwise<Layer>{layer}, epilogue));

@@ -33,8 +33,8 @@ public:
         Weights weights;
         Bias bias;
         void set_zero() {
-            weights.setZero();
-            bias.setZero();
+            std::fill_n(weights.data(), weights.size(), Scalar(0));
+            std::fill_n(bias.data(), bias.size(), Scalar(0));
         }
     };
 
@@ -68,10 +68,11 @@ public:
         const auto limit = static_cast<Scalar>(gain * std::sqrt(3.0 / static_cast<double>(inputs)));
         if (!(gain >= 0 && std::isfinite(2 * limit)))
             detail::refuse("Linear: gain must be finite and at least 0, got ", gain);
-        weights_.setZero(outputs, inputs);
-        for (Index i = 0; i < weights_.size() && limit > 0; ++i)
-            weights_.data()[i] = uniform<Scalar>(random, -limit, limit);
-        bias_.setZero(outputs);
+        weights_.resize(outputs, inputs);
+        for (Index i = 0; i < weights_.size(); ++i)
+            weights_.data()[i] = limit > 0 ? uniform<Scalar>(random, -limit, limit) : Scalar(0);
+        bias_.resize(outputs);
+        std::fill_n(bias_.data(), outputs, Scalar(0));
     }
 
     /// The same for widths known at compile time.
@@ -105,10 +106,10 @@ public:
     /// y = epilogue(W x + b) in one pass.
     template <class Epilogue>
     void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
-                       const Epilogue& epilogue) const {
+                       const Epilogue& epilogue, detail::Origin origin = {}) const {
         detail::product<Scalar, Outputs, Inputs>(
             outputs(), inputs(), x.cols(), {weights_.data(), outputs()}, bias_.data(),
-            {x.data(), 1, x.outerStride()}, {y.data(), y.outerStride()}, epilogue);
+            {x.data(), 1, x.outerStride()}, {y.data(), y.outerStride()}, epilogue, origin);
     }
 
     /// Multiply-adds for a column.
@@ -143,6 +144,7 @@ public:
     template <class X, class Slope, class InputSlope, class Epilogue>
     void backward_fused(const detail::Team& team, const X& x, const Slope& dy, Gradient& gradient,
                         InputSlope&& dx, const Epilogue& epilogue) const {
+        if (x.cols() == 0) return;
         team.split(inputs(), inputs_for_each, 2.0 * work_for_each(x.cols()),
                    [&](Index first, Index count) {
                        add_weight_gradient(x, dy, gradient, first, count);
@@ -155,6 +157,7 @@ public:
     template <class X, class Slope>
     void add_gradient(const detail::Team& team, const X& x, const Slope& dy,
                       Gradient& gradient) const {
+        if (x.cols() == 0) return;
         team.split(inputs(), detail::tile_columns, work_for_each(x.cols()),
                    [&](Index first, Index count) {
                        add_weight_gradient(x, dy, gradient, first, count);
@@ -212,8 +215,8 @@ private:
                                                   std::integral_constant<int, Inner>) {
             detail::product<Scalar, Rows, Inner>(
                 count, outputs(), dy.cols(), {transposed.data(), count}, nullptr,
-                {dy.data(), 1, dy.outerStride()}, {dx.data() + first, dx.outerStride()},
-                detail::Shifted{epilogue, first, 0});
+                {dy.data(), 1, dy.outerStride()}, {dx.data() + first, dx.outerStride()}, epilogue,
+                {first, 0});
         };
         using Fixed = std::integral_constant<int, Inputs>;
         using Any = std::integral_constant<int, Eigen::Dynamic>;
