@@ -117,7 +117,7 @@ Worst worst_of_random_networks(std::uint32_t seed, plain::Activation activation,
             if (depth > 11 && step != 7) continue;
             const std::size_t width = 1 + (3 * depth + step + seed) % 20;
             auto network = plain::random_network(
-                random, {depth, width, Branch::size == 2 ? 1 : 2, activation, Ends});
+                random, {depth, width, std::tuple_size_v<std::remove_cvref_t<decltype(std::declval<Branch>().layers())>> == 2 ? 1 : 2, activation, Ends});
             if constexpr (std::is_same_v<Scalar, float>) round_to_float(network);
             const auto x =
                 test::random_matrix<Scalar>(random, Ends ? 3 : static_cast<Index>(width), columns);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/walk.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>

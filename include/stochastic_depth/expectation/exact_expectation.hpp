@@ -8,6 +8,7 @@
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/tree_sweep.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 
 namespace stochastic_depth {
 
@@ -27,7 +28,8 @@ struct ExactExpectationOptions {
 /// Masks that share a prefix share its work, layers with p = 1 do not branch, and what a mask
 /// cannot reach is not computed. The moments are built from convex combinations, so rounding errors
 /// grow with L and not with 2^L. A column's bits depend neither on the batch that it stands in nor
-/// on the threads.
+/// on the threads, if that holds for each layer: it does for the library's own; a callable of yours
+/// has to see to it (`Function`).
 ///
 /// A network with a NaN on any path that a mask can take has a NaN mean.
 ///

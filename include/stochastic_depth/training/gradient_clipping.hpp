@@ -5,7 +5,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/numerics/column_moments.hpp>
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {

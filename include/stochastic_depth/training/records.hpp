@@ -12,7 +12,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/types.hpp>
 
 /// What checkpoints are made of: lists of named matrices. Needs POSIX, for which reason it is not

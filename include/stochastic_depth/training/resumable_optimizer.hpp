@@ -12,7 +12,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/training/records.hpp>
 #include <stochastic_depth/training/unreached_layers.hpp>
 

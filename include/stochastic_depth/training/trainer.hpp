@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>

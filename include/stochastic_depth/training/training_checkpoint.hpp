@@ -10,7 +10,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
