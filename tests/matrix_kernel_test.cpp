@@ -142,7 +142,7 @@ struct Product {
     }
     template <int Rows = Eigen::Dynamic, int Inner = Eigen::Dynamic>
     Matrix<Scalar> run(Index used) const {
-        return run<Rows, Inner, detail::widest_lanes<Scalar>>(used, detail::Keep{});
+        return run<Rows, Inner, detail::widest_lanes<Scalar>>(used, detail::AsIs{});
     }
 };
 
@@ -273,7 +273,7 @@ TEST_CASE(
     const auto epilogue = shift_and_rectify(shift, relu);
     CHECK(detail::crosses_columns(epilogue, 8));
     CHECK_FALSE(detail::crosses_columns(epilogue, 7));
-    CHECK(detail::crosses_columns(detail::Keep{}, 7));
+    CHECK(detail::crosses_columns(detail::AsIs{}, 7));
     const auto silent = [](auto packet, Index, Index) { return packet; };
     CHECK_FALSE(detail::crosses_columns(silent, 8));
     CHECK_FALSE(detail::crosses_columns(detail::Then{epilogue, silent}, 8));
@@ -333,7 +333,7 @@ TEMPLATE_TEST_CASE("matrix kernel: narrower packets give the same bits", "[matri
         for_each_width<TestType>([&](auto lanes) {
             CAPTURE(rows, lanes());
             CHECK(same_bits(
-                factors.template run<Eigen::Dynamic, Eigen::Dynamic, lanes>(13, detail::Keep{}),
+                factors.template run<Eigen::Dynamic, Eigen::Dynamic, lanes>(13, detail::AsIs{}),
                 expected));
         });
     }
@@ -387,7 +387,7 @@ TEMPLATE_TEST_CASE("matrix kernel: an epilogue that stores elsewhere leaves the 
                 constexpr int any = Eigen::Dynamic;
                 const Matrix<TestType> expected = factors.in_ascending_order();
                 const Matrix<TestType> destination =
-                    factors.template run<any, any, widest>(columns, Then{detail::Keep{}, scatter});
+                    factors.template run<any, any, widest>(columns, Then{detail::AsIs{}, scatter});
                 CAPTURE(rows, inner, columns);
                 if (inner <= detail::packed_inner)
                     REQUIRE((destination.array() == destination(0, 0)).all());

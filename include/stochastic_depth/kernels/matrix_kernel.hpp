@@ -193,7 +193,7 @@ Operands<Scalar> run_packed_steps(Index packets, Index row, Index last, Operands
         now.left = {packed - row - top, height};
         now.inner = steps;
         if (steps == rest.inner) return now;
-        run_band<Lanes>(packets, row, last, now, Keep());
+        run_band<Lanes>(packets, row, last, now, AsIs());
         rest.left.data += steps * rest.left.stride;
         rest.right.data += steps * rest.right.inner_stride;
         rest.start = {rest.out.data, rest.out.stride};

@@ -43,7 +43,7 @@ struct Origin {
 };
 
 /// Epilogue: stores the product as it is.
-struct Keep {
+struct AsIs {
     [[nodiscard]] static bool crosses_columns(Index) { return true; }
 
     template <class Packet>

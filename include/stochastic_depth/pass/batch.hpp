@@ -13,7 +13,7 @@ namespace stochastic_depth::detail {
 
 /// Epilogue on the way back: nobody wants the gradient by the input, so that it need not be
 /// computed.
-struct Discard : Keep {};
+struct Discard : AsIs {};
 
 template <class Epilogue>
 inline constexpr bool is_discarded = std::is_same_v<Epilogue, Discard>;
@@ -21,14 +21,14 @@ inline constexpr bool is_discarded = std::is_same_v<Epilogue, Discard>;
 /// What a part does with its result whose composite goes on to do something with it: nothing,
 /// unless nobody wants what comes of that.
 template <class Epilogue>
-using HandOn = std::conditional_t<is_discarded<Epilogue>, Discard, Keep>;
+using HandOn = std::conditional_t<is_discarded<Epilogue>, Discard, AsIs>;
 
 /// `first`, and then `second`; a result that nobody wants needs neither.
 template <class First, class Second>
 [[nodiscard]] auto followed_by(const First& first, const Second& second) {
     if constexpr (is_discarded<Second>)
         return Discard{};
-    else if constexpr (std::is_same_v<Second, Keep>)
+    else if constexpr (std::is_same_v<Second, AsIs>)
         return first;
     else
         return Then{first, second};
@@ -121,7 +121,7 @@ public:
     [[nodiscard]] View<Scalar> writable() {
         if (!own_) {
             Batch copy = room(rows_);
-            transform_into(copy, Keep{});
+            transform_into(copy, AsIs{});
             *this = std::move(copy);
         }
         return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
@@ -153,7 +153,7 @@ public:
     /// numbers = epilogue(numbers).
     template <class Epilogue>
     void apply(const Epilogue& epilogue) {
-        if constexpr (std::is_base_of_v<Keep, Epilogue>) {
+        if constexpr (std::is_base_of_v<AsIs, Epilogue>) {
             return;
         } else if constexpr (stores_elsewhere<Epilogue>) {
             transform_into(*this, epilogue);

@@ -74,7 +74,7 @@ void run_leaf(const Layer& layer, const ConstView<typename Layer::Scalar>& x,
         transform<Scalar>(x, y, followed_by(ApplyElementwise<Layer>{layer}, epilogue), origin);
     } else {
         layer.forward(x, y);
-        if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue, origin);
+        if constexpr (!std::is_same_v<Epilogue, AsIs>) transform<Scalar>(y, y, epilogue, origin);
     }
 }
 
@@ -101,7 +101,7 @@ void run_and_record_leaf(const Layer& layer, Batch<typename Layer::Scalar, Memor
 
 /// batch = epilogue(layer(batch)) under a mask, of which the layer at hand is the first; `record`
 /// then holds what `backpropagate` needs.
-template <class Layer, class Memory, class Mask, class Epilogue = Keep>
+template <class Layer, class Memory, class Mask, class Epilogue = AsIs>
 void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
          RecordOf<Layer, Memory>& record, const Mask& mask, const Epilogue& epilogue = {}) {
     static_assert(RunsItself<Layer> || !has_skippable_layers<Layer>);
@@ -154,7 +154,7 @@ using GradientBatch = Batch<Scalar, Forgets>;
 /// batch = epilogue(gradient by the layer's input), given the gradient by its output; that by its
 /// parameters is added into `gradient`. A layer that no sample reaches touches nothing. With the
 /// epilogue Discard the batch is of no use afterwards.
-template <class Layer, class Epilogue = Keep>
+template <class Layer, class Epilogue = AsIs>
 void backpropagate(const Layer& layer, GradientBatch<typename Layer::Scalar>& batch,
                    const RecordOf<Layer, Records>& record, typename Layer::Gradient& gradient,
                    const Epilogue& epilogue = {}) {

@@ -135,7 +135,7 @@ private:
         if constexpr (next == End) {
             run_step(epilogue);
         } else {
-            run_step(detail::Keep{});
+            run_step(detail::AsIs{});
             run_layers<next, End>(batch, record, mask.behind(layer), epilogue);
         }
     }

@@ -100,7 +100,7 @@ public:
     /// \throws std::invalid_argument  if sizes don't match.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Linear", *this, x, y);
-        detail::run_leaf(*this, detail::const_view(x), detail::view(y), detail::Keep{});
+        detail::run_leaf(*this, detail::const_view(x), detail::view(y), detail::AsIs{});
     }
 
     /// y = epilogue(W x + b) in one pass.
@@ -137,7 +137,7 @@ public:
         if (gradient.weights.rows() != outputs() || gradient.weights.cols() != inputs())
             detail::refuse("Linear: gradient must be [", outputs(), " x ", inputs(), "], got [",
                            gradient.weights.rows(), " x ", gradient.weights.cols(), "]");
-        backward_fused(detail::Team::alone(), x, dy, gradient, dx, detail::Keep{});
+        backward_fused(detail::Team::alone(), x, dy, gradient, dx, detail::AsIs{});
     }
 
     /// The same with dx = epilogue(W^T dy), shared by a team: each member has some of the inputs.
@@ -187,7 +187,7 @@ private:
         const auto run = [&](const Scalar* start, Scalar* out) {
             detail::product_onto<Scalar, Outputs>(
                 outputs(), x.cols(), count, {dy.data(), dy.outerStride()}, {start, outputs()},
-                {x.data() + first, x.outerStride(), 1}, {out, outputs()}, detail::Keep{});
+                {x.data() + first, x.outerStride(), 1}, {out, outputs()}, detail::AsIs{});
         };
         // Tiles that overlap compute some rows twice, and would add to them twice.
         if (outputs() % detail::widest_lanes<Scalar> == 0) return run(to, to);
