@@ -6,10 +6,14 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/threads/thread_team.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>
 
@@ -212,7 +216,7 @@ TEST_CASE("BatchNorm: bits of a step don't depend on the number of threads", "[b
     Matrix<float> y_alone, dx_alone;
     SkippableNorm<float>::Gradient alone = network.zero_gradient();
     for (const unsigned threads : {1u, 2u, 3u, 7u}) {
-        const detail::Team team{threads};
+        const detail::ThreadTeam team{threads};
         RecordedPass<SkippableNorm<float>> pass(team);
         Matrix<float> y = x, dx = dy;
         pass.forward(network, y, detail::MaskView{masks, &draw});
@@ -250,6 +254,81 @@ TEST_CASE(
     detail::visit_parameters(network, note);
     detail::visit_state(network, note);
     CHECK(names == "gain bias running_mean running_variance ");
+}
+
+/// A skippable layer of one feature whose shortcut normalises, as a projection does: x passes to it
+/// as it is.
+auto with_normed_shortcut() {
+    const Linear<double> same{Matrix<double>::Identity(1, 1), Vector<double>::Zero(1)};
+    return StochasticDepth{
+        Residual{Sequential{same, BatchNorm<double>{1}}, Sequential{same, BatchNorm<double>{1}}},
+        SurvivalProbability{0.5}};
+}
+
+TEST_CASE("BatchNorm: in a shortcut, statistics of the samples that skip the branch are taken over",
+          "[batch_norm]") {
+    using Network = decltype(with_normed_shortcut());
+    const auto in_shortcut = [](const Network& network) -> const BatchNorm<double>& {
+        return std::get<1>(network.layer().shortcut().layers());
+    };
+    const auto in_branch = [](const Network& network) -> const BatchNorm<double>& {
+        return std::get<1>(network.layer().branch().layers());
+    };
+    Philox random{8};
+    const Matrix<double> first = random_matrix<double>(random, 1, 8).array() + 100;
+    const Matrix<double> second = random_matrix<double>(random, 1, 8).array() - 50;
+    const Matrix<double> targets = Matrix<double>::Zero(1, 8);
+    const auto steps = [&](Network& network,
+                           const std::vector<std::pair<Matrix<double>, bool>>& batches) {
+        TrainingStep step{network, MeanSquaredError<double>{}};
+        for (const auto& [x, keeps] : batches) {
+            step.differentiate(network, x, targets,
+                               keeps ? SurvivalMask::all(1) : SurvivalMask::none(1));
+            step.finish(network);
+        }
+    };
+
+    SECTION("every sample skips") {
+        Network skipped = with_normed_shortcut(), kept = with_normed_shortcut();
+        steps(skipped, {{first, false}});
+        steps(kept, {{first, true}});
+        CHECK(std::abs(in_shortcut(skipped).running_mean()(0) - 0.1 * first.mean()) <= 1e-12);
+        CHECK(same_bits(in_shortcut(skipped).running_mean(), in_shortcut(kept).running_mean()));
+        CHECK(same_bits(in_shortcut(skipped).running_variance(),
+                        in_shortcut(kept).running_variance()));
+        // Nobody went through the branch.
+        CHECK(in_branch(skipped).running_mean()(0) == 0);
+        CHECK(in_branch(skipped).running_variance()(0) == 1);
+    }
+    SECTION("each step takes over its own statistics, none those of a step before") {
+        for (const bool keeps_first : {false, true})
+            for (const bool keeps_second : {false, true}) {
+                CAPTURE(keeps_first, keeps_second);
+                Network network = with_normed_shortcut();
+                steps(network, {{first, keeps_first}, {second, keeps_second}});
+                CHECK(std::abs(in_shortcut(network).running_mean()(0) -
+                               (0.09 * first.mean() + 0.1 * second.mean())) <= 1e-12);
+                const double of_branch =
+                    (keeps_first ? 0.1 * first.mean() : 0) * (keeps_second ? 0.9 : 1.0) +
+                    (keeps_second ? 0.1 * second.mean() : 0);
+                CHECK(std::abs(in_branch(network).running_mean()(0) - of_branch) <= 1e-12);
+            }
+    }
+    SECTION("some samples skip, whatever their number") {
+        for (const Index kept : {1, 2, 4, 7}) {
+            CAPTURE(kept);
+            Network network = with_normed_shortcut();
+            TrainingStep step{network, MeanSquaredError<double>{}};
+            for (int t = 0; t < 300; ++t) {
+                step.differentiate(network, first, targets,
+                                   one_layer(8, [&](Index j) { return j < kept; }));
+                step.finish(network);
+            }
+            const double mean = in_shortcut(network).running_mean()(0);
+            CHECK(mean >= first.minCoeff() - 1e-9);
+            CHECK(mean <= first.maxCoeff() + 1e-9);
+        }
+    }
 }
 
 TEST_CASE("BatchNorm: a checkpoint holds the running statistics", "[batch_norm]") {

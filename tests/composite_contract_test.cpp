@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "support/layer_contract.hpp"
 
+#include <string>
 #include <vector>
 
+#include <stochastic_depth/layers/composition/concatenate.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/scaled.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
@@ -11,6 +14,8 @@
 #include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
+#include <stochastic_depth/layers/normalisation/batch_norm.hpp>
+#include <stochastic_depth/layers/normalisation/layer_norm.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
@@ -163,6 +168,79 @@ TEST_CASE("Residual: branch and shortcut of different sizes are refused", "[comp
     CHECK((y.array() == 77).all());
     const Sequential inside{Linear<double>{4, 5, random}, narrowing};
     CHECK(refusal([&] { (void)inside.output_size(4); }) == expected);
+}
+
+/// What backward says about a cache, given a batch x; gradients must be as before then.
+template <class Layer>
+[[nodiscard]] std::string refused_cache(const Layer& layer, const Matrix<double>& x,
+                                        const typename Layer::Cache& cache) {
+    const Matrix<double> dy = Matrix<double>::Ones(layer.output_size(x.rows()), x.cols());
+    Matrix<double> dx = Matrix<double>::Constant(x.rows(), x.cols(), 77);
+    typename Layer::Gradient gradient = layer.zero_gradient();
+    const std::string message = refusal([&] { layer.backward(x, dy, cache, gradient, dx); });
+    if (message != "accepted") {
+        CHECK((dx.array() == 77).all());
+        CHECK(flattened(layer, gradient).isZero(0));
+    }
+    return message;
+}
+
+/// Of a layer with 4 inputs.
+template <class Layer>
+void check_refused_caches(const std::string& name, const Layer& layer) {
+    CAPTURE(name);
+    const Matrix<double> three = Matrix<double>::Ones(4, 3), more = Matrix<double>::Ones(4, 90);
+    const auto cache_of = [&](const Matrix<double>& x) {
+        typename Layer::Cache cache;
+        Matrix<double> y(layer.output_size(x.rows()), x.cols());
+        layer.forward(x, y, cache);
+        return cache;
+    };
+    CHECK(refused_cache(layer, three, {}) == name + ": cache must be of 3 columns, got 0");
+    CHECK(refused_cache(layer, more, cache_of(three)) ==
+          name + ": cache must be of 90 columns, got 3");
+    CHECK(refused_cache(layer, three, cache_of(more)) ==
+          name + ": cache must be of 3 columns, got 90");
+    // A cache is as good as new after another forward pass.
+    typename Layer::Cache cache = cache_of(more);
+    Matrix<double> y(layer.output_size(4), 3);
+    layer.forward(three, y, cache);
+    CHECK(refused_cache(layer, three, cache) == "accepted");
+}
+
+TEST_CASE("backward refuses the cache of another batch, and one that no forward pass filled",
+          "[composite_contract]") {
+    Philox random{10};
+    const auto dense = linear<double>(random, 4, 4);
+    const Sequential branch{dense, Tanh<double>{}, LayerNorm<double>{4}};
+    SECTION("Sequential") {
+        check_refused_caches("Sequential", Sequential{dense, Tanh<double>{}});
+        check_refused_caches("Sequential", Sequential{branch, BatchNorm<double>{4}});
+    }
+    SECTION("Residual") {
+        check_refused_caches("Residual", Residual{branch});
+        check_refused_caches("Residual", Residual{branch, dense});
+    }
+    SECTION("StochasticDepth") {
+        check_refused_caches("StochasticDepth",
+                             StochasticDepth{Residual{branch}, SurvivalProbability{0.5}});
+        check_refused_caches("StochasticDepth", StochasticDepth{branch, SurvivalProbability{0.5}});
+    }
+    SECTION("Stack") { check_refused_caches("Stack", Stack{std::vector{branch, branch}}); }
+    SECTION("Scaled") { check_refused_caches("Scaled", Scaled{branch, 0.5}); }
+    SECTION("Concatenate") { check_refused_caches("Concatenate", Concatenate{branch, dense}); }
+    SECTION("BatchNorm") { check_refused_caches("BatchNorm", BatchNorm<double>{4}); }
+}
+
+TEST_CASE("backward refuses the cache of a batch with other features", "[composite_contract]") {
+    const Sequential layer{Tanh<double>{}, GELU<double>{}};
+    decltype(layer)::Cache cache;
+    Matrix<double> y(4, 3);
+    layer.forward(Matrix<double>::Ones(4, 3), y, cache);
+    const std::string message = refused_cache(layer, Matrix<double>::Ones(90, 3), cache);
+    INFO(message);
+    CHECK(message.starts_with("Sequential: cache must be of"));
+    CHECK(message.find("90") != std::string::npos);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/threads/thread_team.hpp>
 
 #include "support/layer_contract.hpp"
 #include "support/layers.hpp"
@@ -133,7 +134,7 @@ TEST_CASE("Dropout: bits don't depend on the batch, the survivors or the threads
     for (Index j = 0; j < batch; ++j)
         CHECK(same_bits(y.col(j), masks(0, j) ? full.col(j) : first.col(j)));
     for (const unsigned threads : {2u, 3u})
-        CHECK(same_bits(in_step(network, x, masks, 9, 4, detail::Team{threads}), y));
+        CHECK(same_bits(in_step(network, x, masks, 9, 4, detail::ThreadTeam{threads}), y));
     const SurvivalMasks few = MaskSampler{Eigen::VectorXd::Constant(1, 0.5), 3}.sample(0, 7);
     CHECK(same_bits(in_step(network, x.leftCols(7), few, 9, 4), y.leftCols(7)));
 }
@@ -167,6 +168,73 @@ TEST_CASE("Dropout: a step's gradient is that of its loss", "[dropout]") {
     const Matrix<double> of_nan =
         in_step(layer, Matrix<double>::Constant(20, 8, nan), none, draw.seed, draw.step);
     for (Index k = 0; k < h.size(); ++k) CHECK(std::isnan(of_nan.data()[k]) == (h.data()[k] != 0));
+}
+
+TEST_CASE("Dropout: under given masks each call is a step of its own, the next or the one it names",
+          "[dropout]") {
+    Philox random{5};
+    const Sequential network{
+        StochasticDepth{Residual{Sequential{Dropout<double>{0.5}, linear<double>(random, 8, 8)}},
+                        SurvivalProbability{1.0}},
+        linear<double>(random, 8, 2)};
+    const Matrix<double> x = random_matrix<double>(random, 8, 4);
+    const Matrix<double> targets = Matrix<double>::Zero(2, 4);
+    const SurvivalMask mask = SurvivalMask::all(1);
+    const SurvivalMasks masks = SurvivalMasks::all(1, 4);
+    const auto fresh = [&] {
+        return TrainingStep{network, MeanSquaredError<double>{}, {.seed = 7}};
+    };
+    // The dropout of step t, whatever was before: survival probabilities of 1 draw these masks.
+    const auto loss_of_step = [&](std::uint64_t t) {
+        return fresh().differentiate(network, x, targets, t).loss;
+    };
+
+    SECTION("the step is an argument") {
+        auto step = fresh();
+        for (const std::uint64_t t : {5u, 0u, 5u, 1u}) {
+            CAPTURE(t);
+            CHECK(step.differentiate(network, x, targets, mask, t).loss == loss_of_step(t));
+            CHECK(step.differentiate(network, x, targets, masks, t).loss == loss_of_step(t));
+        }
+        CHECK(loss_of_step(5) != loss_of_step(0));
+    }
+    SECTION("without it, each call is the next step") {
+        auto one = fresh(), each = fresh();
+        for (std::uint64_t t = 0; t < 6; ++t) {
+            CAPTURE(t);
+            CHECK(one.differentiate(network, x, targets, mask).loss == loss_of_step(t));
+            CHECK(each.differentiate(network, x, targets, masks).loss == loss_of_step(t));
+            if (t > 0) CHECK(loss_of_step(t) != loss_of_step(t - 1));
+            auto copy = network;
+            one.finish(copy);
+        }
+    }
+    SECTION("they count on from the last step, however it was given") {
+        auto step = fresh();
+        step.differentiate(network, x, targets, 41);
+        CHECK(step.differentiate(network, x, targets, mask).loss == loss_of_step(42));
+        CHECK(step.differentiate(network, x, targets, masks).loss == loss_of_step(43));
+        step.differentiate(network, x, targets, mask, 8);
+        CHECK(step.differentiate(network, x, targets, mask).loss == loss_of_step(9));
+        step.differentiate(network, x, targets, masks, std::uint64_t{1} << 40);
+        CHECK(step.differentiate(network, x, targets, masks).loss ==
+              loss_of_step((std::uint64_t{1} << 40) + 1));
+    }
+    SECTION("a call that is refused is no step") {
+        auto step = fresh();
+        step.differentiate(network, x, targets, 3);
+        CHECK(refusal([&] { step.differentiate(network, x, targets, SurvivalMask::all(2)); }) !=
+              "accepted");
+        CHECK(refusal([&] {
+                  step.differentiate(network, x, targets, SurvivalMasks::all(1, 5), 70);
+              }) != "accepted");
+        CHECK(refusal([&] {
+                  step.differentiate(network, x, Matrix<double>::Zero(2, 3), mask, 70);
+              }) != "accepted");
+        CHECK(refusal([&] { step.differentiate(network, x, Matrix<double>::Zero(2, 3), 70); }) !=
+              "accepted");
+        CHECK(step.differentiate(network, x, targets, mask).loss == loss_of_step(4));
+    }
 }
 
 TEST_CASE("Dropout: in use the network is the one without it", "[dropout]") {

@@ -37,7 +37,7 @@ TEST_CASE(
     const auto epilogue = shift_and_rectify(shift, relu);
     CHECK(detail::crosses_columns(epilogue, 8));
     CHECK_FALSE(detail::crosses_columns(epilogue, 7));
-    CHECK(detail::crosses_columns(detail::Keep{}, 7));
+    CHECK(detail::crosses_columns(detail::AsIs{}, 7));
     const auto silent = [](auto packet, Index, Index) { return packet; };
     CHECK_FALSE(detail::crosses_columns(silent, 8));
     CHECK_FALSE(detail::crosses_columns(detail::Then{epilogue, silent}, 8));
@@ -145,7 +145,7 @@ TEMPLATE_TEST_CASE("matrix kernel: an epilogue that stores elsewhere leaves the 
                 constexpr int any = Eigen::Dynamic;
                 const Matrix<TestType> expected = factors.in_ascending_order();
                 const Matrix<TestType> destination =
-                    factors.template run<any, any, widest>(columns, Then{detail::Keep{}, scatter});
+                    factors.template run<any, any, widest>(columns, Then{detail::AsIs{}, scatter});
                 CAPTURE(rows, inner, columns);
                 if (inner <= detail::packed_inner)
                     REQUIRE((destination.array() == destination(0, 0)).all());

@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <stochastic_depth/layers/composition/residual.hpp>
@@ -93,6 +95,11 @@ void round_to_float(plain::Network& network) {
     }
 }
 
+/// How many Linear layers a branch has, beside its one activation.
+template <class Branch>
+constexpr int linears_of =
+    std::tuple_size_v<std::remove_cvref_t<decltype(std::declval<Branch>().layers())>> - 1;
+
 /// Random networks of every depth up to `deepest`, of many widths.
 template <class Branch, bool Ends>
 Worst worst_of_random_networks(std::uint32_t seed, plain::Activation activation,
@@ -106,8 +113,8 @@ Worst worst_of_random_networks(std::uint32_t seed, plain::Activation activation,
         for (const std::size_t step : {0u, 7u, 13u}) {
             if (depth > 11 && step != 7) continue;
             const std::size_t width = 1 + (3 * depth + step + seed) % 20;
-            auto network = plain::random_network(
-                random, {depth, width, Branch::size == 2 ? 1 : 2, activation, Ends});
+            auto network =
+                plain::random_network(random, {depth, width, linears_of<Branch>, activation, Ends});
             if constexpr (std::is_same_v<Scalar, float>) round_to_float(network);
             const auto x =
                 test::random_matrix<Scalar>(random, Ends ? 3 : static_cast<Index>(width), columns);

@@ -183,8 +183,7 @@ TEST_CASE("ExactExpectation: the budget is checked before any work", "[exact_exp
     SECTION("a budget of 0 takes networks without skippable layers alone") {
         const ExactExpectation none{{.max_layer_evaluations = 0}};
         CHECK(none(deep(0, 0.5), x).mean == x);
-        const std::string message =
-            thrown<std::length_error>([&] { (void)none(deep(1, 0.5), x); });
+        const std::string message = thrown<std::length_error>([&] { (void)none(deep(1, 0.5), x); });
         INFO(message);
         CHECK(holds(message, "ExactExpectation", "depth 1", "max_layer_evaluations is 0"));
         CHECK(columns == 0);
@@ -244,6 +243,80 @@ TEST_CASE(
         CHECK(again.mean == expected.mean);
         CHECK(again.variance == expected.variance);
     }
+}
+
+TEST_CASE("ExactExpectation: the variance of a float network knows 1 - p to float's digits",
+          "[exact_expectation]") {
+    // y = x + s with x = 0: mean p, variance p (1 - p).
+    using Layer = StochasticDepth<Residual<Linear<float>>>;
+    const Matrix<float> zero = Matrix<float>::Zero(1, 1), one = Matrix<float>::Ones(1, 1);
+    for (const double q : {0.5, 1e-3, 5e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-15}) {
+        const double p = 1 - q, variance = p * (1 - p);
+        const Stack last{std::vector<Layer>(
+            1, Layer{Residual{Linear<float>(zero, one.col(0))}, SurvivalProbability{p}})};
+        const Sequential inner{last, Linear<float>(one, zero.col(0))};
+        CAPTURE(q);
+        const auto of_last = ExactExpectation{}(last, zero);
+        const auto of_inner = ExactExpectation{}(inner, zero);
+        CHECK(std::abs(static_cast<double>(of_last.variance(0)) / variance - 1) <= 3e-7);
+        CHECK(std::abs(static_cast<double>(of_inner.variance(0)) / variance - 1) <= 3e-7);
+        CHECK(of_last.mean(0) == static_cast<float>(p));
+        CHECK(of_inner.mean(0) == static_cast<float>(p));
+    }
+}
+
+TEMPLATE_TEST_CASE("ExactExpectation: a mean is finite though the outputs' difference is not",
+                   "[exact_expectation]", float, double) {
+    using Scalar = TestType;
+    using Layer = StochasticDepth<Linear<Scalar>>;
+    const Scalar most = std::numeric_limits<Scalar>::max();
+    const Scalar infinity = std::numeric_limits<Scalar>::infinity();
+    const auto layer = [](double weight, double p) {
+        return Layer{Linear<Scalar>(Matrix<Scalar>::Constant(1, 1, static_cast<Scalar>(weight)),
+                                    Vector<Scalar>::Zero(1)),
+                     SurvivalProbability{p}};
+    };
+    const Linear<Scalar> same(Matrix<Scalar>::Ones(1, 1), Vector<Scalar>::Zero(1));
+    Matrix<Scalar> x(1, 7);
+    x << Scalar(0.3), -most, Scalar(1), most, infinity, std::numeric_limits<Scalar>::quiet_NaN(),
+        Scalar(-0.7);
+    const auto check = [&](const auto& network, double mean_factor) {
+        const auto all = ExactExpectation{}(network, x);
+        for (const Index j : {0, 1, 2, 3, 6}) {
+            const Scalar expected = x(j) * static_cast<Scalar>(mean_factor);
+            CAPTURE(j, expected, all.mean(j));
+            CHECK(std::abs(all.mean(j) - expected) <=
+                  4 * std::numeric_limits<Scalar>::epsilon() * std::abs(x(j)));
+        }
+        CHECK(all.variance(1) == infinity);
+        CHECK(all.variance(3) == infinity);
+        CHECK(!std::isfinite(all.mean(4)));
+        CHECK(std::isnan(all.mean(5)));
+        // Nor does a column notice what stands beside it.
+        for (Index j = 0; j < x.cols(); ++j) {
+            const auto alone = ExactExpectation{}(network, x.col(j));
+            CAPTURE(j);
+            CHECK((alone.mean(0) == all.mean(j) ||
+                   (std::isnan(alone.mean(0)) && std::isnan(all.mean(j)))));
+            CHECK((alone.variance(0) == all.variance(j) ||
+                   (std::isnan(alone.variance(0)) && std::isnan(all.variance(j)))));
+        }
+    };
+    check(Stack<Layer>{{layer(-1, 0.5)}}, 0);
+    check(Sequential{layer(-1, 0.25), same}, 0.5);
+    check(Stack<Layer>{{layer(-1, 0.5), layer(-1, 0.25)}}, 0);
+    check(Sequential{layer(-1, 0.125), layer(-1, 0.25), same}, 0.375);
+}
+
+TEST_CASE("ExactExpectation: a variance is finite though a difference's square is not",
+          "[exact_expectation]") {
+    // y = s 1e20 with p = 1e-10: variance 1e30, and 1e40 is no float.
+    using Layer = StochasticDepth<Residual<Linear<float>>>;
+    const Linear<float> large(Matrix<float>::Zero(1, 1), Vector<float>::Constant(1, 1e20F));
+    const Stack network{std::vector<Layer>(1, Layer{Residual{large}, SurvivalProbability{1e-10}})};
+    const auto answer = ExactExpectation{}(network, Matrix<float>::Zero(1, 1));
+    CHECK(std::abs(answer.mean(0) / 1e10F - 1) <= 1e-6F);
+    CHECK(std::abs(answer.variance(0) / 1e30F - 1) <= 1e-6F);
 }
 
 }  // namespace

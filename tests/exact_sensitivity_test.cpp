@@ -18,6 +18,7 @@
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
 #include <stochastic_depth/layers/elementwise/elementwise.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
 
 #include "support/catch.hpp"
@@ -376,4 +377,57 @@ TEST_CASE("ExactExpectation and ExactSensitivity: progress rises to 1, and can s
               }) == "stopped by its progress callback");
         CHECK(calls == 5);
     }
+}
+
+TEMPLATE_TEST_CASE("ExactSensitivity: mean and variance are ExactExpectation's where p = 1",
+                   "[exact_sensitivity]", float, double) {
+    using Scalar = TestType;
+    using Branch = sd::Sequential<sd::Linear<Scalar>, sd::Tanh<Scalar>>;
+    using Layer = sd::StochasticDepth<Branch>;
+    const Scalar infinity = std::numeric_limits<Scalar>::infinity();
+    const auto layer = [](double weight, double p) {
+        return Layer{Branch{sd::Linear<Scalar>(
+                                sd::Matrix<Scalar>::Constant(1, 1, static_cast<Scalar>(weight)),
+                                sd::Vector<Scalar>::Zero(1)),
+                            sd::Tanh<Scalar>{}},
+                     sd::SurvivalProbability{p}};
+    };
+    const auto check = [](const auto& network, const auto& x) {
+        const auto expected = sd::ExactExpectation{}(network, x);
+        for (const auto order : {sd::SensitivityOrder::layers, sd::SensitivityOrder::pairs}) {
+            const auto answer = sd::ExactSensitivity{{.order = order}}(network, x).expectation;
+            CHECK(sd::test::same_bits(answer.mean, expected.mean));
+            CHECK(sd::test::same_bits(answer.variance, expected.variance));
+        }
+    };
+    for (const double weight : {1.0, 0.5e-2, 0.5e-8, 0.5e-17}) {
+        sd::Matrix<Scalar> x(1, 5);
+        x << static_cast<Scalar>(1 / weight), Scalar(1), Scalar(-3), infinity, -infinity;
+        CAPTURE(weight);
+        // Nothing is skipped with a probability: the last layer, one before, an identity shortcut.
+        check(sd::Stack<Layer>{{layer(weight, 1)}}, x);
+        check(sd::Stack<Layer>{{layer(weight, 1), layer(0.7, 1)}}, x);
+        check(sd::Sequential{layer(weight, 1), sd::Tanh<Scalar>{}}, x);
+        // What comes after may be skipped.
+        check(sd::Stack<Layer>{{layer(weight, 1), layer(0.7, 0.5)}}, x);
+    }
+    sd::Matrix<Scalar> x(1, 3);
+    x << Scalar(1e8), Scalar(0.3), infinity;
+    const sd::Linear<Scalar> half(sd::Matrix<Scalar>::Constant(1, 1, Scalar(0.5)),
+                                  sd::Vector<Scalar>::Zero(1));
+    check(sd::Sequential{sd::StochasticDepth{sd::Residual{half}, sd::SurvivalProbability{1.0}}}, x);
+    // Not 1, though the nearest float is.
+    const double almost = 1 - 1e-8;
+    check(sd::Stack<Layer>{{layer(0.5, almost), layer(2.0, almost)}}, x.leftCols(2));
+}
+
+TEST_CASE("ExactSensitivity: an empty batch has its layers and pairs", "[exact_sensitivity]") {
+    sd::Philox random{30};
+    const sd::Stack network{std::vector<Skippable>(3, skippable(random, 0.5))};
+    const auto answer = sd::ExactSensitivity{{.order = sd::SensitivityOrder::pairs}}(
+        network, sd::Matrix<double>(3, 0));
+    CHECK(answer.by_layer.layers() == 3);
+    CHECK(answer.by_pair.layers() == 3);
+    CHECK(answer.by_pair.of(0, 2).rows() == 3);
+    CHECK(answer.by_pair.of(0, 2).cols() == 0);
 }

@@ -136,6 +136,31 @@ TEST_CASE("read_gzip: a damaged file is an error or, where no byte depends on it
                                                ": cannot read the file: incorrect data check"));
 }
 
+TEST_CASE("read_gzip: what stands behind the compressed data and is none is an error", "[gzip]") {
+    const TemporaryFile file;
+    file.compress(noise(300));
+    const Bytes whole = file.raw();
+    for (const Bytes& more : {Bytes{0}, Bytes{'x', 'y'}, Bytes{0x1f, 0x8c}, Bytes(100000, 7)}) {
+        Bytes longer = whole;
+        longer.insert(longer.end(), more.begin(), more.end());
+        file.write(longer);
+        CAPTURE(more.size());
+        CHECK_THAT(read_error(file.path()),
+                   Equals("read_gzip: " + file.path() + ": the gzip data is followed by " +
+                          std::to_string(more.size()) + " bytes of something else"));
+    }
+    // A second member, cut short anywhere.
+    for (std::size_t length = 1; length < whole.size(); ++length) {
+        Bytes longer = whole;
+        longer.insert(longer.end(), whole.begin(),
+                      whole.begin() + static_cast<std::ptrdiff_t>(length));
+        file.write(longer);
+        CAPTURE(length);
+        CHECK_THAT(read_error(file.path()),
+                   Equals("read_gzip: " + file.path() + ": the gzip data is cut short"));
+    }
+}
+
 TEST_CASE("read_gzip, parse_idx: Fashion-MNIST is what its authors say", "[gzip][idx]") {
     const std::string folder = "/usr/share/datasets/fashion-mnist/";  // where Debian puts it
     if (!std::filesystem::exists(folder + "train-images-idx3-ubyte.gz")) {

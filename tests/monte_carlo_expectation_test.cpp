@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
+#include <limits>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -339,6 +341,41 @@ TEST_CASE(
         }
         calls_left = 0;
         CHECK(same_bits(sampled(network, x).mean, expected.mean));
+    }
+}
+
+TEST_CASE("MonteCarloExpectation: a budget is used up to the last mask that fits, and no further",
+          "[monte_carlo_expectation]") {
+    Philox random{12};
+    const auto network = random_network(random, 9, 4);
+    const auto x = random_matrix<double>(random, 3, 2);
+    const auto draw = [&](Index samples, double budget, bool in_rounds) {
+        MonteCarloExpectationOptions options{.samples = samples, .max_layer_evaluations = budget};
+        if (in_rounds) options.progress = [](double) { return true; };
+        return MonteCarloExpectation{options}(network, x);
+    };
+    const double unlimited = std::numeric_limits<double>::infinity();
+    std::vector<double> evaluations{0, 0};
+    for (Index samples = 2; samples <= 60; ++samples)
+        evaluations.push_back(draw(samples, unlimited, false).layer_evaluations);
+    for (std::size_t most = 2; most + 1 < evaluations.size(); ++most)
+        for (const double more : {0.0, 0.5}) {
+            const double budget = evaluations[most] + more;
+            CAPTURE(most, budget);
+            // The search may leave a hundredth unused: nothing of so few.
+            std::size_t fitting = most;
+            while (fitting + 1 < evaluations.size() && evaluations[fitting + 1] <= budget)
+                ++fitting;
+            if (fitting + 1 == evaluations.size()) continue;
+            const auto answer = draw(1000, budget, false);
+            CHECK(answer.samples == static_cast<Index>(fitting));
+            CHECK(answer.layer_evaluations == evaluations[fitting]);
+        }
+    for (double budget = 20; budget < 3000; budget *= 1.07) {
+        CAPTURE(budget);
+        const auto answer = draw(1000, budget, true);
+        CHECK(answer.samples >= 2);
+        CHECK(answer.layer_evaluations <= budget);
     }
 }
 

@@ -93,6 +93,12 @@ TEST_CASE("SurvivalMasks: sample j is bit j % 64 of word j / 64, unused bits are
     CHECK(masks.count(0) == 6);
 }
 
+TEST_CASE("SurvivalMasks, SurvivalMask: more than 2^31 are counted", "[survival_masks][slow]") {
+    const Index many = (Index{1} << 31) + 64;
+    CHECK(SurvivalMasks::all(1, many).count(0) == many);
+    CHECK(SurvivalMask::all(many).count() == many);
+}
+
 TEST_CASE("SurvivalMasks: shapes of one memory differ", "[survival_masks]") {
     CHECK_FALSE(SurvivalMasks{2, 64} == SurvivalMasks{1, 128});
     CHECK_FALSE(SurvivalMasks{2, 60} == SurvivalMasks{2, 61});

@@ -12,15 +12,19 @@
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/dropout.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/schedules.hpp>
 #include <stochastic_depth/training/adam.hpp>
+#include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 
 #include "support/catch.hpp"
+#include "support/layers.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
 #include "support/thrown.hpp"
@@ -201,6 +205,110 @@ TEST_CASE("TrainingStep: survival probabilities of the moment decide masks and i
         }
         CHECK(same_bits(test::slopes(target, step.gradient()),
                         test::slopes(other, expected.gradient())));
+    }
+}
+
+namespace {
+
+/// What draws random numbers in a step: masks, of layers with one inside, and dropout.
+auto network_for_parts() {
+    Philox random{68};
+    const auto inside = [&](double p) {
+        return StochasticDepth{Residual{Sequential{test::linear<double>(random, 6, 6),
+                                                   Dropout<double>{0.3}, Tanh<double>{}}},
+                               SurvivalProbability{p}};
+    };
+    const auto block = [&](double p) {
+        return StochasticDepth{
+            Residual{Sequential{Dropout<double>{0.2}, test::linear<double>(random, 6, 6), inside(p),
+                                test::linear<double>(random, 6, 6)}},
+            SurvivalProbability{p}};
+    };
+    return Sequential{test::linear<double>(random, 3, 6),
+                      Stack{std::vector{block(0.9), block(0.6), block(0.4)}},
+                      test::linear<double>(random, 6, 5)};
+}
+
+void check_close(double actual, double expected) {
+    CHECK(std::abs(actual - expected) <= 1e-12 * std::abs(expected));
+}
+
+/// The parts of a batch as steps of their own, against the step of the whole batch.
+template <class Loss, class Targets, class TargetsOf>
+void check_parts(const Loss& loss, const Targets& targets, const TargetsOf& targets_of,
+                 const TrainingStepOptions& options) {
+    const Index size = 128;
+    auto network = network_for_parts();
+    Philox random{69};
+    const Matrix<double> x = test::random_matrix<double>(random, 3, size);
+    TrainingStep whole{network, loss, options};
+    const StepLedger expected = whole.differentiate(network, x, targets, 5);
+    const Eigen::VectorXd slopes = test::slopes(network, whole.gradient());
+    for (const std::vector<Index>& sizes :
+         {std::vector<Index>{64, 64}, {1, 50, 77}, {128}, {100, 0, 28}}) {
+        CAPTURE(sizes);
+        TrainingStep step{network, loss, options};
+        StepLedger sum;
+        Index first = 0;
+        for (const Index count : sizes) {
+            const StepLedger part =
+                step.differentiate(network, x.middleCols(first, count), targets_of(first, count), 5,
+                                   BatchPart{first, size});
+            sum.loss += part.loss;
+            sum.expected_layer_evaluations += part.expected_layer_evaluations;
+            sum.layer_evaluations += part.layer_evaluations;
+            sum.full_depth_evaluations += part.full_depth_evaluations;
+            first += count;
+        }
+        check_close(sum.loss, expected.loss);
+        check_close(sum.expected_layer_evaluations, expected.expected_layer_evaluations);
+        CHECK(sum.layer_evaluations == expected.layer_evaluations);
+        CHECK(sum.full_depth_evaluations == expected.full_depth_evaluations);
+        const Eigen::VectorXd got = test::slopes(network, step.gradient());
+        CHECK((got - slopes).cwiseAbs().maxCoeff() <= 1e-13 * slopes.cwiseAbs().maxCoeff());
+        if (sizes.size() == 1) CHECK(same_bits(got, slopes));
+    }
+}
+
+}  // namespace
+
+TEST_CASE("TrainingStep: the parts of a batch add up to the whole batch", "[training_step]") {
+    Philox random{70};
+    const Matrix<double> targets = test::random_matrix<double>(random, 5, 128);
+    const auto of_matrix = [&](Index first, Index count) {
+        return Matrix<double>{targets.middleCols(first, count)};
+    };
+    Eigen::VectorXi labels(128);
+    for (Index j = 0; j < 128; ++j) labels(j) = static_cast<int>(j * j % 5);
+    const auto of_labels = [&](Index first, Index count) {
+        return Eigen::VectorXi{labels.segment(first, count)};
+    };
+    for (const MaskScope scope : {MaskScope::batch, MaskScope::sample, MaskScope::subset})
+        for (const Scaling scaling : {Scaling::none, Scaling::inverted}) {
+            INFO("scope " << static_cast<int>(scope) << ", scaling " << static_cast<int>(scaling));
+            check_parts(MeanSquaredError<double>{}, targets, of_matrix,
+                        {.mask_scope = scope, .scaling = scaling, .seed = 71});
+            check_parts(SoftmaxCrossEntropy<double>{}, labels, of_labels,
+                        {.mask_scope = scope, .scaling = scaling, .seed = 72, .threads = 2});
+        }
+}
+
+TEST_CASE("TrainingStep: a part that no batch has is refused, and the gradient is as before",
+          "[training_step]") {
+    const Network network = network_of(3, 6, 0.5);
+    const Batch batch{4};
+    for (const MaskScope scope : {MaskScope::batch, MaskScope::sample, MaskScope::subset}) {
+        Step step{network, {}, {.mask_scope = scope}};
+        (void)step.differentiate(network, batch.x, batch.labels, 0);
+        const Eigen::VectorXd before = test::slopes(network, step.gradient());
+        for (const BatchPart part : {BatchPart{-1, 8}, BatchPart{5, 8}, BatchPart{0, 3},
+                                     BatchPart{std::numeric_limits<Index>::max(), 8}}) {
+            const std::string message = thrown<std::invalid_argument>(
+                [&] { (void)step.differentiate(network, batch.x, batch.labels, 1, part); });
+            INFO(message);
+            CHECK(holds(message, "TrainingStep: "));
+            CHECK(same_bits(test::slopes(network, step.gradient()), before));
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 
 #include <Eigen/Core>
 
-#if defined(__FAST_MATH__)
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error \
-    "stochastic_depth needs IEEE arithmetic (NaN tests, fixed order of sums): build without -ffast-math"
+    "stochastic_depth needs IEEE arithmetic (NaN tests, fixed order of sums): build without -ffast-math and -ffinite-math-only"
 #endif
 
 /// Networks whose layers are skipped at random, and the exact mathematics of the ensemble that this
@@ -18,6 +18,10 @@
 namespace stochastic_depth {
 
 using Eigen::Index;
+
+static_assert(sizeof(Index) == 8,
+              "stochastic_depth needs a target with 64-bit addresses: Eigen::Index counts samples "
+              "and random numbers past 2^32");
 
 template <class Scalar>
 using Matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic>;

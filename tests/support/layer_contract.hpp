@@ -15,7 +15,7 @@
 
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"

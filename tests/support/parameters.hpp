@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 
 /// All parameters of a layer as one vector, whatever the layer is made of.
 namespace stochastic_depth::test {

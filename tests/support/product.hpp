@@ -135,7 +135,7 @@ struct Product {
     }
     template <int Rows = Eigen::Dynamic, int Inner = Eigen::Dynamic>
     Matrix<Scalar> run(Index used) const {
-        return run<Rows, Inner, detail::widest_lanes<Scalar>>(used, detail::Keep{});
+        return run<Rows, Inner, detail::widest_lanes<Scalar>>(used, detail::AsIs{});
     }
 };
 

@@ -20,7 +20,7 @@ template <class Network>
                                          TrainingStepOptions options = {}) {
     TrainingStep step{network, MeanSquaredError<double>{}, options};
     Network copy = network;
-    step.differentiate(copy, x, targets, masks);
+    step.differentiate(copy, x, targets, masks, 0);
     const Eigen::VectorXd got = slopes(copy, step.gradient());
     // In the order of `slopes`, which is that of a visit without gradients.
     Eigen::VectorXd expected = Eigen::VectorXd::Zero(got.size());
@@ -29,7 +29,7 @@ template <class Network>
         const double here = parameter;
         const auto loss = [&](double shift) {
             parameter = here + shift;
-            return step.differentiate(copy, x, targets, masks).loss;
+            return step.differentiate(copy, x, targets, masks, 0).loss;
         };
         const double h = 1e-4;
         expected(at++) = (8 * (loss(h) - loss(-h)) - (loss(2 * h) - loss(-2 * h))) / (12 * h);

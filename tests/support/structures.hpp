@@ -10,6 +10,7 @@
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
+#include <stochastic_depth/numerics/column_sums.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
@@ -66,7 +67,7 @@ struct Structures {
             StochasticDepth{
                 function<double>([](const auto& x) { return x.array().cube().matrix(); }),
                 SurvivalProbability{0.6}},
-            function<double>([](const auto& x) { return x.colwise().sum().replicate(2, 1); }, 2),
+            function<double>([](const auto& x) { return column_sums(x).replicate(2, 1); }, 2),
             StochasticDepth{Tanh<double>{}, SurvivalProbability{0.2}}};
     }
     /// Widths known at compile time; a skippable layer that is always kept at either end.

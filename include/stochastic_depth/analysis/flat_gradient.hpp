@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {

@@ -8,6 +8,7 @@
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/tree_sweep.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 
 namespace stochastic_depth {
 
@@ -27,7 +28,8 @@ struct ExactExpectationOptions {
 /// Masks that share a prefix share its work, layers with p = 1 do not branch, and what a mask
 /// cannot reach is not computed. The moments are built from convex combinations, so rounding errors
 /// grow with L and not with 2^L. A column's bits depend neither on the batch that it stands in nor
-/// on the threads.
+/// on the threads, if that holds for each layer: it does for the library's own; a callable of yours
+/// has to see to it (`Function`).
 ///
 /// A network with a NaN on any path that a mask can take has a NaN mean.
 ///
@@ -51,6 +53,8 @@ public:
     /// \throws Cancelled              if the progress callback asks to stop.
     /// \complexity     2^L - 1 layer evaluations for each column, and one of the layers after the
     ///                 last skippable one for each mask; O(L) blocks of memory for each thread.
+    ///                 Twice that, from the first column to the last one of which a mean or variance
+    ///                 is not finite: differences may have overflowed where these need not.
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {

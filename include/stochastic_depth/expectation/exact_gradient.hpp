@@ -11,6 +11,7 @@
 #include <stochastic_depth/expectation/gradient_tree.hpp>
 #include <stochastic_depth/expectation/tree_sweep.hpp>
 #include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 
 namespace stochastic_depth {
 

@@ -57,11 +57,13 @@ template <class Network, class Scalar = typename Network::Scalar>
     result.expectation.layer_evaluations = evaluations;
     result.expectation.degrees_of_freedom = std::numeric_limits<double>::infinity();
     result.by_layer = ByLayer<Scalar>(outputs, batch, depth);
+    if (options.order == SensitivityOrder::pairs)
+        result.by_pair = ByPair<Scalar>(outputs, batch, depth);
     MomentsView<Scalar> to{result.expectation.mean.data(), result.expectation.variance.data(),
                            outputs};
     if (size == 0 || depth == 0) {
         sweep_tree<Sweep::moments, Scalar>(network, x, p, evaluations, options.threads,
-                                          options.progress, to);
+                                           options.progress, to);
         return result;
     }
     // The tree counts layers from the last one on.
@@ -69,14 +71,13 @@ template <class Network, class Scalar = typename Network::Scalar>
     if (options.order == SensitivityOrder::layers) {
         to.derivatives = {by_layer.col(depth - 1).data(), -size, false};
         sweep_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
-                                              options.progress, to);
+                                               options.progress, to);
         return result;
     }
     Matrix<Scalar> slopes(size, second_order(depth));
     to.derivatives = {slopes.data(), size, true};
     sweep_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
-                                          options.progress, to);
-    result.by_pair = ByPair<Scalar>(outputs, batch, depth);
+                                           options.progress, to);
     for (Index l = 0; l < depth; ++l) {
         const Index r = depth - 1 - l;
         by_layer.col(l) = slopes.col(second_order(r));

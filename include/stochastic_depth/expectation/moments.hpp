@@ -65,7 +65,8 @@ template <class Scalar>
 struct PendingSibling {
     MomentsView<Scalar> active;
     Scalar p;
-    Scalar q;  // 1 - p
+    /// 1 - p, of the p that p was rounded from: 0 only where the sibling has no probability.
+    Scalar q;
     /// Layers that come after the node, those inside it included, and those alone that come after
     /// both children.
     Index layers_after_active;
@@ -91,6 +92,14 @@ struct Moments {
     Value mean;
     Value variance;
 };
+
+/// An output times the scale of the sweep, which is 1 but in a second sweep over what overflowed.
+template <class P, class Scalar>
+EIGEN_ALWAYS_INLINE P scaled(P output, Scalar scale) {
+    if (scale == Scalar(1)) [[likely]]
+        return output;
+    return P::broadcast(scale) * output;
+}
 
 /// Both moments over a layer that is kept with probability p = 1 - q. Equal moments combine to
 /// themselves, and a variance stays at least 0: rounding is monotone.
@@ -127,7 +136,7 @@ EIGEN_ALWAYS_INLINE void combine_derivatives(const PendingSibling<Scalar>& sibli
     if (to.pairs) differentiate_pairs<P>(sibling, to, at, active_at);
     // Layers inside the node don't matter where it is skipped; nothing there does where it never
     // is.
-    const Index known = sibling.p == Scalar(1) ? 0 : to.count(sibling.layers_after_skipped);
+    const Index known = sibling.q == Scalar(0) ? 0 : to.count(sibling.layers_after_skipped);
     const P p = P::broadcast(sibling.p), q = P::broadcast(sibling.q);
     const Scalar* active = sibling.active.derivatives.data + active_at;
     const Index active_stride = sibling.active.derivatives.stride, stride = to.stride;
@@ -164,7 +173,7 @@ EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scal
                                 i + j * to.moments.stride, at);
             // The skipped child was walked for its derivative alone, and what it holds may be no
             // number.
-            if (sibling->p == Scalar(1)) {
+            if (sibling->q == Scalar(0)) {
                 skipped = active;
                 continue;
             }
@@ -178,11 +187,12 @@ EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scal
 template <Sweep sweep, class Scalar>
 struct StoreOutput {
     Target<Scalar> to;
+    Scalar scale;
 
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
         const auto moments =
-            combine_all<sweep>(Moments<P>{value, P::broadcast(Scalar(0))}, to, i, j);
+            combine_all<sweep>(Moments<P>{scaled(value, scale), P::broadcast(Scalar(0))}, to, i, j);
         moments.variance.store(to.moments.variance + i + j * to.moments.stride);
         return moments.mean;
     }
@@ -197,17 +207,26 @@ struct StoreLastLayer {
     const Scalar* x;
     Index x_stride;
     Scalar p;
+    Scalar q;  // as in PendingSibling
     Target<Scalar> to;
+    Scalar scale;
 
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
-        const P skipped = P::load(x + i + j * x_stride);
+        value = scaled(value, scale);
+        const P skipped = scaled(P::load(x + i + j * x_stride), scale);
         const P difference = IsBranch ? value : value - skipped;
-        const P mean = multiply_add(P::broadcast(p), difference, skipped);
-        const P variance = P::broadcast(p * (Scalar(1) - p)) * (difference * difference);
+        P mean = multiply_add(P::broadcast(p), difference, skipped);
+        P variance = P::broadcast(p * q) * (difference * difference);
         const Index at = i + j * to.moments.stride;
-        if constexpr (sweep == Sweep::derivatives)
+        if constexpr (sweep == Sweep::derivatives) {
             difference.store(to.moments.derivatives.data + at);
+            // As in combine_all: what has no probability has no part in the moments.
+            if (q == Scalar(0)) {
+                mean = IsBranch ? skipped + value : value;
+                variance = P::broadcast(Scalar(0));
+            }
+        }
         const auto moments = combine_all<sweep>(Moments<P>{mean, variance}, to, i, j);
         moments.variance.store(to.moments.variance + at);
         return moments.mean;

@@ -34,6 +34,8 @@ public:
         Index most_rows;
         unsigned threads = 1;
         ProgressMeter* progress = nullptr;
+        /// Outputs are multiplied by this, so the moments by it and its square.
+        Scalar scale = Scalar(1);
     };
 
     explicit PrefixTree(const Options& options)
@@ -74,7 +76,7 @@ private:
 
         void operator()(const Block<Scalar>& y, const State& state) const {
             transform<Scalar>(y, tree.mean_of(state.to, y.cols()),
-                              StoreOutput<sweep, Scalar>{state.to});
+                              StoreOutput<sweep, Scalar>{state.to, tree.options_.scale});
         }
     };
 
@@ -127,7 +129,7 @@ private:
     void run(const Layer& layer, const Block<Scalar>& x, const Then& then,
              const State& state) const {
         if constexpr (is_end<Then>)
-            run_to(state.to, layer, x, StoreOutput<sweep, Scalar>{state.to});
+            run_to(state.to, layer, x, StoreOutput<sweep, Scalar>{state.to, options_.scale});
         else
             run_and_go_on(layer, x, then, state);
     }
@@ -160,7 +162,7 @@ private:
         if (!children.both)
             walk_one(walk, node, x, then, state, children);
         else if constexpr (is_last)
-            finish(node, x, state.to, children.p);
+            finish(node, x, state.to, children);
         else if (state.phase == Phase::deep)
             walk_both(walk, node, x, then, state, children);
         else
@@ -170,6 +172,7 @@ private:
     /// What a node branches into.
     struct Children {
         Scalar p;
+        Scalar q;
         bool both;
         /// Skippable layers still to come in each child.
         Index layers_of_active;
@@ -177,7 +180,7 @@ private:
 
         [[nodiscard]] PendingSibling<Scalar> sibling(const MomentsView<Scalar>& active,
                                                      const Target<Scalar>& to) const {
-            return {active, p, Scalar(1) - p, layers_of_active, layers_of_skipped, to.siblings};
+            return {active, p, q, layers_of_active, layers_of_skipped, to.siblings};
         }
     };
 
@@ -186,7 +189,8 @@ private:
                                        const State& state) const {
         const double p = options_.survival_probabilities(depth() - state.layers);
         const bool both = sweep == Sweep::derivatives || (p != 0.0 && p != 1.0);
-        return {static_cast<Scalar>(p), both, state.layers - 1, state.layers - node.depth()};
+        return {static_cast<Scalar>(p), static_cast<Scalar>(1 - p), both, state.layers - 1,
+                state.layers - node.depth()};
     }
 
     template <class Walk, class Node, class Then>
@@ -201,9 +205,10 @@ private:
     /// The last layer of the network.
     template <class Node>
     void finish(const Node& node, const Block<Scalar>& x, const Target<Scalar>& to,
-                Scalar p) const {
+                const Children& children) const {
         constexpr bool has_branch = is_residual<LayerOf<Node>>;
-        const StoreLastLayer<sweep, Scalar, has_branch> store{x.data(), x.outerStride(), p, to};
+        const StoreLastLayer<sweep, Scalar, has_branch> store{
+            x.data(), x.outerStride(), children.p, children.q, to, options_.scale};
         if constexpr (has_branch)
             run_to(to, node.layer().branch(), x, store);
         else

@@ -32,7 +32,10 @@ public:
 
     /// \throws Cancelled  if the callback has asked to stop.
     void add(double work) {
-        const double before = done_.fetch_add(work, std::memory_order_relaxed);
+        // Not fetch_add, which libc++ lacks for floating-point numbers.
+        double before = done_.load(std::memory_order_relaxed);
+        while (!done_.compare_exchange_weak(before, before + work, std::memory_order_relaxed)) {
+        }
         if (before + work < next_.load(std::memory_order_relaxed)) return;
         const std::lock_guard lock(calling_);
         const double done = done_.load(std::memory_order_relaxed);

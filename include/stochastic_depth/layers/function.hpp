@@ -5,11 +5,19 @@
 
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/numerics/column_sums.hpp>
 
 namespace stochastic_depth {
 
 /// A callable as a layer: y = callable(x), where x is [features x batch] and the result an Eigen
 /// expression of the shape [outputs x batch] whose columns depend on their own column of x alone.
+///
+/// Where the library promises the same bits in any batch and for any number of threads, the
+/// callable has to keep that promise for its part: the bits of a column must not depend on where it
+/// stands. Eigen's sums over a column (`sum`, `mean`, `norm`, `dot`, matrix products) do, in their
+/// last bits; `column_sums` does not. Nor do operations on single numbers, unless the compiler
+/// contracts a product and a sum into one operation in some places and not in others: with g++,
+/// -ffp-contract=off rules that out.
 template <class Scalar_, class Callable>
 class Function {
 public:
@@ -46,7 +54,9 @@ private:
 
 /// A layer from a lambda, in one line:
 ///
-///     auto centre = sd::function<float>([](const auto& x) { return x.rowwise() - x.colwise().mean(); });
+///     auto centre = sd::function<float>([](const auto& x) {
+///         return x.rowwise() - sd::column_sums(x) / static_cast<float>(x.rows());
+///     });
 template <class Scalar, class Callable>
 [[nodiscard]] Function<Scalar, Callable> function(Callable callable,
                                                   Index outputs = Eigen::Dynamic) {

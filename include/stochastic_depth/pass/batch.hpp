@@ -1,65 +1,19 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
 #include <type_traits>
 #include <utility>
 
 #include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/kernels/epilogue.hpp>
-#include <stochastic_depth/memory/scratch.hpp>
-#include <stochastic_depth/memory/tape.hpp>
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/memory_kinds.hpp>
 #include <stochastic_depth/threads/team.hpp>
 
 namespace stochastic_depth::detail {
 
-/// A matrix on a tape, as a record holds it.
-template <class Scalar>
-struct RecordedMatrix {
-    const Scalar* data = nullptr;
-    Index rows = 0;
-    Index columns = 0;
-    Index stride = 0;
-
-    [[nodiscard]] ConstView<Scalar> view() const {
-        return {data, rows, columns, Eigen::OuterStride<>(stride)};
-    }
-};
-
-/// Columns that some samples of a batch take, as a record holds them.
-struct ColumnList {
-    const Index* columns = nullptr;
-    Index count = 0;
-};
-
-/// An epilogue of all columns, for the columns from `first` on.
-template <class Epilogue>
-struct Shifted {
-    static constexpr bool stores_elsewhere = detail::stores_elsewhere<Epilogue>;
-    Epilogue epilogue;
-    Index first_row = 0;
-    Index first_column = 0;
-
-    template <class Packet>
-    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
-        return epilogue(value, i + first_row, j + first_column);
-    }
-    [[nodiscard]] bool crosses_columns(Index rows) const {
-        return detail::crosses_columns(epilogue, rows);
-    }
-};
-template <>
-struct Shifted<Keep> : Keep {
-    constexpr Shifted(Keep, Index, Index) {}
-};
-template <class Epilogue>
-Shifted(Epilogue, Index, Index) -> Shifted<Epilogue>;
-
 /// Epilogue on the way back: nobody wants the gradient by the input, so that it need not be
 /// computed.
-struct Discard : Keep {};
+struct Discard : AsIs {};
 
 template <class Epilogue>
 inline constexpr bool is_discarded = std::is_same_v<Epilogue, Discard>;
@@ -67,14 +21,14 @@ inline constexpr bool is_discarded = std::is_same_v<Epilogue, Discard>;
 /// What a part does with its result whose composite goes on to do something with it: nothing,
 /// unless nobody wants what comes of that.
 template <class Epilogue>
-using HandOn = std::conditional_t<is_discarded<Epilogue>, Discard, Keep>;
+using HandOn = std::conditional_t<is_discarded<Epilogue>, Discard, AsIs>;
 
 /// `first`, and then `second`; a result that nobody wants needs neither.
 template <class First, class Second>
 [[nodiscard]] auto followed_by(const First& first, const Second& second) {
     if constexpr (is_discarded<Second>)
         return Discard{};
-    else if constexpr (std::is_same_v<Second, Keep>)
+    else if constexpr (std::is_same_v<Second, AsIs>)
         return first;
     else
         return Then{first, second};
@@ -82,67 +36,6 @@ template <class First, class Second>
 
 /// What moving a number costs, in multiply-adds.
 inline constexpr double work_of_moving = 4;
-
-/// The memory of a pass that keeps nothing for a way back: pieces of the thread's pool, given back
-/// as soon as the next layer has run.
-struct Forgets {
-    static constexpr bool records = false;
-    /// Where the largest number of rows on the way is noted; null: nowhere.
-    Index* most_rows = nullptr;
-
-    template <class Number>
-    using Array = ScratchArray<Number>;
-    template <class Number>
-    [[nodiscard]] ScratchArray<Number> array(Index size) const {
-        return ScratchArray<Number>(size);
-    }
-    template <class Number>
-    [[nodiscard]] Number* take(Index rows, Index columns) const {
-        if (most_rows) *most_rows = std::max(*most_rows, rows);
-        return reinterpret_cast<Number*>(Pool::take(bytes<Number>(rows, columns)));
-    }
-    template <class Number>
-    void give_back(Number* numbers, Index rows, Index columns) const {
-        Pool::give_back(reinterpret_cast<std::byte*>(numbers), bytes<Number>(rows, columns));
-    }
-
-private:
-    template <class Number>
-    [[nodiscard]] static std::size_t bytes(Index rows, Index columns) {
-        return static_cast<std::size_t>(rows * columns) * sizeof(Number);
-    }
-};
-
-/// The memory of a pass that a way back follows: a tape, on which things stay.
-class Records {
-public:
-    static constexpr bool records = true;
-
-    Records(Tape& tape) : tape_(&tape) {}
-
-    template <class Number>
-    struct Array {
-        Number* numbers;
-        [[nodiscard]] Number* data() const { return numbers; }
-        [[nodiscard]] Number& operator[](Index i) const { return numbers[i]; }
-    };
-    template <class Number>
-    [[nodiscard]] Array<Number> array(Index size) const {
-        return {tape_->template take<Number>(size)};
-    }
-    template <class Number>
-    [[nodiscard]] Number* take(Index rows, Index columns) const {
-        return tape_->template take<Number>(rows * columns);
-    }
-    /// Where they are the last on the tape; else they stay on it.
-    template <class Number>
-    void give_back(Number* numbers, Index rows, Index columns) const {
-        tape_->give_back_last(numbers, rows * columns);
-    }
-
-private:
-    Tape* tape_;
-};
 
 /// A matrix with a column for each sample of a batch, on its way through a network: activations, or
 /// on the way back the gradient by them.
@@ -228,7 +121,7 @@ public:
     [[nodiscard]] View<Scalar> writable() {
         if (!own_) {
             Batch copy = room(rows_);
-            transform_into(copy, Keep{});
+            transform_into(copy, AsIs{});
             *this = std::move(copy);
         }
         return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
@@ -260,7 +153,7 @@ public:
     /// numbers = epilogue(numbers).
     template <class Epilogue>
     void apply(const Epilogue& epilogue) {
-        if constexpr (std::is_base_of_v<Keep, Epilogue>) {
+        if constexpr (std::is_base_of_v<AsIs, Epilogue>) {
             return;
         } else if constexpr (stores_elsewhere<Epilogue>) {
             transform_into(*this, epilogue);
@@ -282,8 +175,7 @@ private:
         team_->split(columns_, 1, work_of_moving * static_cast<double>(rows_),
                      [&](Index first, Index count) {
                          transform<Scalar>(from.middleCols(first, count),
-                                           to.middleCols(first, count),
-                                           Shifted{epilogue, 0, first});
+                                           to.middleCols(first, count), epilogue, {0, first});
                      });
     }
 

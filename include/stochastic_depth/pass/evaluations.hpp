@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <stochastic_depth/memory/scratch.hpp>
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 
 /// How many evaluations of skippable layers something takes. Layers inside a skipped one don't run,
 /// whatever the mask says of them.

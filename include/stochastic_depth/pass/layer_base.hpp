@@ -5,7 +5,9 @@
 #include <string_view>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/detail/name_of.hpp>
 #include <stochastic_depth/memory/tape.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/pass/run.hpp>
 
@@ -55,13 +57,14 @@ public:
     struct Cache {
         detail::Tape tape;
         typename Derived::template Record<detail::Records> record;
-        /// Of the batch; -1 before the first pass.
-        Index columns = -1;
+        /// Of the batch; 0 before the first pass.
+        Index rows = 0;
+        Index columns = 0;
     };
 
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache& cache) const {
         detail::check_forward(class_name, derived(), x, y);
-        cache.columns = -1;
+        cache.rows = cache.columns = 0;
         cache.tape.clear();
         detail::Batch<Scalar, detail::Records> batch(detail::Team::alone(), cache.tape,
                                                      detail::const_view(x));
@@ -69,6 +72,7 @@ public:
         (void)batch.writable();
         detail::run(derived(), batch, cache.record, detail::EveryLayer{});
         detail::copy_columns(batch.current(), y);
+        cache.rows = x.rows();
         cache.columns = x.cols();
     }
 
@@ -86,15 +90,17 @@ public:
     /// \param dy  [outputs x batch], gradient by the output.
     /// \param dx  [features x batch], gradient by the input, overwritten.
     /// \throws std::invalid_argument  if sizes don't match, or the cache is of another batch.
-    template <class Gradient>
-        requires std::same_as<Gradient, typename Derived::Gradient>
+    // Self: clang 14 looks into Derived, which is not complete yet, for a constraint that names it.
+    template <class Gradient, class Self = Derived>
+        requires std::same_as<Gradient, typename Self::Gradient>
     void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
                   const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
         detail::check_backward(class_name, derived(), x, dy, dx);
-        if (cache.columns < 0)
-            detail::refuse(class_name, ": cache must be of ", x.cols(), " columns, got an unused one");
         if (cache.columns != x.cols())
-            detail::refuse(class_name, ": cache must be of ", x.cols(), " columns, got ", cache.columns);
+            detail::refuse(class_name, ": cache must be of ", x.cols(), " columns, got ",
+                           cache.columns);
+        if (cache.rows != x.rows())
+            detail::refuse(class_name, ": cache must be of ", x.rows(), " rows, got ", cache.rows);
         detail::GradientBatch<Scalar> batch(detail::Team::alone(), {}, detail::const_view(dy));
         detail::backpropagate(derived(), batch, cache.record, gradient);
         detail::copy_columns(batch.current(), dx);

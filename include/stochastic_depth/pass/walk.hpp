@@ -81,7 +81,7 @@ public:
         if constexpr (Node::skips_to_identity)
             then(x, state);
         else
-            (*this)(node.shortcut(), x, then, state, Node::shortcut_gradient(gradients)...);
+            (*this)(node.shortcut(), x, then, state, gradients.layer.shortcut...);
     }
 
 private:

@@ -36,7 +36,7 @@ public:
           design_{design},
           group_size_{group_size},
           key_{detail::stream_key(seed, detail::StreamPurpose::mask_design, stream_version)} {
-        if (!(group_size >= 1 && group_size < Index{1} << 32))
+        if (!(group_size >= 1 && static_cast<std::uint64_t>(group_size) >> 32 == 0))
             detail::refuse("DesignedMaskSampler: group size must lie in [1, 2^32), got ",
                            group_size);
         if (design == MaskDesign::antithetic && group_size % 2 != 0)

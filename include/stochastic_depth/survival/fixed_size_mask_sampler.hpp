@@ -92,10 +92,10 @@ public:
 
 private:
     static constexpr Index max_depth = Index{1} << 22;
-    static constexpr Index max_batch_size = Index{1} << 32;
+    static constexpr std::uint64_t max_batch_size = std::uint64_t{1} << 32;
 
     static void check_batch_size(Index batch_size) {
-        if (!(batch_size >= 0 && batch_size < max_batch_size))
+        if (!(batch_size >= 0 && static_cast<std::uint64_t>(batch_size) < max_batch_size))
             detail::refuse("FixedSizeMaskSampler: batch size must lie in [0, ", max_batch_size,
                            "), got ", batch_size);
     }

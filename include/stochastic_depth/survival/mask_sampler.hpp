@@ -101,13 +101,15 @@ public:
 
 private:
     static constexpr Index max_depth = Index{1} << 22;
-    static constexpr Index max_samples = Index{1} << 38;
+    static constexpr std::uint64_t max_samples = std::uint64_t{1} << 38;
 
     static void check_samples(Index first_sample, Index count) {
         if (first_sample < 0)
             detail::refuse("MaskSampler: first sample must be at least 0, got ", first_sample);
         if (count < 0) detail::refuse("MaskSampler: batch size must be at least 0, got ", count);
-        if (count > max_samples || first_sample > max_samples - count)
+        const auto first = static_cast<std::uint64_t>(first_sample);
+        const auto samples = static_cast<std::uint64_t>(count);
+        if (samples > max_samples || first > max_samples - samples)
             detail::refuse("MaskSampler: samples must be less than ", max_samples, ", got ", count,
                            " samples from ", first_sample);
     }

@@ -117,9 +117,9 @@ public:
 
     /// Bit n is set where word n has undecided bits.
     [[nodiscard]] std::uint32_t undecided() const {
-        std::uint32_t set = 0;
-        for (std::size_t n = 0; n < size_; ++n)
-            set |= static_cast<std::uint32_t>(undecided_[n] != 0) << n;
+        std::uint32_t set = 0, bit = 1;
+        for (std::size_t n = 0; n < size_; ++n, bit <<= 1)
+            if (undecided_[n] != 0) set |= bit;
         return set;
     }
 

@@ -58,7 +58,7 @@ public:
 
     /// Number of kept layers.
     [[nodiscard]] Index count() const {
-        int kept = 0;
+        Index kept = 0;
         for (const std::uint64_t word : words_) kept += std::popcount(word);
         return kept;
     }

@@ -85,7 +85,7 @@ public:
     /// \throws std::invalid_argument  unless 0 <= l < depth().
     [[nodiscard]] Index count(Index l) const {
         check_layer(l);
-        int kept = 0;
+        Index kept = 0;
         for (const std::uint64_t word : words(l)) kept += std::popcount(word);
         return kept;
     }

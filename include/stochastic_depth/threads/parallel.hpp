@@ -5,10 +5,8 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
-#include <system_error>
-#include <thread>
-#include <vector>
 
+#include <stochastic_depth/threads/helpers.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
@@ -28,15 +26,10 @@ inline void run_on_threads(Index tasks, Index workers, void (*run)(const void*, 
             if (!failure) failure = std::current_exception();
         }
     };
-    std::vector<std::thread> helpers(static_cast<std::size_t>(workers - 1));
-    try {
-        for (std::thread& helper : helpers) helper = std::thread(work);
-    } catch (const std::system_error&) {
-        // No more threads to be had: those that there are do the work.
+    {
+        const Helpers helpers(workers - 1, work);
+        work();
     }
-    work();
-    for (std::thread& helper : helpers)
-        if (helper.joinable()) helper.join();
     if (failure) std::rethrow_exception(failure);
 }
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/threads/team.hpp>
 #include <stochastic_depth/training/segments.hpp>
 #include <stochastic_depth/training/unreached_layers.hpp>

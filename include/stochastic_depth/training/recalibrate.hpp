@@ -11,7 +11,7 @@
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
-#include <stochastic_depth/threads/team.hpp>
+#include <stochastic_depth/threads/thread_team.hpp>
 
 namespace stochastic_depth {
 
@@ -52,7 +52,7 @@ void recalibrate(Network& network, const ConstMatrixRef<typename Network::Scalar
     if (x.cols() < 2) detail::refuse("recalibrate: x must have at least 2 columns, got ", x.cols());
     (void)network.output_size(x.rows());
     const MaskSampler sampler(network.survival_probabilities(), options.seed);
-    const detail::Team team(options.threads);
+    const detail::ThreadTeam team(options.threads);
     detail::Tape tape;
     detail::RecordOf<Network, detail::Records> record;
     detail::begin_statistics(network);

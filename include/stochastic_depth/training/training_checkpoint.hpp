@@ -10,12 +10,12 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
-#include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>
-#include <stochastic_depth/training/records.hpp>
+#include <stochastic_depth/training/named_matrices.hpp>
 #include <stochastic_depth/training/resumable_optimizer.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/version.hpp>

@@ -13,53 +13,11 @@
 #include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
-#include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
-#include <stochastic_depth/threads/team.hpp>
+#include <stochastic_depth/threads/thread_team.hpp>
+#include <stochastic_depth/training/step_options.hpp>
 
 namespace stochastic_depth {
-
-/// Who shares a survival mask in a training step.
-enum class MaskScope {
-    /// One mask for the whole batch.
-    batch,
-    /// One mask for each sample.
-    sample,
-    /// One mask for each sample, and of every layer the same number of samples in each step: equal
-    /// work.
-    subset,
-};
-
-struct TrainingStepOptions {
-    MaskScope mask_scope = MaskScope::sample;
-    Scaling scaling = Scaling::none;
-    /// Fixes the masks.
-    std::uint64_t seed = 0;
-    /// At least 1, the caller's among them. Their number changes no bit.
-    unsigned threads = 1;
-};
-
-/// The part of a step's batch that a call is given. Samples keep the numbers, and so the masks, that
-/// they have in the whole batch, and the parts' gradients and losses add up to the whole batch's.
-struct BatchPart {
-    /// The number of the first sample in the whole batch.
-    Index first = 0;
-    /// Samples of the whole batch; 0: what the call is given is the whole batch.
-    Index of = 0;
-};
-
-/// What a step came to.
-struct StepLedger {
-    /// Mean over the batch, under the masks of the step; of a part its share in that.
-    double loss = 0;
-    /// Evaluations of skippable layers, over all samples: expected, done, and at full depth.
-    double expected_layer_evaluations = 0;
-    double layer_evaluations = 0;
-    double full_depth_evaluations = 0;
-    /// Of the masks, the forward pass and the loss; of the backward pass.
-    double forward_seconds = 0;
-    double backward_seconds = 0;
-};
 
 /// The gradient of the loss under the survival masks of a training step:
 ///
@@ -183,7 +141,7 @@ public:
     [[nodiscard]] std::size_t cache_bytes() const { return cache_bytes_; }
 
     /// The threads that an optimizer may share the update with.
-    [[nodiscard]] const detail::Team& team() const { return team_; }
+    [[nodiscard]] const Team& team() const { return team_; }
 
     /// Ends the step: layers that keep statistics of their batches take those of the last one over,
     /// and the gradient is zero again.
@@ -196,8 +154,8 @@ private:
     using Clock = std::chrono::steady_clock;
 
     [[nodiscard]] static TrainingStepOptions checked(TrainingStepOptions options) {
-        if (options.threads < 1 || options.threads > detail::Team::largest)
-            detail::refuse("TrainingStep: threads must lie in [1, ", detail::Team::largest,
+        if (options.threads < 1 || options.threads > Team::largest)
+            detail::refuse("TrainingStep: threads must lie in [1, ", Team::largest,
                            "], got ", options.threads);
         if (detail::SkipsMoreThanBranches<Network>::value && options.scaling == Scaling::inverted)
             detail::refuse(
@@ -298,7 +256,7 @@ private:
     detail::RecordOf<Network, detail::Records> record_;
     std::size_t cache_bytes_ = 0;
     std::uint64_t next_step_ = 0;
-    detail::Team team_;
+    detail::ThreadTeam team_;
 };
 
 template <class Network, class Loss>

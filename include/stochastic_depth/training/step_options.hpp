@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+
+#include <stochastic_depth/survival/scaling.hpp>
+#include <stochastic_depth/types.hpp>
+
+namespace stochastic_depth {
+
+/// Who shares a survival mask in a training step.
+enum class MaskScope {
+    /// One mask for the whole batch.
+    batch,
+    /// One mask for each sample.
+    sample,
+    /// One mask for each sample, and of every layer the same number of samples in each step: equal
+    /// work.
+    subset,
+};
+
+struct TrainingStepOptions {
+    MaskScope mask_scope = MaskScope::sample;
+    Scaling scaling = Scaling::none;
+    /// Fixes the masks.
+    std::uint64_t seed = 0;
+    /// At least 1, the caller's among them. Their number changes no bit.
+    unsigned threads = 1;
+};
+
+/// The part of a step's batch that a call is given. Samples keep the numbers, and so the masks, that
+/// they have in the whole batch, and the parts' gradients and losses add up to the whole batch's.
+struct BatchPart {
+    /// The number of the first sample in the whole batch.
+    Index first = 0;
+    /// Samples of the whole batch; 0: what the call is given is the whole batch.
+    Index of = 0;
+};
+
+/// What a step came to.
+struct StepLedger {
+    /// Mean over the batch, under the masks of the step; of a part its share in that.
+    double loss = 0;
+    /// Evaluations of skippable layers, over all samples: expected, done, and at full depth.
+    double expected_layer_evaluations = 0;
+    double layer_evaluations = 0;
+    double full_depth_evaluations = 0;
+    /// Of the masks, the forward pass and the loss; of the backward pass.
+    double forward_seconds = 0;
+    double backward_seconds = 0;
+};
+
+}  // namespace stochastic_depth
