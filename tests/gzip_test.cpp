@@ -163,7 +163,7 @@ TEST_CASE("read_gzip: what stands behind the compressed data and is none is an e
 
 TEST_CASE("read_gzip, parse_idx: Fashion-MNIST is what its authors say", "[gzip][idx]") {
     const std::string folder = "/usr/share/datasets/fashion-mnist/";  // where Debian puts it
-    if (!std::filesystem::exists(folder + "train-images-idx3-ubyte.gz")) {
+    if (!std::filesystem::exists(std::filesystem::path(folder) / "train-images-idx3-ubyte.gz")) {
         WARN("skipped: Fashion-MNIST is not installed (Debian package dataset-fashion-mnist)");
         return;
     }
