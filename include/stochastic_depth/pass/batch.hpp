@@ -63,7 +63,7 @@ public:
         : team_(&team),
           memory_(memory),
           own_(memory_.template take<Scalar>(rows, columns)),
-          data_(own_),
+          data_(reinterpret_cast<Scalar*>(own_.start)),
           rows_(rows),
           columns_(columns),
           stride_(rows) {}
@@ -71,7 +71,7 @@ public:
     Batch(Batch&& other) noexcept
         : team_(other.team_),
           memory_(other.memory_),
-          own_(std::exchange(other.own_, nullptr)),
+          own_(std::exchange(other.own_, {})),
           data_(other.data_),
           rows_(other.rows_),
           columns_(other.columns_),
@@ -85,7 +85,7 @@ public:
         return *this;
     }
     ~Batch() {
-        if (own_) memory_.give_back(own_, rows_, columns_);
+        if (own_.start) memory_.give_back(own_);
     }
 
     [[nodiscard]] const Team& team() const { return *team_; }
@@ -97,16 +97,18 @@ public:
 
     /// The numbers as they are now, for a record: nothing changes them any more.
     [[nodiscard]] RecordedMatrix<Scalar> keep() requires records {
-        own_ = nullptr;
+        own_ = {};
         return {data_, rows_, columns_, stride_};
     }
 
     /// The same numbers for another way through the network, which goes on by itself. This one must
     /// outlive that, unless the pass records.
     [[nodiscard]] Batch shared() {
-        if constexpr (records) own_ = nullptr;
+        if constexpr (records) own_ = {};
         return Batch(*team_, memory_, current());
     }
+
+    [[nodiscard]] const Memory& memory() const { return memory_; }
 
     /// Room for a matrix of so many rows and as many columns.
     [[nodiscard]] Batch room(Index rows) const { return Batch(*team_, memory_, rows, columns_); }
@@ -119,12 +121,13 @@ public:
 
     /// The numbers for writing; those of another are copied first.
     [[nodiscard]] View<Scalar> writable() {
-        if (!own_) {
+        if (!own_.start) {
             Batch copy = room(rows_);
             transform_into(copy, AsIs{});
             *this = std::move(copy);
         }
-        return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
+        return {reinterpret_cast<Scalar*>(own_.start), rows_, columns_,
+                Eigen::OuterStride<>(stride_)};
     }
 
     /// The chosen columns as a batch of their own.
@@ -157,7 +160,7 @@ public:
             return;
         } else if constexpr (stores_elsewhere<Epilogue>) {
             transform_into(*this, epilogue);
-        } else if (own_) {
+        } else if (own_.start) {
             transform_into(*this, epilogue);
         } else {
             Batch result = room(rows_);
@@ -181,8 +184,8 @@ private:
 
     const Team* team_;
     [[no_unique_address]] Memory memory_;
-    /// Where the numbers may be written; null where they are another's, or a record's.
-    Scalar* own_ = nullptr;
+    /// Where the numbers may be written; none where they are another's, or a record's.
+    MemoryPiece own_;
     const Scalar* data_;
     Index rows_;
     Index columns_;

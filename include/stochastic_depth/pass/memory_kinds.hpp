@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/memory/pool.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/memory/tape.hpp>
 #include <stochastic_depth/types.hpp>
@@ -30,10 +32,42 @@ struct ColumnList {
     Index count = 0;
 };
 
+/// A piece of the thread's pool, with its size in bytes.
+struct MemoryPiece {
+    std::byte* start = nullptr;
+    std::size_t bytes = 0;
+};
+
+/// Where a pass leaves the piece that it has finished with, for its next layer: two pieces in turn
+/// serve most of them.
+class SparePiece {
+public:
+    SparePiece() = default;
+    SparePiece(const SparePiece&) = delete;
+    SparePiece& operator=(const SparePiece&) = delete;
+    ~SparePiece() {
+        if (piece_.start) Pool::give_back(piece_.start, piece_.bytes);
+    }
+
+    [[nodiscard]] MemoryPiece take(std::size_t bytes) {
+        if (piece_.start && piece_.bytes >= bytes) return std::exchange(piece_, {});
+        return {Pool::take(bytes), bytes};
+    }
+    void give_back(MemoryPiece piece) {
+        std::swap(piece, piece_);
+        if (piece.start) Pool::give_back(piece.start, piece.bytes);
+    }
+
+private:
+    MemoryPiece piece_;
+};
+
 /// The memory of a pass that keeps nothing for a way back: pieces of the thread's pool, given back
 /// as soon as the next layer has run.
 struct Forgets {
     static constexpr bool records = false;
+    /// Outlives the pass.
+    SparePiece* spare;
     /// Where the largest number of rows on the way is noted; null: nowhere.
     Index* most_rows = nullptr;
 
@@ -44,20 +78,11 @@ struct Forgets {
         return ScratchArray<Number>(size);
     }
     template <class Number>
-    [[nodiscard]] Number* take(Index rows, Index columns) const {
+    [[nodiscard]] MemoryPiece take(Index rows, Index columns) const {
         if (most_rows) *most_rows = std::max(*most_rows, rows);
-        return reinterpret_cast<Number*>(Pool::take(bytes<Number>(rows, columns)));
+        return spare->take(static_cast<std::size_t>(rows * columns) * sizeof(Number));
     }
-    template <class Number>
-    void give_back(Number* numbers, Index rows, Index columns) const {
-        Pool::give_back(reinterpret_cast<std::byte*>(numbers), bytes<Number>(rows, columns));
-    }
-
-private:
-    template <class Number>
-    [[nodiscard]] static std::size_t bytes(Index rows, Index columns) {
-        return static_cast<std::size_t>(rows * columns) * sizeof(Number);
-    }
+    void give_back(MemoryPiece piece) const { spare->give_back(piece); }
 };
 
 /// The memory of a pass that a way back follows: a tape, on which things stay.
@@ -78,13 +103,14 @@ public:
         return {tape_->template take<Number>(size)};
     }
     template <class Number>
-    [[nodiscard]] Number* take(Index rows, Index columns) const {
-        return tape_->template take<Number>(rows * columns);
+    [[nodiscard]] MemoryPiece take(Index rows, Index columns) const {
+        const Index count = rows * columns;
+        return {reinterpret_cast<std::byte*>(tape_->template take<Number>(count)),
+                static_cast<std::size_t>(count) * sizeof(Number)};
     }
-    /// Where they are the last on the tape; else they stay on it.
-    template <class Number>
-    void give_back(Number* numbers, Index rows, Index columns) const {
-        tape_->give_back_last(numbers, rows * columns);
+    /// Where it is the last on the tape; else it stays on it.
+    void give_back(MemoryPiece piece) const {
+        tape_->give_back_last(piece.start, static_cast<Index>(piece.bytes));
     }
 
 private:
