@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 
@@ -62,8 +63,8 @@ public:
     Batch(const Team& team, Memory memory, Index rows, Index columns)
         : team_(&team),
           memory_(memory),
-          own_(memory_.template take<Scalar>(rows, columns)),
-          data_(reinterpret_cast<Scalar*>(own_.start)),
+          own_(memory_.template take<Scalar>(rows, columns, own_bytes_)),
+          data_(own_),
           rows_(rows),
           columns_(columns),
           stride_(rows) {}
@@ -71,12 +72,14 @@ public:
     Batch(Batch&& other) noexcept
         : team_(other.team_),
           memory_(other.memory_),
-          own_(std::exchange(other.own_, {})),
+          own_bytes_(other.own_bytes_),
+          own_(std::exchange(other.own_, nullptr)),
           data_(other.data_),
           rows_(other.rows_),
           columns_(other.columns_),
           stride_(other.stride_) {}
     Batch& operator=(Batch&& other) noexcept {
+        std::swap(own_bytes_, other.own_bytes_);
         std::swap(own_, other.own_);
         std::swap(data_, other.data_);
         std::swap(rows_, other.rows_);
@@ -85,7 +88,7 @@ public:
         return *this;
     }
     ~Batch() {
-        if (own_.start) memory_.give_back(own_);
+        if (own_) memory_.give_back(own_, own_bytes_);
     }
 
     [[nodiscard]] const Team& team() const { return *team_; }
@@ -97,14 +100,14 @@ public:
 
     /// The numbers as they are now, for a record: nothing changes them any more.
     [[nodiscard]] RecordedMatrix<Scalar> keep() requires records {
-        own_ = {};
+        own_ = nullptr;
         return {data_, rows_, columns_, stride_};
     }
 
     /// The same numbers for another way through the network, which goes on by itself. This one must
     /// outlive that, unless the pass records.
     [[nodiscard]] Batch shared() {
-        if constexpr (records) own_ = {};
+        if constexpr (records) own_ = nullptr;
         return Batch(*team_, memory_, current());
     }
 
@@ -121,13 +124,8 @@ public:
 
     /// The numbers for writing; those of another are copied first.
     [[nodiscard]] View<Scalar> writable() {
-        if (!own_.start) {
-            Batch copy = room(rows_);
-            transform_into(copy, AsIs{});
-            *this = std::move(copy);
-        }
-        return {reinterpret_cast<Scalar*>(own_.start), rows_, columns_,
-                Eigen::OuterStride<>(stride_)};
+        if (!own_) copy();
+        return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
     }
 
     /// The chosen columns as a batch of their own.
@@ -160,7 +158,7 @@ public:
             return;
         } else if constexpr (stores_elsewhere<Epilogue>) {
             transform_into(*this, epilogue);
-        } else if (own_.start) {
+        } else if (own_) {
             transform_into(*this, epilogue);
         } else {
             Batch result = room(rows_);
@@ -170,6 +168,12 @@ public:
     }
 
 private:
+    [[gnu::noinline]] void copy() {
+        Batch copied = room(rows_);
+        transform_into(copied, AsIs{});
+        *this = std::move(copied);
+    }
+
     template <class Epilogue>
     void transform_into(Batch& result, const Epilogue& epilogue) const {
         const ConstView<Scalar> from = current();
@@ -184,8 +188,9 @@ private:
 
     const Team* team_;
     [[no_unique_address]] Memory memory_;
-    /// Where the numbers may be written; none where they are another's, or a record's.
-    MemoryPiece own_;
+    std::size_t own_bytes_ = 0;
+    /// Where the numbers may be written; null where they are another's, or a record's.
+    Scalar* own_ = nullptr;
     const Scalar* data_;
     Index rows_;
     Index columns_;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <utility>
 
 #include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/memory/pool.hpp>
@@ -32,12 +31,6 @@ struct ColumnList {
     Index count = 0;
 };
 
-/// A piece of the thread's pool, with its size in bytes.
-struct MemoryPiece {
-    std::byte* start = nullptr;
-    std::size_t bytes = 0;
-};
-
 /// Where a pass leaves the piece that it has finished with, for its next layer: two pieces in turn
 /// serve most of them.
 class SparePiece {
@@ -46,20 +39,26 @@ public:
     SparePiece(const SparePiece&) = delete;
     SparePiece& operator=(const SparePiece&) = delete;
     ~SparePiece() {
-        if (piece_.start) Pool::give_back(piece_.start, piece_.bytes);
+        if (start_) Pool::give_back(start_, bytes_);
     }
 
-    [[nodiscard]] MemoryPiece take(std::size_t bytes) {
-        if (piece_.start && piece_.bytes >= bytes) return std::exchange(piece_, {});
-        return {Pool::take(bytes), bytes};
+    /// A piece of at least so many bytes; how many it has is left in `bytes`.
+    [[nodiscard]] std::byte* take(std::size_t& bytes) {
+        std::byte* const start = start_;
+        if (!start || bytes_ < bytes) return Pool::take(bytes);
+        bytes = bytes_;
+        start_ = nullptr;
+        return start;
     }
-    void give_back(MemoryPiece piece) {
-        std::swap(piece, piece_);
-        if (piece.start) Pool::give_back(piece.start, piece.bytes);
+    void give_back(std::byte* start, std::size_t bytes) {
+        if (start_) Pool::give_back(start_, bytes_);
+        start_ = start;
+        bytes_ = bytes;
     }
 
 private:
-    MemoryPiece piece_;
+    std::byte* start_ = nullptr;
+    std::size_t bytes_ = 0;
 };
 
 /// The memory of a pass that keeps nothing for a way back: pieces of the thread's pool, given back
@@ -77,12 +76,17 @@ struct Forgets {
     [[nodiscard]] ScratchArray<Number> array(Index size) const {
         return ScratchArray<Number>(size);
     }
+    /// Room for a matrix; how many bytes it has is left in `bytes`.
     template <class Number>
-    [[nodiscard]] MemoryPiece take(Index rows, Index columns) const {
+    [[nodiscard]] Number* take(Index rows, Index columns, std::size_t& bytes) const {
         if (most_rows) *most_rows = std::max(*most_rows, rows);
-        return spare->take(static_cast<std::size_t>(rows * columns) * sizeof(Number));
+        bytes = static_cast<std::size_t>(rows * columns) * sizeof(Number);
+        return reinterpret_cast<Number*>(spare->take(bytes));
     }
-    void give_back(MemoryPiece piece) const { spare->give_back(piece); }
+    template <class Number>
+    void give_back(Number* numbers, std::size_t bytes) const {
+        spare->give_back(reinterpret_cast<std::byte*>(numbers), bytes);
+    }
 };
 
 /// The memory of a pass that a way back follows: a tape, on which things stay.
@@ -103,14 +107,14 @@ public:
         return {tape_->template take<Number>(size)};
     }
     template <class Number>
-    [[nodiscard]] MemoryPiece take(Index rows, Index columns) const {
-        const Index count = rows * columns;
-        return {reinterpret_cast<std::byte*>(tape_->template take<Number>(count)),
-                static_cast<std::size_t>(count) * sizeof(Number)};
+    [[nodiscard]] Number* take(Index rows, Index columns, std::size_t& bytes) const {
+        bytes = static_cast<std::size_t>(rows * columns) * sizeof(Number);
+        return tape_->template take<Number>(rows * columns);
     }
-    /// Where it is the last on the tape; else it stays on it.
-    void give_back(MemoryPiece piece) const {
-        tape_->give_back_last(piece.start, static_cast<Index>(piece.bytes));
+    /// Where they are the last on the tape; else they stay on it.
+    template <class Number>
+    void give_back(Number* numbers, std::size_t bytes) const {
+        tape_->give_back_last(reinterpret_cast<std::byte*>(numbers), static_cast<Index>(bytes));
     }
 
 private:
