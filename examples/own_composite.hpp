@@ -52,7 +52,7 @@ public:
     static void visit_parts(auto& self, auto&& visit, auto&... others) {
         visit("gate", self.gate_, others.gate...), visit("branch", self.branch_, others.branch...);
     }
-    auto map_parts(const auto& f) const { return ::Gated(f(gate_), f(branch_)); }
+    friend auto map_parts(const Gated& of, auto& f) { return ::Gated(f(of.gate_), f(of.branch_)); }
 
 private:
     Gate gate_;

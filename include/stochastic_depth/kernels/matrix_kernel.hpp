@@ -95,10 +95,10 @@ void run_tile_into(Scalar* sums, Index row, Index last, Index column, const Oper
 }
 
 /// Whether tiles of full width are compiled for each epilogue, which then works on sums that are
-/// still in registers. All others leave their sums in memory, and are the same code for every
+/// still in registers: those of the widest packet, and of its half. All others leave their sums in memory, and are the same code for every
 /// epilogue: a compiler spends more on tiles than on all else.
 template <class Scalar, int Lanes>
-inline constexpr bool fuses_epilogue = Lanes == widest_lanes<Scalar>;
+inline constexpr bool fuses_epilogue = 2 * Lanes >= widest_lanes<Scalar>;
 
 /// Runs a tile of Packets packets and of as many columns as `columns` allow, and returns its width.
 template <int Lanes, int Packets, class Scalar>
@@ -113,12 +113,7 @@ Index run_tile_of(Index columns, Scalar* sums, Index row, Index last, Index colu
         run_tile_into<Lanes, Packets, 2>(sums, row, last, column, f);
         return 2;
     }
-    // A single column twice: its sums alone would wait for each other as long.
-    Operands<Scalar> twice = f;
-    twice.start.data += f.start.data ? column * f.start.column_stride : 0;
-    twice.right.data += column * f.right.column_stride;
-    twice.start.column_stride = twice.right.column_stride = 0;
-    run_tile_into<Lanes, Packets, 2>(sums, row, last, 0, twice);
+    run_tile_into<Lanes, Packets, 1>(sums, row, last, column, f);
     return 1;
 }
 

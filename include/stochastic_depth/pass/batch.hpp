@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 
@@ -62,7 +63,7 @@ public:
     Batch(const Team& team, Memory memory, Index rows, Index columns)
         : team_(&team),
           memory_(memory),
-          own_(memory_.template take<Scalar>(rows, columns)),
+          own_(memory_.template take<Scalar>(rows, columns, own_bytes_)),
           data_(own_),
           rows_(rows),
           columns_(columns),
@@ -71,12 +72,14 @@ public:
     Batch(Batch&& other) noexcept
         : team_(other.team_),
           memory_(other.memory_),
+          own_bytes_(other.own_bytes_),
           own_(std::exchange(other.own_, nullptr)),
           data_(other.data_),
           rows_(other.rows_),
           columns_(other.columns_),
           stride_(other.stride_) {}
     Batch& operator=(Batch&& other) noexcept {
+        std::swap(own_bytes_, other.own_bytes_);
         std::swap(own_, other.own_);
         std::swap(data_, other.data_);
         std::swap(rows_, other.rows_);
@@ -85,7 +88,7 @@ public:
         return *this;
     }
     ~Batch() {
-        if (own_) memory_.give_back(own_, rows_, columns_);
+        if (own_) memory_.give_back(own_, own_bytes_);
     }
 
     [[nodiscard]] const Team& team() const { return *team_; }
@@ -108,6 +111,8 @@ public:
         return Batch(*team_, memory_, current());
     }
 
+    [[nodiscard]] const Memory& memory() const { return memory_; }
+
     /// Room for a matrix of so many rows and as many columns.
     [[nodiscard]] Batch room(Index rows) const { return Batch(*team_, memory_, rows, columns_); }
 
@@ -119,11 +124,7 @@ public:
 
     /// The numbers for writing; those of another are copied first.
     [[nodiscard]] View<Scalar> writable() {
-        if (!own_) {
-            Batch copy = room(rows_);
-            transform_into(copy, AsIs{});
-            *this = std::move(copy);
-        }
+        if (!own_) copy();
         return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
     }
 
@@ -167,6 +168,12 @@ public:
     }
 
 private:
+    [[gnu::noinline]] void copy() {
+        Batch copied = room(rows_);
+        transform_into(copied, AsIs{});
+        *this = std::move(copied);
+    }
+
     template <class Epilogue>
     void transform_into(Batch& result, const Epilogue& epilogue) const {
         const ConstView<Scalar> from = current();
@@ -181,6 +188,7 @@ private:
 
     const Team* team_;
     [[no_unique_address]] Memory memory_;
+    std::size_t own_bytes_ = 0;
     /// Where the numbers may be written; null where they are another's, or a record's.
     Scalar* own_ = nullptr;
     const Scalar* data_;

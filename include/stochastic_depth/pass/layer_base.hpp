@@ -101,7 +101,9 @@ public:
                            cache.columns);
         if (cache.rows != x.rows())
             detail::refuse(class_name, ": cache must be of ", x.rows(), " rows, got ", cache.rows);
-        detail::GradientBatch<Scalar> batch(detail::Team::alone(), {}, detail::const_view(dy));
+        detail::SparePiece spare;
+        detail::GradientBatch<Scalar> batch(detail::Team::alone(), {&spare},
+                                            detail::const_view(dy));
         detail::backpropagate(derived(), batch, cache.record, gradient);
         detail::copy_columns(batch.current(), dx);
     }

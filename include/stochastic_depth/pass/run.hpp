@@ -129,7 +129,8 @@ void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
 /// y = NN(x, S), forgetting.
 template <class Network, class X, class Mask, class Y>
 void run_into(const Network& network, const X& x, const Mask& mask, const Y& y) {
-    Batch<typename Network::Scalar, Forgets> batch(Team::alone(), {}, const_view(x));
+    SparePiece spare;
+    Batch<typename Network::Scalar, Forgets> batch(Team::alone(), {&spare}, const_view(x));
     RecordOf<Network, Forgets> record;
     run(network, batch, record, mask, store_to(y));
 }
@@ -140,7 +141,8 @@ template <class Network>
 [[nodiscard]] Index most_rows(const Network& network, Index input_size) {
     using Scalar = typename Network::Scalar;
     Index most = std::max(input_size, static_cast<Index>(network.output_size(input_size)));
-    Batch<Scalar, Forgets> batch(Team::alone(), {&most},
+    SparePiece spare;
+    Batch<Scalar, Forgets> batch(Team::alone(), {&spare, &most},
                                  {nullptr, input_size, 0, Eigen::OuterStride<>(input_size)});
     RecordOf<Network, Forgets> record;
     run(network, batch, record, EveryLayer{});

@@ -13,8 +13,8 @@
 /// statistics. Needs POSIX, for which reason it is not part of all.hpp.
 ///
 /// Format, version 2, all numbers little-endian: "SDPARAMS", version (4 bytes), length of what
-/// follows but the hash (8); parameters and layers' state, each a list as records.hpp describes it;
-/// at the end FNV-1a of all bytes before (8).
+/// follows but the hash (8); parameters and layers' state, each a list as named_matrices.hpp
+/// describes it; at the end FNV-1a of all bytes before (8).
 namespace stochastic_depth {
 namespace detail {
 

@@ -206,7 +206,8 @@ private:
         detail::Batch<Scalar, detail::Records> batch(team_, tape_, detail::const_view(x));
         detail::run(network, batch, record_, detail::MaskView{masks, &context});
         cache_bytes_ = tape_.bytes();
-        detail::GradientBatch<Scalar> slopes(team_, {}, outputs, x.cols());
+        detail::SparePiece spare;
+        detail::GradientBatch<Scalar> slopes(team_, {&spare}, outputs, x.cols());
         StepLedger ledger = count(masks, x.cols());
         ledger.loss = loss_.value_and_gradient(batch.current(), targets, slopes.writable());
         if (part.of > 0) {
