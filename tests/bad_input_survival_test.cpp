@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <cstdint>
 #include <limits>
 
 #include <stochastic_depth/random/philox.hpp>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <stdexcept>
 
+#include <stochastic_depth/random/philox.hpp>
+#include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>

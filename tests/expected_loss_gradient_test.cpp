@@ -10,6 +10,7 @@
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 
 #include "support/catch.hpp"

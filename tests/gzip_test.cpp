@@ -10,9 +10,9 @@ TEST_CASE("read_gzip: tested where zlib is installed", "[gzip]") { WARN("skipped
 #include <stochastic_depth/io/gzip.hpp>
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <random>
 #include <stdexcept>
 #include <string>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/io/idx.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>

@@ -11,6 +11,7 @@
 
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/survival/schedules.hpp>
+#include <stochastic_depth/survival/survival_masks.hpp>
 
 #include "support/catch.hpp"
 #include "support/mask_stream.hpp"

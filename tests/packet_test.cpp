@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/kernels/packet.hpp>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>

@@ -11,7 +11,10 @@
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/dropout.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
+#include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 

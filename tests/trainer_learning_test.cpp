@@ -2,8 +2,10 @@
 #include <stochastic_depth/training/trainer.hpp>
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <numbers>
+#include <tuple>
 #include <vector>
 
 #include <Eigen/QR>
@@ -19,6 +21,7 @@
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/schedules.hpp>
+#include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 

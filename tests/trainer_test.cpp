@@ -19,7 +19,9 @@
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/sgd.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"

@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include <stochastic_depth/random/philox.hpp>
+
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 

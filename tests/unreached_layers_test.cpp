@@ -14,6 +14,7 @@
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
