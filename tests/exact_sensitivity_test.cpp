@@ -382,11 +382,11 @@ TEST_CASE("ExactExpectation and ExactSensitivity: progress rises to 1, and can s
 TEMPLATE_TEST_CASE("ExactSensitivity: mean and variance are ExactExpectation's where p = 1",
                    "[exact_sensitivity]", float, double) {
     using Scalar = TestType;
-    using Branch = sd::Sequential<sd::Linear<Scalar>, sd::Tanh<Scalar>>;
-    using Layer = sd::StochasticDepth<Branch>;
+    using Inner = sd::Sequential<sd::Linear<Scalar>, sd::Tanh<Scalar>>;
+    using Layer = sd::StochasticDepth<Inner>;
     const Scalar infinity = std::numeric_limits<Scalar>::infinity();
     const auto layer = [](double weight, double p) {
-        return Layer{Branch{sd::Linear<Scalar>(
+        return Layer{Inner{sd::Linear<Scalar>(
                                 sd::Matrix<Scalar>::Constant(1, 1, static_cast<Scalar>(weight)),
                                 sd::Vector<Scalar>::Zero(1)),
                             sd::Tanh<Scalar>{}},
