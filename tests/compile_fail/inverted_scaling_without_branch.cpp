@@ -1,4 +1,4 @@
-// EXPECT: error: [^\n]*inverted scaling multiplies the branch of a residual layer, and this skippable layer has none
+// EXPECT: error: .*inverted scaling multiplies the branch of a residual layer, and this skippable layer has none
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/inverted_scaling.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>

@@ -1,4 +1,4 @@
-// EXPECT: error: [^\n]*a composite with skippable layers inside needs a friend map_parts\(self, f\)
+// EXPECT: error: .*a composite with skippable layers inside needs a friend map_parts\(self, f\)
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/inverted_scaling.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>

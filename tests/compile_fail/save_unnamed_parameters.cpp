@@ -1,4 +1,4 @@
-// EXPECT: error: [^\n]*a layer whose Gradient holds something must name its parameters
+// EXPECT: error: .*a layer whose Gradient holds something must name its parameters
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/training/checkpoint.hpp>
 

@@ -9,5 +9,5 @@ namespace sd = stochastic_depth;
 
 void run() {
     sd::Sequential network{sd::function<double>([](const auto& x) { return 0.5 * x; })};
-    sd::TrainingStep step{network, sd::MeanSquaredError<double>{}};
+    sd::TrainingStep<decltype(network), sd::MeanSquaredError<double>> step(network, {});
 }
