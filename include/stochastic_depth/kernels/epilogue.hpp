@@ -146,8 +146,8 @@ void transform_columns(Index rows, Index columns, const Scalar* x, Index x_strid
     for (Index j = 0; j < columns; ++j) {
         const Scalar* from = x + j * x_stride;
         // The last packet may overlap the one before: it is computed while x is still whole.
-        const P last =
-            epilogue(P::load(from + rows - Lanes), origin.row + rows - Lanes, origin.column + j);
+        const P last = epilogue(P::load(from + rows - Lanes), origin.row + rows - Lanes,
+                                origin.column + j);
         for (Index i = 0; i + Lanes < rows; i += Lanes)
             finish(epilogue, P::load(from + i), i, j, y, origin);
         if constexpr (!stores_elsewhere<Epilogue>) last.store(y.data + rows - Lanes + j * y.stride);

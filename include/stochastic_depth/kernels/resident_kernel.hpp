@@ -43,8 +43,7 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f,
             const P entry = P::broadcast(input[k * right.inner_stride]);
             for (int p = 0; p < packets; ++p) sum[p] = multiply_add(weight[k][p], entry, sum[p]);
         }
-        for (int p = 0; p < packets; ++p)
-            finish(epilogue, sum[p], Index{p * Lanes}, j, out, origin);
+        for (int p = 0; p < packets; ++p) finish(epilogue, sum[p], Index{p * Lanes}, j, out, origin);
     }
 }
 
@@ -101,7 +100,8 @@ Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, c
     const Epilogue last_step = epilogue;
     const Index column =
         run_packets<Packets, Rows>(0, columns, weight, first, right, out, last_step, origin);
-    return run_packets<P, Rows>(column, columns, weight, first, right, out, last_step, origin);
+    return run_packets<P, Rows>(column, columns, weight, first, right, out, last_step,
+                                   origin);
 }
 
 }  // namespace stochastic_depth::detail
