@@ -34,8 +34,8 @@ public:
         Index most_rows;
         unsigned threads = 1;
         ProgressMeter* progress = nullptr;
-        /// Outputs are multiplied by this, so the moments by it and its square.
-        Scalar scale = Scalar(1);
+        /// Of the outputs, and so of the mean; of the variance its square.
+        OutputScale<Scalar> scale = {};
     };
 
     explicit PrefixTree(const Options& options)
