@@ -16,8 +16,12 @@
 #include <stochastic_depth/expectation/confidence_interval.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
 
 namespace {
 

@@ -24,7 +24,7 @@
 #include <vector>
 
 #include <stochastic_depth/expectation/confidence_interval.hpp>
-#include <stochastic_depth/expectation/sampled_within.hpp>
+#include <stochastic_depth/expectation/options_within_budget.hpp>
 
 #include "fashion_mnist/network.hpp"
 
@@ -174,8 +174,8 @@ void run(const Arguments& arguments) {
                 return sd::MonteCarloExpectation{options}(network, x);
             });
         print_row(
-            "sampled_within", exact, samples, arguments.replications, [&](std::uint64_t seed) {
-                return sd::MonteCarloExpectation{sd::sampled_within(budget, p, seed)}(network, x);
+            "options_within_budget", exact, samples, arguments.replications, [&](std::uint64_t seed) {
+                return sd::MonteCarloExpectation{sd::options_within_budget(budget, p, seed)}(network, x);
             });
     }
 }

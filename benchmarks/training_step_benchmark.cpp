@@ -96,7 +96,7 @@ void input_gradient(benchmark::State& state) {
         sd::detail::product<float>(w.cols(), w.rows(), product.columns,
                                    {transposed.data(), w.cols()}, nullptr,
                                    {product.dy.data(), 1, product.dy.outerStride()},
-                                   {product.y.data(), product.y.outerStride()}, sd::detail::Keep{});
+                                   {product.y.data(), product.y.outerStride()}, sd::detail::AsIs{});
     });
 }
 void eigen_input_gradient(benchmark::State& state) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <stochastic_depth/all.hpp>
-
 #include <utility>
 namespace sd = stochastic_depth;
 namespace pass = stochastic_depth::pass;
@@ -53,6 +52,7 @@ public:
     static void visit_parts(auto& self, auto&& visit, auto&... others) {
         visit("gate", self.gate_, others.gate...), visit("branch", self.branch_, others.branch...);
     }
+    friend auto map_parts(const Gated& of, auto& f) { return ::Gated(f(of.gate_), f(of.branch_)); }
 
 private:
     Gate gate_;

@@ -33,6 +33,7 @@
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
+#include "support/own_networks.hpp"
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
@@ -240,6 +241,12 @@ TEMPLATE_TEST_CASE("masked forward: a warmed pass allocates nothing", "[allocati
         9);
     // Wider than Eigen's limit for temporaries on the stack.
     check_no_allocation("wide", blocks<Scalar>(random, 300, 2), 300);
+}
+
+TEST_CASE("masked forward: a warmed pass through a composite of the user's own allocates nothing",
+          "[allocation]") {
+    check_no_allocation("own composite", own::residual_network(1), 3);
+    check_no_allocation("own composite, mixed", own::mixed_network(2), 3);
 }
 
 TEST_CASE("masked forward: a pass needs no memory that its masks don't", "[allocation]") {

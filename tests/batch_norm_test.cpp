@@ -2,11 +2,8 @@
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 
-#include <unistd.h>
-
 #include <cmath>
 #include <cstdint>
-#include <filesystem>
 #include <limits>
 #include <string>
 #include <tuple>
@@ -20,6 +17,7 @@
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>
 
+#include "support/files.hpp"
 #include "support/layer_contract.hpp"
 #include "support/layers.hpp"
 #include "support/recorded_pass.hpp"
@@ -337,12 +335,9 @@ TEST_CASE("BatchNorm: a checkpoint holds the running statistics", "[batch_norm]"
     Philox random{7};
     const Sequential network{linear<float>(random, 3, 6), batch_norm<float>(random, 6)};
     Sequential other{linear<float>(random, 3, 6), BatchNorm<float>{6}};
-    const std::string path = (std::filesystem::temp_directory_path() /
-                              ("stochastic_depth_batch_norm_test." + std::to_string(::getpid())))
-                                 .string();
-    save_parameters(path, network);
-    load_parameters(path, other);
-    std::filesystem::remove(path);
+    const TemporaryFile file;
+    save_parameters(file.path(), network);
+    load_parameters(file.path(), other);
     const Matrix<float> x = random_matrix<float>(random, 3, 5);
     CHECK(same_bits(run(other, x), run(network, x)));
 }

@@ -10,17 +10,17 @@ TEST_CASE("read_gzip: tested where zlib is installed", "[gzip]") { WARN("skipped
 #include <stochastic_depth/io/gzip.hpp>
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <functional>
-#include <iterator>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include <stochastic_depth/io/idx.hpp>
+
+#include "support/files.hpp"
 
 namespace sd = stochastic_depth;
 using Catch::Matchers::Equals;
@@ -31,40 +31,18 @@ using Bytes = std::vector<std::uint8_t>;
 namespace {
 
 /// A file of its own for each test, removed at the end.
-class TemporaryFile {
+class TemporaryFile : public sd::test::TemporaryFile {
 public:
-    TemporaryFile()
-        : path_((std::filesystem::temp_directory_path() /
-                 ("stochastic_depth_gzip_" + std::to_string(std::random_device{}())))
-                    .string()) {}
-    TemporaryFile(const TemporaryFile&) = delete;
-    TemporaryFile& operator=(const TemporaryFile&) = delete;
-    ~TemporaryFile() {
-        std::error_code ignored;
-        std::filesystem::remove(path_, ignored);
-    }
-    const std::string& path() const { return path_; }
-
-    void write(const Bytes& bytes) const {
-        std::ofstream(path_, std::ios::binary | std::ios::trunc)
-            .write(reinterpret_cast<const char*>(bytes.data()),
-                   static_cast<std::streamsize>(bytes.size()));
-    }
-    Bytes raw() const {
-        std::ifstream file(path_, std::ios::binary);
-        return Bytes(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-    }
+    void write(const Bytes& bytes) const { sd::test::write(path(), bytes); }
+    [[nodiscard]] Bytes raw() const { return sd::test::read(path()); }
     /// Adds one gzip member to the file's end.
     void compress(const Bytes& bytes) const {
-        const gzFile file = gzopen(path_.c_str(), "ab");
+        const gzFile file = gzopen(path().c_str(), "ab");
         REQUIRE(file != nullptr);
         REQUIRE(gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size())) ==
                 static_cast<int>(bytes.size()));
         REQUIRE(gzclose(file) == Z_OK);
     }
-
-private:
-    std::string path_;
 };
 
 Bytes noise(std::size_t size) {
@@ -185,7 +163,7 @@ TEST_CASE("read_gzip: what stands behind the compressed data and is none is an e
 
 TEST_CASE("read_gzip, parse_idx: Fashion-MNIST is what its authors say", "[gzip][idx]") {
     const std::string folder = "/usr/share/datasets/fashion-mnist/";  // where Debian puts it
-    if (!std::filesystem::exists(folder + "train-images-idx3-ubyte.gz")) {
+    if (!std::filesystem::exists(std::filesystem::path(folder) / "train-images-idx3-ubyte.gz")) {
         WARN("skipped: Fashion-MNIST is not installed (Debian package dataset-fashion-mnist)");
         return;
     }

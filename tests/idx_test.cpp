@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/io/idx.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <limits>
 #include <random>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/files.hpp"
 
 namespace sd = stochastic_depth;
 using Catch::Matchers::EndsWith;
@@ -48,26 +49,14 @@ std::string parse_error(const Bytes& bytes) {
     return message_of<std::runtime_error>([&] { (void)sd::parse_idx(bytes, "digits"); });
 }
 
-/// A file of its own for each test, removed at the end.
+/// A file of these bytes, removed at the end.
 class TemporaryFile {
 public:
-    explicit TemporaryFile(const Bytes& bytes)
-        : path_(std::filesystem::temp_directory_path() /
-                ("stochastic_depth_idx_" + std::to_string(std::random_device{}()))) {
-        std::ofstream(path_, std::ios::binary)
-            .write(reinterpret_cast<const char*>(bytes.data()),
-                   static_cast<std::streamsize>(bytes.size()));
-    }
-    TemporaryFile(const TemporaryFile&) = delete;
-    TemporaryFile& operator=(const TemporaryFile&) = delete;
-    ~TemporaryFile() {
-        std::error_code ignored;
-        std::filesystem::remove(path_, ignored);
-    }
-    const std::filesystem::path& path() const { return path_; }
+    explicit TemporaryFile(const Bytes& bytes) { sd::test::write(file_.path(), bytes); }
+    [[nodiscard]] std::filesystem::path path() const { return file_.path(); }
 
 private:
-    std::filesystem::path path_;
+    sd::test::TemporaryFile file_;
 };
 
 }  // namespace

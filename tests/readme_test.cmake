@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-# Fails unless the README's first ```cpp block is the file SOURCE (its licence line may be left out)
-# and the next block of any kind is what PROGRAM prints.
-#   cmake -D README=... -D SOURCE=... -D PROGRAM=... -P readme_test.cmake
-foreach(file IN ITEMS ${README} ${SOURCE} ${PROGRAM})
+# Fails unless the README's first ```cpp block is the file SOURCE (its licence line may be left out),
+# the next block of any kind is what PROGRAM prints, and the next ```cpp block is a part of LAYER.
+#   cmake -D README=... -D SOURCE=... -D PROGRAM=... -D LAYER=... -P readme_test.cmake
+foreach(file IN ITEMS ${README} ${SOURCE} ${PROGRAM} ${LAYER})
   if(NOT EXISTS ${file})
     message(FATAL_ERROR "${file} does not exist")
   endif()
@@ -40,6 +40,7 @@ endfunction()
 file(READ ${README} text)
 take_block("```cpp\n" shown_source)
 take_block("```" shown_output)
+take_block("```cpp\n" shown_layer)
 
 file(READ ${SOURCE} source)
 if(NOT shown_source MATCHES "^// SPDX-")
@@ -54,4 +55,10 @@ string(REGEX MATCHALL "\n" lines "${source}")
 list(LENGTH lines count)
 if(count GREATER 30)
   message(FATAL_ERROR "examples/quickstart.cpp: at most 30 lines, got ${count}")
+endif()
+
+file(READ ${LAYER} layer)
+string(FIND "${layer}" "\n${shown_layer}" at)
+if(at LESS 0)
+  message(FATAL_ERROR "README.md: its second program is no part of ${LAYER}.\n${shown_layer}")
 endif()

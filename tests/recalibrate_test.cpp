@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/training/recalibrate.hpp>
 
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <tuple>
@@ -8,8 +9,14 @@
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/dropout.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
+#include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/survival/survival_masks.hpp>
+#include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 
 #include "support/catch.hpp"
 #include "support/layers.hpp"
@@ -116,6 +123,38 @@ TEST_CASE("recalibrate: scaling is that of the training", "[recalibrate]") {
         const BatchNorm<double>& layer = std::get<1>(network.layers());
         CHECK(largest_difference(layer.running_mean(), expected.mean) <= 1e-12);
         CHECK(largest_difference(layer.running_variance(), expected.variance) <= 1e-12);
+    }
+}
+
+TEST_CASE("recalibrate: dropout draws for each batch anew, as in a training step",
+          "[recalibrate]") {
+    Philox random{3};
+    const Index features = 4, count = 30, batches = 3;
+    // With momentum 1 a step leaves its own statistics.
+    const Sequential network{Dropout<double>{0.5}, BatchNorm<double>{features, {.momentum = 1.0}}};
+    const Matrix<double> part = random_matrix<double>(random, features, count);
+    // The same samples in every batch: only dropout tells the batches apart.
+    const Matrix<double> x = part.replicate(1, batches);
+    Eigen::VectorXd mean = Eigen::VectorXd::Zero(features), variance = mean, first_mean = mean;
+    for (Index batch = 0; batch < batches; ++batch) {
+        auto trained = network;
+        TrainingStep step{trained, MeanSquaredError<double>{}, TrainingStepOptions{.seed = 9}};
+        (void)step.differentiate(trained, part,
+                                 Matrix<double>(Matrix<double>::Zero(features, count)),
+                                 static_cast<std::uint64_t>(batch));
+        step.finish(trained);
+        const BatchNorm<double>& layer = std::get<1>(trained.layers());
+        mean += layer.running_mean() / batches;
+        variance += layer.running_variance() / batches;
+        if (batch == 0) first_mean = layer.running_mean();
+    }
+    REQUIRE(largest_difference(mean, first_mean) > 1e-3);
+    for (const unsigned threads : {1u, 2u}) {
+        auto copy = network;
+        recalibrate(copy, x, {.batch_size = count, .seed = 9, .threads = threads});
+        const BatchNorm<double>& layer = std::get<1>(copy.layers());
+        CHECK(largest_difference(layer.running_mean(), mean) <= 1e-13);
+        CHECK(largest_difference(layer.running_variance(), variance) <= 1e-13);
     }
 }
 

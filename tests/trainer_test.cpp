@@ -1,63 +1,42 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/training/trainer.hpp>
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <numbers>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include <Eigen/QR>
-
-#include <stochastic_depth/analysis/classification.hpp>
-#include <stochastic_depth/expectation/enumerate_masks.hpp>
-#include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
-#include <stochastic_depth/layers/elementwise/relu.hpp>
-#include <stochastic_depth/layers/elementwise/tanh.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
-#include <stochastic_depth/survival/schedules.hpp>
+#include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
-#include <stochastic_depth/training/softmax_cross_entropy.hpp>
+#include <stochastic_depth/training/sgd.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
-#include "support/recorded_pass.hpp"
 #include "support/thrown.hpp"
 
 namespace {
 
 using namespace stochastic_depth;
-using test::largest_difference;
 using test::parameters;
 using test::random_matrix;
 using test::same_bits;
 
 using Curve = Dataset<double, Matrix<double>>;
 using LinearBlock = StochasticDepth<Residual<Linear<double>>>;
-
-/// Least squares by QR: [W b] with the smallest |W x + b - t|^2.
-Eigen::MatrixXd least_squares(const Eigen::MatrixXd& x, const Eigen::MatrixXd& t) {
-    Eigen::MatrixXd with_one(x.rows() + 1, x.cols());
-    with_one << x, Eigen::RowVectorXd::Ones(x.cols());
-    return with_one.transpose().colPivHouseholderQr().solve(t.transpose()).transpose();
-}
-
-Eigen::MatrixXd weights_and_bias(const Linear<double>& layer) {
-    Eigen::MatrixXd joined(layer.outputs(), layer.inputs() + 1);
-    joined << layer.weights(), layer.bias();
-    return joined;
-}
 
 /// Mean squared error that writes down the targets of each batch: where they are the samples'
 /// numbers, the order of the samples.
@@ -89,122 +68,6 @@ Stack<LinearBlock> narrow_network(std::uint32_t seed, Index depth) {
         blocks.emplace_back(Residual{Linear<double>{1, 1, random, 0.3}},
                             SurvivalProbability{0.9 - 0.1 * static_cast<double>(l)});
     return Stack{blocks};
-}
-
-TEST_CASE("Trainer: linear regression ends at the least-squares solution", "[trainer]") {
-    Philox random{1};
-    const auto x = random_matrix<double>(random, 3, 40);
-    const Eigen::MatrixXd t =
-        random_matrix<double>(random, 2, 3) * x + 0.5 * random_matrix<double>(random, 2, 40);
-    const Trainer trainer{{.batch_size = 40,
-                           .epochs = 600,
-                           .optimizer = {.learning_rate = 0.4, .momentum = 0.8, .nesterov = true}}};
-    Sequential network{Linear<double>{3, 2, random}};
-    const auto history = trainer.fit(network, Curve{x, t}, MeanSquaredError<double>{});
-    const Eigen::MatrixXd best = least_squares(x, t);
-    CHECK(largest_difference(weights_and_bias(std::get<0>(network.layers())), best) <= 1e-10);
-    // The last epoch's loss is that of the solution; noise keeps it away from 0.
-    const double residual =
-        (best.leftCols(3) * x + best.rightCols(1).replicate(1, 40) - t).squaredNorm() / 80;
-    CHECK(residual > 1e-3);
-    CHECK(std::abs(history.back().loss - residual) <= 1e-12);
-}
-
-TEST_CASE("Trainer: a skippable linear layer learns the same as one that is always kept",
-          "[trainer]") {
-    // The expected loss of x + s (W x + b) is p |x + W x + b - t|^2 + (1 - p) |x - t|^2: its
-    // minimum is the least-squares fit of t - x, for any p.
-    Philox random{2};
-    const auto x = random_matrix<double>(random, 3, 30);
-    const Eigen::MatrixXd exact_targets = random_matrix<double>(random, 3, 3) * x;
-    const Eigen::MatrixXd noisy_targets =
-        exact_targets + 0.3 * random_matrix<double>(random, 3, 30);
-    const auto fitted = [&](const Eigen::MatrixXd& t, MaskScope scope) {
-        Sequential network{
-            LinearBlock{Residual{Linear<double>{3, 3, random}}, SurvivalProbability{0.6}}};
-        const Trainer trainer{{.batch_size = 30,
-                               .epochs = 2000,
-                               .seed = 3,
-                               .mask_scope = scope,
-                               .optimizer = {.learning_rate = 0.5, .momentum = 0.5}}};
-        (void)trainer.fit(network, Curve{x, t}, MeanSquaredError<double>{});
-        return weights_and_bias(std::get<0>(network.layers()).layer().branch());
-    };
-    CHECK(largest_difference(fitted(noisy_targets, MaskScope::batch),
-                             least_squares(x, noisy_targets - x)) <= 1e-9);
-    // With masks for each sample the steps are noisy, but for targets that can be met.
-    CHECK(largest_difference(fitted(exact_targets, MaskScope::sample),
-                             least_squares(x, exact_targets - x)) <= 1e-9);
-}
-
-/// A ring around a disc.
-Dataset<double> rings(Philox& random, Index samples) {
-    Eigen::MatrixXd x(2, samples);
-    Eigen::VectorXi labels(samples);
-    for (Index j = 0; j < samples; ++j) {
-        labels(j) = static_cast<int>(j % 2);
-        const double radius =
-            labels(j) == 0 ? uniform<double>(random, 0.0, 0.7) : uniform<double>(random, 1.3, 2.0);
-        const double angle = uniform<double>(random, 0.0, 2 * std::numbers::pi);
-        x.col(j) << radius * std::cos(angle), radius * std::sin(angle);
-    }
-    return {x, labels, 2};
-}
-
-auto classifier(Philox& random, Index depth, double final_survival) {
-    using Block = StochasticDepth<Residual<Sequential<Linear<double>, ReLU<double>>>>;
-    const Eigen::VectorXd p = linear_decay(depth, final_survival);
-    std::vector<Block> blocks;
-    for (Index l = 0; l < depth; ++l)
-        blocks.emplace_back(
-            Residual{Sequential{Linear<double>{12, 12, random, 0.5}, ReLU<double>{}}},
-            SurvivalProbability{p(l)});
-    return Sequential{Linear<double>{2, 12, random}, Stack<Block>{blocks},
-                      Linear<double>{12, 2, random}};
-}
-
-TEST_CASE("Trainer: two classes that no line separates are learned to zero error", "[trainer]") {
-    for (const MaskScope scope : {MaskScope::sample, MaskScope::batch}) {
-        Philox random{4};
-        const auto data = rings(random, 160);
-        auto network = classifier(random, 5, 0.8);
-        const Trainer trainer{{.batch_size = 20,
-                               .epochs = 80,
-                               .seed = 5,
-                               .mask_scope = scope,
-                               .optimizer = {.momentum = 0.9},
-                               .learning_rate = [](double share) { return 0.05 * (1 - share); }}};
-        CHECK(error_rate(ExactExpectation{}(network, data.inputs()).mean, data.labels()) > 0.2);
-        const auto history = trainer.fit(network, data, SoftmaxCrossEntropy<double>{});
-        REQUIRE(history.size() == 80);
-        CHECK(history.back().loss < 0.3 * history.front().loss);
-        CHECK(error_rate(ExactExpectation{}(network, data.inputs()).mean, data.labels()) == 0.0);
-        // And samples that it has not seen; the gap between disc and ring is wide.
-        const auto unseen = rings(random, 400);
-        CHECK(error_rate(ExactExpectation{}(network, unseen.inputs()).mean, unseen.labels()) <
-              0.05);
-    }
-}
-
-TEST_CASE("Trainer: the same options give the same bits, another seed does not", "[trainer]") {
-    Philox random{6};
-    const auto data = rings(random, 50);
-    const auto trained = [&](std::uint64_t seed, MaskScope scope) {
-        Philox weights{7};
-        auto network = classifier(weights, 3, 0.5);
-        const Trainer trainer{{.batch_size = 16, .epochs = 3, .seed = seed, .mask_scope = scope}};
-        const auto history = trainer.fit(network, data, SoftmaxCrossEntropy<double>{});
-        Eigen::VectorXd all = parameters(network);
-        all.conservativeResize(all.size() + 3);
-        for (Index e = 0; e < 3; ++e)
-            all(all.size() - 3 + e) = history[static_cast<std::size_t>(e)].loss;
-        return all;
-    };
-    for (const MaskScope scope : {MaskScope::sample, MaskScope::batch}) {
-        CHECK(same_bits(trained(1, scope), trained(1, scope)));
-        CHECK_FALSE(same_bits(trained(1, scope), trained(2, scope)));
-    }
-    CHECK_FALSE(same_bits(trained(1, MaskScope::sample), trained(1, MaskScope::batch)));
 }
 
 TEST_CASE("Trainer: each epoch takes every sample once, in an order of its own", "[trainer]") {
@@ -469,85 +332,6 @@ TEST_CASE(
     }
 }
 
-TEST_CASE(
-    "Trainer: the mean stochastic gradient over all masks is the gradient of the expected loss",
-    "[trainer]") {
-    Philox random{22};
-    // Smooth branches, one of them around a layer that may be skipped itself, and a shortcut of its
-    // own.
-    const auto block = [&](Index width, double p) {
-        return StochasticDepth{
-            Residual{Sequential{Linear<double>{width, width, random}, Tanh<double>{}}},
-            SurvivalProbability{p}};
-    };
-    Sequential network{
-        block(3, 0.8),
-        StochasticDepth{Residual{Sequential{Linear<double>{3, 3, random}, block(3, 0.3)}},
-                        SurvivalProbability{0.6}},
-        StochasticDepth{Residual{Sequential{Linear<double>{3, 2, random}, Tanh<double>{}},
-                                 Linear<double>{3, 2, random}},
-                        SurvivalProbability{0.45}}};
-    using Network = decltype(network);
-    constexpr Index depth = 4, batch = 3;
-    REQUIRE(network.depth() == depth);
-    const auto x = random_matrix<double>(random, 3, batch);
-    const auto t = random_matrix<double>(random, 2, batch);
-    const MeanSquaredError<double> loss;
-
-    test::RecordedPass<Network> pass;
-    Eigen::VectorXd mean = Eigen::VectorXd::Zero(parameters(network).size());
-    const auto rows = enumerate_masks(network, x);
-    for (const auto& row : rows) {
-        auto gradient = network.zero_gradient();
-        Matrix<double> h = x;
-        pass.forward(network, h, detail::MaskView{row.mask});
-        CHECK(largest_difference(h, row.output) <= 1e-14);
-        Matrix<double> d(2, batch);
-        (void)loss.value_and_gradient(h, t, d);
-        pass.backward(network, d, gradient);
-        mean += row.probability * test::slopes(network, gradient);
-    }
-
-    // Central differences with h = 1e-5: about h^2 = 1e-10 from the third derivative, and 1e-16 / h
-    // = 1e-11 from rounding.
-    const auto expected_loss = [&] {
-        double sum = 0;
-        for (const auto& row : enumerate_masks(network, x))
-            sum += row.probability * loss.value(row.output, t);
-        return sum;
-    };
-    Index at = 0;
-    test::for_each_parameter(network, [&](double& parameter) {
-        const double value = parameter;
-        parameter = value + 1e-5;
-        const double above = expected_loss();
-        parameter = value - 1e-5;
-        const double below = expected_loss();
-        parameter = value;
-        INFO("parameter " << at);
-        CHECK(std::abs((above - below) / 2e-5 - mean(at)) <= 2e-9);
-        ++at;
-    });
-    CHECK(mean.cwiseAbs().minCoeff() > 0);
-
-    SECTION("and one pass with a mask for each sample has the sum of these gradients") {
-        std::vector<SurvivalMask> masks;
-        for (const auto& row : rows)
-            for (Index j = 0; j < batch; ++j) masks.push_back(row.mask);
-        const auto all = SurvivalMasks::from_masks(masks);
-        auto gradient = network.zero_gradient();
-        Matrix<double> h = x.replicate(1, 16);
-        pass.forward(network, h, detail::MaskView{all});
-        Matrix<double> d(2, 16 * batch);
-        (void)loss.value_and_gradient(h, t.replicate(1, 16), d);
-        // Each mask with its probability in place of the mean's 1/16.
-        for (Index k = 0; k < 16; ++k)
-            d.middleCols(k * batch, batch) *= 16 * rows[static_cast<std::size_t>(k)].probability;
-        pass.backward(network, d, gradient);
-        CHECK(largest_difference(test::slopes(network, gradient), mean) <= 1e-14);
-    }
-}
-
 /// Mean squared error until its call number `last`; from then on not a number.
 struct FailingLoss {
     using Targets = Matrix<double>;
@@ -603,21 +387,6 @@ TEST_CASE(
         INFO(message);
         CHECK(holds(message, "TrainingStep: loss must be finite", "learning rate"));
     }
-}
-
-TEST_CASE("Trainer: float networks train, and batches of one sample are batches", "[trainer]") {
-    Philox random{26};
-    const auto x = random_matrix<float>(random, 2, 30);
-    const Eigen::MatrixXf weights = random_matrix<float>(random, 2, 2);
-    const Dataset<float, Matrix<float>> data{x, Matrix<float>(weights * x)};
-    Sequential network{
-        StochasticDepth{Residual{Linear<float>{2, 2, random}}, SurvivalProbability{0.5}}};
-    const Trainer trainer{{.batch_size = 1, .epochs = 80, .optimizer = {.learning_rate = 0.2}}};
-    const auto history = trainer.fit(network, data, MeanSquaredError<float>{});
-    const Eigen::MatrixXf branch = std::get<0>(network.layers()).layer().branch().weights();
-    CHECK(largest_difference(branch, Eigen::MatrixXf(weights - Eigen::MatrixXf::Identity(2, 2))) <=
-          1e-5);
-    CHECK(history.back().loss < history.front().loss);
 }
 
 }  // namespace

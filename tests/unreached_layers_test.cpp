@@ -14,6 +14,7 @@
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
@@ -245,6 +246,36 @@ TEST_CASE("UnreachedLayers: kept, skipped, kept, by hand", "[unreached_layers]")
     check(trajectory<AdamW>(adam_w, 4, {true, false}), {2.5, 2.5});
     adam_w.unreached_layers = as_zero;
     check(trajectory<AdamW>(adam_w, 4, {true, false}), {2.5, 37 / 24.0});
+}
+
+TEST_CASE(
+    "UnreachedLayers: a shortcut that an earlier step went through is not reached in this one",
+    "[unreached_layers]") {
+    Philox random{9};
+    Sequential network{
+        WithShortcut{Residual{Linear<double>{3, 2, random}, Linear<double>{3, 2, random}},
+                     SurvivalProbability{0.5}}};
+    using Skipped = decltype(network);
+    Sgd optimizer{network, {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.1}};
+    auto gradient = network.zero_gradient();
+    test::RecordedPass<Skipped> pass;
+    const auto step = [&](const Matrix<double>& x) {
+        Matrix<double> h = x;
+        pass.forward(network, h, detail::MaskView{SurvivalMask{0}});
+        pass.backward(network, h, gradient);
+        const Eigen::VectorXd before = parameters(network);
+        optimizer.step(network, gradient);
+        gradient.set_zero();
+        return Eigen::VectorXd(parameters(network) - before);
+    };
+    const Matrix<double> x = test::random_matrix<double>(random, 3, 4);
+    REQUIRE(step(x).norm() > 1e-3);
+    // No sample, no step: neither the velocity nor the decay moves a weight.
+    CHECK(step(x.leftCols(0)).isZero(0));
+    const Eigen::VectorXd before = parameters(network);
+    optimizer.step(network, gradient);
+    CHECK(test::same_bits(parameters(network), before));
+    REQUIRE(step(x).norm() > 1e-3);
 }
 
 template <template <class> class Optimizer, class Options>

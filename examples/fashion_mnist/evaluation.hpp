@@ -47,7 +47,7 @@ public:
         };
         // As many layer evaluations as plain samples take when each mask runs by itself.
         const auto best = [&](double samples) {
-            auto best_options = sd::sampled_within(samples * p.sum(), p, options_.seed);
+            auto best_options = sd::options_within_budget(samples * p.sum(), p, options_.seed);
             best_options.threads = options_.threads;
             return sd::MonteCarloExpectation{best_options};
         };

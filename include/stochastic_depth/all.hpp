@@ -19,10 +19,10 @@
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
+#include <stochastic_depth/expectation/options_within_budget.hpp>
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/sampled_layer_values.hpp>
-#include <stochastic_depth/expectation/sampled_within.hpp>
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
 #include <stochastic_depth/inverted_scaling.hpp>

@@ -29,8 +29,8 @@ template <class Branch>
         return Scaled<Branch>{std::move(branch), c};
 }
 
-/// Converts a layer: a composite makes one like itself of its converted parts, by its member
-/// `map_parts`; a leaf stays.
+/// Converts a layer: a composite makes one like itself of its converted parts, by a function
+/// `map_parts(composite, f)` beside it; a leaf stays.
 template <InvertedScaling change>
 struct Rescale {
     template <class Layer>
@@ -40,11 +40,11 @@ struct Rescale {
                       "this skippable layer has none: it must be "
                       "StochasticDepth<Residual<Branch, Shortcut>>");
         if constexpr (has_skippable_layers<Layer>) {
-            static_assert(requires { layer.map_parts(*this); },
-                          "scaling: a composite with skippable layers inside needs a member "
-                          "map_parts(f), the same composite of the layers f(part), to be converted "
-                          "(docs/extending.md)");
-            return layer.map_parts(*this);
+            static_assert(requires(const Rescale& rescale) { map_parts(layer, rescale); },
+                          "scaling: a composite with skippable layers inside needs a friend "
+                          "map_parts(self, f), the same composite of the layers f(part), to be "
+                          "converted (docs/extending.md)");
+            return map_parts(layer, *this);
         } else {
             return layer;
         }

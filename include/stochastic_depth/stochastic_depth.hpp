@@ -66,6 +66,8 @@ public:
     /// What a pass leaves: which columns kept the layer, and the record of each way.
     template <class Memory>
     struct Record {
+        /// An empty batch has gone one of the ways too.
+        enum class Ways { layer, shortcut, each } ways = Ways::layer;
         Index inputs = 0;
         detail::ColumnList kept;
         detail::ColumnList skipped;
@@ -88,21 +90,17 @@ public:
     template <class Batch, class Mask, class Epilogue>
     void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
+        if (mask.is_one_for_all())
+            return run_all(batch, record, mask, mask.keeps(0), epilogue);
         const Index columns = batch.columns();
+        const auto list = batch.template array<Index>(columns);
+        const Index kept = mask.list_survivors(columns, list.data());
+        if (kept == 0 || kept == columns)
+            return run_all(batch, record, mask, kept == columns, epilogue);
+        record.ways = Record<typename Batch::Memory>::Ways::each;
         record.inputs = batch.rows();
-        record.kept = {nullptr, columns};
-        record.skipped = {};
-        if (mask.is_one_for_all()) {
-            if (mask.keeps(0)) return run_kept(batch, record, mask, mask.inside(), epilogue);
-            std::swap(record.kept, record.skipped);
-            return run_skipped(batch, record, mask, epilogue);
-        }
-        const auto kept = batch.template array<Index>(columns);
-        record.kept = {kept.data(), mask.list_survivors(columns, kept.data())};
-        record.skipped.count = columns - record.kept.count;
-        if (record.skipped.count == 0)
-            return run_kept(batch, record, mask, mask.inside(), epilogue);
-        if (record.kept.count == 0) return run_skipped(batch, record, mask, epilogue);
+        record.kept = {list.data(), kept};
+        record.skipped = {nullptr, columns - kept};
         run_each(batch, record, mask, epilogue);
     }
 
@@ -112,9 +110,10 @@ public:
         gradient.reached = gradient.reached || record.kept.count > 0;
         gradient.shortcut_reached =
             gradient.shortcut_reached || (!skips_to_identity && record.skipped.count > 0);
-        if (record.skipped.count == 0)
+        using Ways = typename Record<detail::Records>::Ways;
+        if (record.ways == Ways::layer)
             return detail::backpropagate(layer_, batch, record.layer, gradient.layer, epilogue);
-        if (record.kept.count == 0)
+        if (record.ways == Ways::shortcut)
             return backpropagate_skipped(batch, record, gradient, epilogue);
         Batch kept = batch.gathered(record.kept);
         if constexpr (!skips_to_identity) {
@@ -166,10 +165,21 @@ public:
                 });
     }
 
-    /// The shortcut's part of a gradient.
-    [[nodiscard]] static auto& shortcut_gradient(auto& gradient) { return gradient.layer.shortcut; }
-
 private:
+    /// All columns the same way.
+    template <class Batch, class Mask, class Epilogue>
+    void run_all(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask, bool keep,
+                 const Epilogue& epilogue) const {
+        using Ways = typename Record<typename Batch::Memory>::Ways;
+        record.ways = keep ? Ways::layer : Ways::shortcut;
+        record.kept = {nullptr, keep ? batch.columns() : 0};
+        record.skipped = {nullptr, keep ? 0 : batch.columns()};
+        if (keep)
+            run_kept(batch, record, mask, mask.inside(), epilogue);
+        else
+            run_skipped(batch, record, mask, epilogue);
+    }
+
     /// The layer on columns that all keep it, with its branch multiplied as the mask says.
     template <class Batch, class Mask, class Inside, class Epilogue>
     void run_kept(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
@@ -233,7 +243,7 @@ private:
         if constexpr (skips_to_identity)
             batch.apply(epilogue);
         else
-            detail::backpropagate(shortcut(), batch, record.shortcut, shortcut_gradient(gradient),
+            detail::backpropagate(shortcut(), batch, record.shortcut, gradient.layer.shortcut,
                                   epilogue);
     }
 

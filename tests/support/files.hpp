@@ -19,10 +19,12 @@ using Bytes = std::vector<std::uint8_t>;
 /// A directory of its own for each test, removed at the end.
 class TemporaryDirectory {
 public:
-    TemporaryDirectory()
-        : path_(std::filesystem::temp_directory_path() /
-                ("stochastic_depth_checkpoint_" + std::to_string(std::random_device{}()))) {
-        std::filesystem::create_directory(path_);
+    TemporaryDirectory() {
+        // Other processes test at the same time: a name that is taken will not do.
+        do
+            path_ = std::filesystem::temp_directory_path() /
+                    ("stochastic_depth_test_" + std::to_string(std::random_device{}()));
+        while (!std::filesystem::create_directory(path_));
     }
     TemporaryDirectory(const TemporaryDirectory&) = delete;
     TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
@@ -39,6 +41,16 @@ public:
 
 private:
     std::filesystem::path path_;
+};
+
+/// A name for a file of its own for each test; the file is removed at the end.
+class TemporaryFile {
+public:
+    [[nodiscard]] const std::string& path() const { return path_; }
+
+private:
+    TemporaryDirectory directory_;
+    std::string path_ = directory_.file("file");
 };
 
 [[nodiscard]] inline Bytes read(const std::string& path) {

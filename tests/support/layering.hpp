@@ -22,7 +22,7 @@ inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
 inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
                                              "stochastic_depth/io/sealed_file.hpp",
                                              "stochastic_depth/training/checkpoint.hpp",
-                                             "stochastic_depth/training/records.hpp",
+                                             "stochastic_depth/training/named_matrices.hpp",
                                              "stochastic_depth/training/resumable_optimizer.hpp",
                                              "stochastic_depth/training/training_checkpoint.hpp"};
 

@@ -28,7 +28,8 @@ public:
     void backward(const Network& network, Matrix<Scalar>& d,
                   typename Network::Gradient& gradient) const {
         const Matrix<Scalar> by_output = d;
-        detail::GradientBatch<Scalar> batch(team_, {}, detail::const_view(by_output));
+        detail::SparePiece spare;
+        detail::GradientBatch<Scalar> batch(team_, {&spare}, detail::const_view(by_output));
         detail::backpropagate(network, batch, record_, gradient);
         d = batch.current();
     }

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include <stochastic_depth/expectation/exact_expectation.hpp>
-#include <stochastic_depth/expectation/sampled_within.hpp>
+#include <stochastic_depth/expectation/options_within_budget.hpp>
 
 namespace stochastic_depth {
 
@@ -22,7 +22,7 @@ struct ExpectationOptions {
 };
 
 /// The best that is known about f_SD for a budget of layer evaluations: exact if that fits, else
-/// sampled as `sampled_within` says. The answer's `method` says which it was, `layer_evaluations`
+/// sampled as `options_within_budget` says. The answer's `method` says which it was, `layer_evaluations`
 /// what it cost.
 class Expectation {
 public:
@@ -51,7 +51,7 @@ public:
             return ExactExpectation{{.threads = options_.threads,
                                      .max_layer_evaluations = budget,
                                      .progress = options_.progress}}(network, x);
-        auto sampled = sampled_within(static_cast<double>(budget), p, options_.seed);
+        auto sampled = options_within_budget(static_cast<double>(budget), p, options_.seed);
         sampled.threads = options_.threads;
         sampled.progress = options_.progress;
         return MonteCarloExpectation{std::move(sampled)}(network, x);

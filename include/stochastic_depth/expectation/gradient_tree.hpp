@@ -51,7 +51,8 @@ private:
             detail::run(layer, batch, record, EveryLayer{});
             Matrix<Scalar> y = batch.current();
             then(y, weight);
-            GradientBatch<Scalar> slopes(Team::alone(), {}, const_view(y));
+            SparePiece spare;
+            GradientBatch<Scalar> slopes(Team::alone(), {&spare}, const_view(y));
             backpropagate(layer, slopes, record, gradient);
             h = slopes.current();
         }

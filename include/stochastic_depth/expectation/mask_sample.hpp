@@ -162,11 +162,18 @@ private:
         return std::clamp<Index>((items - 2) / 2, 0, count);
     }
 
+    /// By hand, as a matrix made of a block is more of Eigen to compile.
+    [[nodiscard]] static Eigen::MatrixXd first_columns(const Eigen::MatrixXd& from, Index count) {
+        Eigen::MatrixXd columns(from.rows(), count);
+        std::copy_n(from.data(), columns.size(), columns.data());
+        return columns;
+    }
+
     /// \param single  Whether masks of one group are items of their own.
     void weigh(SampleWeights& weights, const Eigen::MatrixXd& bits, bool single) const {
         const Index items = bits.rows();
         const auto set_basis = [&](Index columns) {
-            weights.set_basis(MaskBasis(bits.leftCols(columns), 0, 0,
+            weights.set_basis(MaskBasis(first_columns(bits, columns), 0, 0,
                                         std::vector<double>(static_cast<std::size_t>(columns))));
         };
         if (!regresses()) {
@@ -181,7 +188,7 @@ private:
         // A single group corrects itself, by little: more layers do no harm.
         const Index corrected =
             fold == items ? columns_to_fit(items, 1.5) : columns_to_fit(items - fold, often);
-        auto means = corrected_means(bits.leftCols(corrected), fold);
+        auto means = corrected_means(first_columns(bits, corrected), fold);
         weights.set_mean(pooled(means, fold));
         if (design_.design == MaskDesign::lattice && design_.groups > 1)
             weights.set_replicates(std::move(means));

@@ -126,12 +126,11 @@ public:
             detail::SampleMoments part(outputs, x.cols());
             more = run(network, x, sample, moments.samples, part) && !round.is_last;
             if (part.samples == 0) break;
-            moments.merge(part);
+            moments.merge(std::move(part));
             evaluations += sample.masks.layer_evaluations();
             drawn += source.groups_of(round.samples);
             if (options_.target_standard_error > 0 && x.size() > 0)
-                more = more && !(std::sqrt(moments.squared_error.maxCoeff()) <=
-                                 options_.target_standard_error);
+                more = more && !reaches_target(moments.squared_error);
         }
         ExpectationResult<Scalar> result;
         result.method = ExpectationMethod::sampled;
@@ -167,6 +166,14 @@ private:
     }
     [[nodiscard]] bool in_rounds() const {
         return options_.target_standard_error > 0 || options_.progress;
+    }
+
+    /// Whether no standard error is larger than the target; a NaN is.
+    [[nodiscard]] bool reaches_target(const Eigen::MatrixXd& squared_error) const {
+        for (Index k = 0; k < squared_error.size(); ++k)
+            if (!(std::sqrt(squared_error.data()[k]) <= options_.target_standard_error))
+                return false;
+        return true;
     }
 
     struct Round {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include <stochastic_depth/expectation/mask_sample.hpp>
@@ -31,9 +32,9 @@ struct SampleMoments {
     }
 
     /// Adds an independent sample.
-    void merge(const SampleMoments& other) {
+    void merge(SampleMoments other) {
         if (samples == 0) {
-            *this = other;
+            *this = std::move(other);
             return;
         }
         const auto total = static_cast<double>(samples + other.samples);

@@ -133,30 +133,33 @@ struct Then {
 template <class First, class Second>
 Then(First, Second) -> Then<First, Second>;
 
-/// y = epilogue(x), for the layers that no product precedes. y may be x itself.
+/// y = epilogue(x), for the layers that no product precedes. y may be x itself. `origin` is where x
+/// and y stand in what the epilogue knows.
 template <int Lanes, class Scalar, class Epilogue>
 void transform_columns(Index rows, Index columns, const Scalar* x, Index x_stride,
-                       Destination<Scalar> y, const Epilogue& epilogue) {
+                       Destination<Scalar> y, const Epilogue& epilogue, Origin origin) {
     using P = Packet<Scalar, Lanes>;
     if constexpr (Lanes > 1) {
         if (rows < Lanes)
-            return transform_columns<P::narrower>(rows, columns, x, x_stride, y, epilogue);
+            return transform_columns<P::narrower>(rows, columns, x, x_stride, y, epilogue, origin);
     }
     for (Index j = 0; j < columns; ++j) {
         const Scalar* from = x + j * x_stride;
         // The last packet may overlap the one before: it is computed while x is still whole.
-        const P last = epilogue(P::load(from + rows - Lanes), rows - Lanes, j);
+        const P last = epilogue(P::load(from + rows - Lanes), origin.row + rows - Lanes,
+                                origin.column + j);
         for (Index i = 0; i + Lanes < rows; i += Lanes)
-            finish(epilogue, P::load(from + i), i, j, y);
+            finish(epilogue, P::load(from + i), i, j, y, origin);
         if constexpr (!stores_elsewhere<Epilogue>) last.store(y.data + rows - Lanes + j * y.stride);
     }
 }
 
 template <class Scalar, class X, class Y, class Epilogue>
-void transform(const X& x, const Y& y, const Epilogue& epilogue) {
+void transform(const X& x, const Y& y, const Epilogue& epilogue, Origin origin = {}) {
     if (x.size() == 0) return;
     transform_columns<widest_lanes<Scalar>, Scalar>(x.rows(), x.cols(), x.data(), x.outerStride(),
-                                                    {view(y).data(), y.outerStride()}, epilogue);
+                                                    {view(y).data(), y.outerStride()}, epilogue,
+                                                    origin);
 }
 
 }  // namespace stochastic_depth::detail

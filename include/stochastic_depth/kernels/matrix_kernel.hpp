@@ -94,59 +94,75 @@ void run_tile_into(Scalar* sums, Index row, Index last, Index column, const Oper
     run_tile<Lanes, Packets, Columns>(row, last, column, f, store);
 }
 
-/// Runs a tile of 4, 2 or 1 columns, as `columns` allow, and returns its width.
-template <int Lanes, int Packets, class Scalar>
-Index run_some_tile(Index columns, Scalar* sums, Index row, Index last, Index column,
-                    const Operands<Scalar>& f) {
-    const Index width = columns >= 4 ? 4 : columns >= 2 ? 2 : 1;
-    if (width == 4) run_tile_into<Lanes, Packets, 4>(sums, row, last, column, f);
-    if (width == 2) run_tile_into<Lanes, Packets, 2>(sums, row, last, column, f);
-    if (width == 1) run_tile_into<Lanes, Packets, 1>(sums, row, last, column, f);
-    return width;
-}
+/// Whether tiles of full width are compiled for each epilogue, which then works on sums that are
+/// still in registers: those of the widest packet, and of its half. All others leave their sums in memory, and are the same code for every
+/// epilogue: a compiler spends more on tiles than on all else.
+template <class Scalar, int Lanes>
+inline constexpr bool fuses_epilogue = 2 * Lanes >= widest_lanes<Scalar>;
 
-/// A tile of one column and many packets.
-template <int Lanes, class Scalar>
-Index run_tall_tile(Index, Scalar* sums, Index row, Index last, Index column,
-                    const Operands<Scalar>& f) {
-    run_tile_into<Lanes, tall_packets, 1>(sums, row, last, column, f);
+/// Runs a tile of Packets packets and of as many columns as `columns` allow, and returns its width.
+template <int Lanes, int Packets, class Scalar>
+Index run_tile_of(Index columns, Scalar* sums, Index row, Index last, Index column,
+                  const Operands<Scalar>& f) {
+    constexpr int wide = fuses_epilogue<Scalar, Lanes> ? 4 : columns_beside<Packets>;
+    if (columns >= wide) {
+        run_tile_into<Lanes, Packets, wide>(sums, row, last, column, f);
+        return wide;
+    }
+    if (columns >= 2) {
+        run_tile_into<Lanes, Packets, 2>(sums, row, last, column, f);
+        return 2;
+    }
+    run_tile_into<Lanes, Packets, 1>(sums, row, last, column, f);
     return 1;
 }
 
-/// The tiles of a band from `column` on, by tile(columns, sums, ...) as run_some_tile is called.
-template <int Lanes, class Tile, class Scalar, class Epilogue>
-void run_tiles(Tile tile, int packets, Index row, Index last, Index column,
-               const Operands<Scalar>& f, const Epilogue& epilogue) {
-    using P = Packet<Scalar, Lanes>;
-    const Destination<Scalar> out = f.out;
-    alignas(64) Array<Scalar, tile_packets * tile_columns * Lanes> sums;
-    while (column < f.columns) {
-        const Index end = column + tile(f.columns - column, sums, row, last, column, f);
-        for (const Scalar* sum = sums; column < end; ++column)
-            for (int p = 0; p < packets; ++p, sum += Lanes) {
-                const Index i = row + std::min<Index>(p * Lanes, last);
-                finish(epilogue, P::load(sum), i, column, out);
-            }
-    }
+/// The same for a number of packets known at run time; tall_packets: of one column.
+template <int Lanes, class Scalar>
+Index run_some_tile(Index packets, Index columns, Scalar* sums, Index row, Index last, Index column,
+                    const Operands<Scalar>& f) {
+    Index width = 1;
+    unroll<max_packets<Scalar, Lanes>>([&](auto p) {
+        if (packets == p + 1)
+            width = run_tile_of<Lanes, p + 1>(columns, sums, row, last, column, f);
+    });
+    if constexpr (Lanes == widest_lanes<Scalar>)
+        if (packets == tall_packets)
+            run_tile_into<Lanes, tall_packets, 1>(sums, row, last, column, f);
+    return width;
 }
 
-/// The tiles of a band of Packets packets of rows, from the first column to the last.
-template <int Lanes, int Packets, class Scalar, class Epilogue>
-void run_band(Index row, Index last, const Operands<Scalar>& f, const Epilogue& epilogue) {
+/// The tiles of a band of `packets` packets of rows, from the first column to the last.
+template <int Lanes, class Scalar, class Epilogue>
+void run_band(Index packets, Index row, Index last, const Operands<Scalar>& f,
+              const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
     // Copies: what a store of a packet might have changed would be read again for each.
     const Destination<Scalar> out = f.out;
+    const Origin origin = f.origin;
     const Index columns = f.columns;
     const Epilogue last_step = epilogue;
-    constexpr int wide = columns_beside<Packets>;
     Index column = 0;
-    for (; column + wide <= columns; column += wide)
-        run_tile<Lanes, Packets, wide>(row, last, column, f, [&](const P& sum, int p, Index c) {
-            const Index i = row + (p + 1 < Packets ? p * Lanes : last);
-            finish(last_step, sum, i, column + c, out);
+    if constexpr (fuses_epilogue<Scalar, Lanes>)
+        unroll<max_packets<Scalar, Lanes>>([&](auto p) {
+            constexpr int height = p + 1, wide = columns_beside<height>;
+            if (packets != height) return;
+            for (; column + wide <= columns; column += wide)
+                run_tile<Lanes, height, wide>(
+                    row, last, column, f, [&](const P& sum, int n, Index c) {
+                        const Index i = row + (n + 1 < height ? n * Lanes : last);
+                        finish(last_step, sum, i, column + c, out, origin);
+                    });
         });
-    run_tiles<Lanes>(run_some_tile<Lanes, Packets, Scalar>, Packets, row, last, column, f,
-                     epilogue);
+    alignas(64) Array<Scalar, tile_packets * tile_columns * Lanes> sums;
+    while (column < columns) {
+        const Index end = column + run_some_tile<Lanes, Scalar>(packets, columns - column, sums,
+                                                                row, last, column, f);
+        for (const Scalar* sum = sums; column < end; ++column)
+            for (Index p = 0; p < packets; ++p, sum += Lanes)
+                finish(last_step, P::load(sum), row + std::min<Index>(p * Lanes, last), column, out,
+                       origin);
+    }
 }
 
 /// From this inner dimension on, and this many columns, weights are packed.
@@ -157,8 +173,9 @@ inline constexpr Index packed_columns = 4 * tile_columns;
 /// but its last `packed_inner` steps or fewer, with the weights of so many steps at a time copied
 /// side by side into `packed`, and the sums waiting in the output in between. Returns what remains
 /// to be done. Same order, same bits.
-template <int Lanes, int Packets, class Scalar>
-Operands<Scalar> run_packed_steps(Index row, Index last, Operands<Scalar> rest, Scalar* packed) {
+template <int Lanes, class Scalar>
+Operands<Scalar> run_packed_steps(Index packets, Index row, Index last, Operands<Scalar> rest,
+                                  Scalar* packed) {
     // A band of one packet begins above its row where it overlaps the band before.
     const Index top = std::min<Index>(last, 0);
     const Index height = last + Lanes - top;
@@ -171,7 +188,7 @@ Operands<Scalar> run_packed_steps(Index row, Index last, Operands<Scalar> rest, 
         now.left = {packed - row - top, height};
         now.inner = steps;
         if (steps == rest.inner) return now;
-        run_band<Lanes, Packets>(row, last, now, Keep());
+        run_band<Lanes>(packets, row, last, now, AsIs());
         rest.left.data += steps * rest.left.stride;
         rest.right.data += steps * rest.right.inner_stride;
         rest.start = {rest.out.data, rest.out.stride};
@@ -189,23 +206,19 @@ void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epil
     };
     Index packets = (rows + Lanes - 1) / Lanes;
     Index row = 0;
-    if constexpr (tall == tile_packets)
+    if constexpr (Lanes == widest_lanes<Scalar>)
         for (; f.columns == 1 && packets >= tall_packets; packets -= tall_packets) {
-            const Index last = last_of(row, tall_packets);
-            run_tiles<Lanes>(run_tall_tile<Lanes, Scalar>, tall_packets, row, last, 0, f, epilogue);
+            run_band<Lanes>(tall_packets, row, last_of(row, tall_packets), f, epilogue);
             row += tall_packets * Lanes;
         }
     for (Index bands = (packets + tall - 1) / tall; bands > 0; --bands) {
         const Index height = bands == 1 ? packets : (packets + bands - 1) / bands;
         const Index last = last_of(row, height);
-        unroll<tall>([&](auto p) {
-            if (height != p + 1) return;
-            if (packed)
-                run_band<Lanes, p + 1>(
-                    row, last, run_packed_steps<Lanes, p + 1>(row, last, f, packed), epilogue);
-            else
-                run_band<Lanes, p + 1>(row, last, f, epilogue);
-        });
+        if (packed)
+            run_band<Lanes>(height, row, last,
+                            run_packed_steps<Lanes>(height, row, last, f, packed), epilogue);
+        else
+            run_band<Lanes>(height, row, last, f, epilogue);
         packets -= height;
         row += height * Lanes;
     }
@@ -222,14 +235,15 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
                 f.right.column_stride == Rows && f.out.stride == Rows &&
                 crosses_columns(epilogue, Rows))
                 column = run_side_by_side<widest, Rows>(f.columns, f.left.data, f.start.data,
-                                                        f.right.data, f.out.data, epilogue);
+                                                        f.right.data, f.out.data, epilogue, f.origin);
         return run_resident<Lanes, Rows, Inner>(column, f, epilogue);
     }
     if constexpr (Lanes > 1 && (Rows == Eigen::Dynamic || Rows < Lanes)) {
         if (Rows != Eigen::Dynamic || rows < Lanes)
             return run_product<Rows, Inner, Packet<Scalar, Lanes>::narrower>(rows, f, epilogue);
     }
-    if (f.inner <= packed_inner || f.columns < packed_columns)
+    // Fewer rows than the widest packet's lie close together as they are.
+    if (Lanes < widest_lanes<Scalar> || f.inner <= packed_inner || f.columns < packed_columns)
         return run_bands<Lanes, Scalar>(rows, f, nullptr, epilogue);
     const ScratchArray<Scalar> packed(max_packets<Scalar, Lanes> * Lanes * packed_inner);
     run_bands<Lanes>(rows, f, packed.data(), epilogue);
@@ -243,16 +257,18 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
 /// epilogue(packet, i, j) returns what is stored for rows i, i + 1, ... of column j. It may be
 /// called twice for the same rows, and must give the same answer both times; it must not read
 /// `out`. If it has a member crosses_columns(rows) that says so, the packet may go on in the
-/// columns after j.
+/// columns after j. `origin` is where the product stands in what the epilogue knows: it is added
+/// to i and j.
 ///
 /// Rows and Inner are sizes known at compile time, or Eigen::Dynamic.
 template <class Scalar, int Rows = Eigen::Dynamic, int Inner = Eigen::Dynamic,
           int Lanes = widest_lanes<Scalar>, class Epilogue>
 EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFactor<Scalar> left,
                                  const Scalar* start, RightFactor<Scalar> right,
-                                 Destination<Scalar> out, const Epilogue& epilogue) {
+                                 Destination<Scalar> out, const Epilogue& epilogue,
+                                 Origin origin = {}) {
     run_product<Rows, Inner, Lanes>(
-        rows, Operands<Scalar>{left, {start}, right, out, inner, columns}, epilogue);
+        rows, Operands<Scalar>{left, {start}, right, out, inner, columns, origin}, epilogue);
 }
 
 /// The same with sums that start from a matrix of the product's shape; `start` may be `out` where
@@ -260,9 +276,9 @@ EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFac
 template <class Scalar, int Rows = Eigen::Dynamic, class Epilogue>
 void product_onto(Index rows, Index inner, Index columns, LeftFactor<Scalar> left,
                   Start<Scalar> start, RightFactor<Scalar> right, Destination<Scalar> out,
-                  const Epilogue& epilogue) {
+                  const Epilogue& epilogue, Origin origin = {}) {
     run_product<Rows, Eigen::Dynamic, widest_lanes<Scalar>>(
-        rows, Operands<Scalar>{left, start, right, out, inner, columns}, epilogue);
+        rows, Operands<Scalar>{left, start, right, out, inner, columns, origin}, epilogue);
 }
 
 }  // namespace stochastic_depth::detail

@@ -36,8 +36,14 @@ struct Destination {
     Index stride;
 };
 
+/// Where a part of a matrix begins in the whole one, which is what epilogues count in.
+struct Origin {
+    Index row = 0;
+    Index column = 0;
+};
+
 /// Epilogue: stores the product as it is.
-struct Keep {
+struct AsIs {
     [[nodiscard]] static bool crosses_columns(Index) { return true; }
 
     template <class Packet>
@@ -46,7 +52,7 @@ struct Keep {
     }
 };
 
-/// The factors of a product, what it starts from, and where it goes.
+/// The factors of a product, what it starts from, and where it goes; its origin is the epilogue's.
 template <class Scalar>
 struct Operands {
     LeftFactor<Scalar> left;
@@ -55,6 +61,7 @@ struct Operands {
     Destination<Scalar> out;
     Index inner;
     Index columns;
+    Origin origin;
 };
 
 /// Whether an epilogue takes packets that go on from the end of one column to the next. It does if
@@ -77,8 +84,8 @@ inline constexpr bool stores_elsewhere = requires {
 /// Puts a packet through an epilogue, and what comes of it into entries i, i + 1, ... of column j.
 template <class Epilogue, class Packet, class Scalar>
 EIGEN_ALWAYS_INLINE void finish(const Epilogue& epilogue, const Packet& value, Index i, Index j,
-                                const Destination<Scalar>& out) {
-    const auto result = epilogue(value, i, j);
+                                const Destination<Scalar>& out, const Origin& origin) {
+    const auto result = epilogue(value, origin.row + i, origin.column + j);
     if constexpr (!stores_elsewhere<Epilogue>) result.store(out.data + i + j * out.stride);
 }
 

@@ -26,7 +26,7 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f,
                                       const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
     // Copies: what a store of a packet might have changed would be read again for each.
-    const auto [left, start, right, out, ignored, columns] = f;
+    const auto [left, start, right, out, ignored, columns, origin] = f;
     constexpr int packets = Rows / Lanes;
     Array<Array<P, packets>, Inner> weight;
     Array<P, packets> first;
@@ -43,7 +43,7 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f,
             const P entry = P::broadcast(input[k * right.inner_stride]);
             for (int p = 0; p < packets; ++p) sum[p] = multiply_add(weight[k][p], entry, sum[p]);
         }
-        for (int p = 0; p < packets; ++p) finish(epilogue, sum[p], Index{p * Lanes}, j, out);
+        for (int p = 0; p < packets; ++p) finish(epilogue, sum[p], Index{p * Lanes}, j, out, origin);
     }
 }
 
@@ -74,13 +74,13 @@ EIGEN_ALWAYS_INLINE Packets sum_side_by_side(const Array<P, Rows>& weight, Packe
 template <class Packets, int Rows, class P, class Scalar, class Epilogue>
 EIGEN_ALWAYS_INLINE Index run_packets(Index column, Index columns, const Array<P, Rows>& weight,
                                       const P& first, const Scalar* right, Scalar* out,
-                                      const Epilogue& epilogue) {
+                                      const Epilogue& epilogue, const Origin& origin) {
     constexpr int beside = Packets::size / Rows;
     for (; column + beside <= columns; column += beside) {
         const Packets sums = sum_side_by_side<Rows>(weight, Packets::load(right + column * Rows),
                                                     Packets::filled_with(first),
                                                     std::make_integer_sequence<int, Rows>{});
-        const auto result = epilogue(sums, 0, column);
+        const auto result = epilogue(sums, origin.row, origin.column + column);
         if constexpr (!stores_elsewhere<Epilogue>) result.store(out + column * Rows);
     }
     return column;
@@ -91,7 +91,7 @@ EIGEN_ALWAYS_INLINE Index run_packets(Index column, Index columns, const Array<P
 /// columns are done: as many as there are whole packets.
 template <int Lanes, int Rows, class Scalar, class Epilogue>
 Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, const Scalar* right,
-                       Scalar* out, const Epilogue& epilogue) {
+                       Scalar* out, const Epilogue& epilogue, const Origin& origin) {
     using P = Packet<Scalar, Lanes>;
     using Packets = std::conditional_t<registers >= 32, PacketPair<PacketPair<P>>, PacketPair<P>>;
     Array<P, Rows> weight;
@@ -99,8 +99,9 @@ Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, c
     const P first = start ? P::template repeat<Rows>(start) : P::broadcast(Scalar(0));
     const Epilogue last_step = epilogue;
     const Index column =
-        run_packets<Packets, Rows>(0, columns, weight, first, right, out, last_step);
-    return run_packets<P, Rows>(column, columns, weight, first, right, out, last_step);
+        run_packets<Packets, Rows>(0, columns, weight, first, right, out, last_step, origin);
+    return run_packets<P, Rows>(column, columns, weight, first, right, out, last_step,
+                                   origin);
 }
 
 }  // namespace stochastic_depth::detail

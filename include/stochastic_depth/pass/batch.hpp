@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 
@@ -11,32 +12,9 @@
 
 namespace stochastic_depth::detail {
 
-/// An epilogue of all columns, for the columns from `first` on.
-template <class Epilogue>
-struct Shifted {
-    static constexpr bool stores_elsewhere = detail::stores_elsewhere<Epilogue>;
-    Epilogue epilogue;
-    Index first_row = 0;
-    Index first_column = 0;
-
-    template <class Packet>
-    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
-        return epilogue(value, i + first_row, j + first_column);
-    }
-    [[nodiscard]] bool crosses_columns(Index rows) const {
-        return detail::crosses_columns(epilogue, rows);
-    }
-};
-template <>
-struct Shifted<Keep> : Keep {
-    constexpr Shifted(Keep, Index, Index) {}
-};
-template <class Epilogue>
-Shifted(Epilogue, Index, Index) -> Shifted<Epilogue>;
-
 /// Epilogue on the way back: nobody wants the gradient by the input, so that it need not be
 /// computed.
-struct Discard : Keep {};
+struct Discard : AsIs {};
 
 template <class Epilogue>
 inline constexpr bool is_discarded = std::is_same_v<Epilogue, Discard>;
@@ -44,14 +22,14 @@ inline constexpr bool is_discarded = std::is_same_v<Epilogue, Discard>;
 /// What a part does with its result whose composite goes on to do something with it: nothing,
 /// unless nobody wants what comes of that.
 template <class Epilogue>
-using HandOn = std::conditional_t<is_discarded<Epilogue>, Discard, Keep>;
+using HandOn = std::conditional_t<is_discarded<Epilogue>, Discard, AsIs>;
 
 /// `first`, and then `second`; a result that nobody wants needs neither.
 template <class First, class Second>
 [[nodiscard]] auto followed_by(const First& first, const Second& second) {
     if constexpr (is_discarded<Second>)
         return Discard{};
-    else if constexpr (std::is_same_v<Second, Keep>)
+    else if constexpr (std::is_same_v<Second, AsIs>)
         return first;
     else
         return Then{first, second};
@@ -85,7 +63,7 @@ public:
     Batch(const Team& team, Memory memory, Index rows, Index columns)
         : team_(&team),
           memory_(memory),
-          own_(memory_.template take<Scalar>(rows, columns)),
+          own_(memory_.template take<Scalar>(rows, columns, own_bytes_)),
           data_(own_),
           rows_(rows),
           columns_(columns),
@@ -94,12 +72,14 @@ public:
     Batch(Batch&& other) noexcept
         : team_(other.team_),
           memory_(other.memory_),
+          own_bytes_(other.own_bytes_),
           own_(std::exchange(other.own_, nullptr)),
           data_(other.data_),
           rows_(other.rows_),
           columns_(other.columns_),
           stride_(other.stride_) {}
     Batch& operator=(Batch&& other) noexcept {
+        std::swap(own_bytes_, other.own_bytes_);
         std::swap(own_, other.own_);
         std::swap(data_, other.data_);
         std::swap(rows_, other.rows_);
@@ -108,7 +88,7 @@ public:
         return *this;
     }
     ~Batch() {
-        if (own_) memory_.give_back(own_, rows_, columns_);
+        if (own_) memory_.give_back(own_, own_bytes_);
     }
 
     [[nodiscard]] const Team& team() const { return *team_; }
@@ -131,6 +111,8 @@ public:
         return Batch(*team_, memory_, current());
     }
 
+    [[nodiscard]] const Memory& memory() const { return memory_; }
+
     /// Room for a matrix of so many rows and as many columns.
     [[nodiscard]] Batch room(Index rows) const { return Batch(*team_, memory_, rows, columns_); }
 
@@ -142,11 +124,7 @@ public:
 
     /// The numbers for writing; those of another are copied first.
     [[nodiscard]] View<Scalar> writable() {
-        if (!own_) {
-            Batch copy = room(rows_);
-            transform_into(copy, Keep{});
-            *this = std::move(copy);
-        }
+        if (!own_) copy();
         return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
     }
 
@@ -176,7 +154,7 @@ public:
     /// numbers = epilogue(numbers).
     template <class Epilogue>
     void apply(const Epilogue& epilogue) {
-        if constexpr (std::is_base_of_v<Keep, Epilogue>) {
+        if constexpr (std::is_base_of_v<AsIs, Epilogue>) {
             return;
         } else if constexpr (stores_elsewhere<Epilogue>) {
             transform_into(*this, epilogue);
@@ -190,6 +168,12 @@ public:
     }
 
 private:
+    [[gnu::noinline]] void copy() {
+        Batch copied = room(rows_);
+        transform_into(copied, AsIs{});
+        *this = std::move(copied);
+    }
+
     template <class Epilogue>
     void transform_into(Batch& result, const Epilogue& epilogue) const {
         const ConstView<Scalar> from = current();
@@ -198,13 +182,13 @@ private:
         team_->split(columns_, 1, work_of_moving * static_cast<double>(rows_),
                      [&](Index first, Index count) {
                          transform<Scalar>(from.middleCols(first, count),
-                                           to.middleCols(first, count),
-                                           Shifted{epilogue, 0, first});
+                                           to.middleCols(first, count), epilogue, {0, first});
                      });
     }
 
     const Team* team_;
     [[no_unique_address]] Memory memory_;
+    std::size_t own_bytes_ = 0;
     /// Where the numbers may be written; null where they are another's, or a record's.
     Scalar* own_ = nullptr;
     const Scalar* data_;

@@ -67,15 +67,26 @@ template <class Layer>
 /// The name of a part that stands for the composite itself: it is no part of a path.
 struct Unnamed {};
 
+/// Tells a visitor that wants to know it which part it comes into, and that it leaves it. (Functions,
+/// not expressions where they are called: clang 14 takes a requirement in a generic lambda for met.)
+template <class Visit, class Name>
+void enter_part(Visit& visit, const Name& name) {
+    if constexpr (!std::is_same_v<Name, Unnamed> && requires { visit.enter(name); })
+        visit.enter(name);
+}
+template <class Name, class Visit>
+void leave_part(Visit& visit) {
+    if constexpr (!std::is_same_v<Name, Unnamed> && requires { visit.leave(); }) visit.leave();
+}
+
 /// Calls descend(part, others...) for each part of a composite, in order. A visitor that has
 /// `enter` and `leave` learns from them which part it is in.
 template <class Layer, class Visit, class Descend, class... Others>
 void descend_into_parts(Layer& layer, Visit& visit, const Descend& descend, Others&... others) {
     const auto visit_part = [&]<class Name>(const Name& name, auto& part, auto&... of_part) {
-        constexpr bool named = !std::is_same_v<Name, Unnamed>;
-        if constexpr (named && requires { visit.enter(name); }) visit.enter(name);
+        enter_part(visit, name);
         descend(part, of_part...);
-        if constexpr (named && requires { visit.leave(); }) visit.leave();
+        leave_part<Name>(visit);
     };
     std::remove_const_t<Layer>::visit_parts(layer, visit_part, others...);
 }
@@ -146,3 +157,10 @@ template <class Visit>
 }
 
 }  // namespace stochastic_depth::detail
+
+namespace stochastic_depth {
+
+/// For optimizers: visit(name, parameter, gradients...) for what a gradient has reached.
+using detail::visit_parameters;
+
+}  // namespace stochastic_depth

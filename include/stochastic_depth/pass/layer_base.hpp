@@ -90,8 +90,9 @@ public:
     /// \param dy  [outputs x batch], gradient by the output.
     /// \param dx  [features x batch], gradient by the input, overwritten.
     /// \throws std::invalid_argument  if sizes don't match, or the cache is of another batch.
-    template <class Gradient>
-        requires std::same_as<Gradient, typename Derived::Gradient>
+    // Self: clang 14 looks into Derived, which is not complete yet, for a constraint that names it.
+    template <class Gradient, class Self = Derived>
+        requires std::same_as<Gradient, typename Self::Gradient>
     void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
                   const Cache& cache, Gradient& gradient, MatrixRef<Scalar> dx) const {
         detail::check_backward(class_name, derived(), x, dy, dx);
@@ -100,7 +101,9 @@ public:
                            cache.columns);
         if (cache.rows != x.rows())
             detail::refuse(class_name, ": cache must be of ", x.rows(), " rows, got ", cache.rows);
-        detail::GradientBatch<Scalar> batch(detail::Team::alone(), {}, detail::const_view(dy));
+        detail::SparePiece spare;
+        detail::GradientBatch<Scalar> batch(detail::Team::alone(), {&spare},
+                                            detail::const_view(dy));
         detail::backpropagate(derived(), batch, cache.record, gradient);
         detail::copy_columns(batch.current(), dx);
     }

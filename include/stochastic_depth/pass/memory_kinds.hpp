@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/memory/pool.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/memory/tape.hpp>
 #include <stochastic_depth/types.hpp>
@@ -30,10 +31,42 @@ struct ColumnList {
     Index count = 0;
 };
 
+/// Where a pass leaves the piece that it has finished with, for its next layer: two pieces in turn
+/// serve most of them.
+class SparePiece {
+public:
+    SparePiece() = default;
+    SparePiece(const SparePiece&) = delete;
+    SparePiece& operator=(const SparePiece&) = delete;
+    ~SparePiece() {
+        if (start_) Pool::give_back(start_, bytes_);
+    }
+
+    /// A piece of at least so many bytes; how many it has is left in `bytes`.
+    [[nodiscard]] std::byte* take(std::size_t& bytes) {
+        std::byte* const start = start_;
+        if (!start || bytes_ < bytes) return Pool::take(bytes);
+        bytes = bytes_;
+        start_ = nullptr;
+        return start;
+    }
+    void give_back(std::byte* start, std::size_t bytes) {
+        if (start_) Pool::give_back(start_, bytes_);
+        start_ = start;
+        bytes_ = bytes;
+    }
+
+private:
+    std::byte* start_ = nullptr;
+    std::size_t bytes_ = 0;
+};
+
 /// The memory of a pass that keeps nothing for a way back: pieces of the thread's pool, given back
 /// as soon as the next layer has run.
 struct Forgets {
     static constexpr bool records = false;
+    /// Outlives the pass.
+    SparePiece* spare;
     /// Where the largest number of rows on the way is noted; null: nowhere.
     Index* most_rows = nullptr;
 
@@ -43,20 +76,16 @@ struct Forgets {
     [[nodiscard]] ScratchArray<Number> array(Index size) const {
         return ScratchArray<Number>(size);
     }
+    /// Room for a matrix; how many bytes it has is left in `bytes`.
     template <class Number>
-    [[nodiscard]] Number* take(Index rows, Index columns) const {
+    [[nodiscard]] Number* take(Index rows, Index columns, std::size_t& bytes) const {
         if (most_rows) *most_rows = std::max(*most_rows, rows);
-        return reinterpret_cast<Number*>(Pool::take(bytes<Number>(rows, columns)));
+        bytes = static_cast<std::size_t>(rows * columns) * sizeof(Number);
+        return reinterpret_cast<Number*>(spare->take(bytes));
     }
     template <class Number>
-    void give_back(Number* numbers, Index rows, Index columns) const {
-        Pool::give_back(reinterpret_cast<std::byte*>(numbers), bytes<Number>(rows, columns));
-    }
-
-private:
-    template <class Number>
-    [[nodiscard]] static std::size_t bytes(Index rows, Index columns) {
-        return static_cast<std::size_t>(rows * columns) * sizeof(Number);
+    void give_back(Number* numbers, std::size_t bytes) const {
+        spare->give_back(reinterpret_cast<std::byte*>(numbers), bytes);
     }
 };
 
@@ -78,13 +107,14 @@ public:
         return {tape_->template take<Number>(size)};
     }
     template <class Number>
-    [[nodiscard]] Number* take(Index rows, Index columns) const {
+    [[nodiscard]] Number* take(Index rows, Index columns, std::size_t& bytes) const {
+        bytes = static_cast<std::size_t>(rows * columns) * sizeof(Number);
         return tape_->template take<Number>(rows * columns);
     }
     /// Where they are the last on the tape; else they stay on it.
     template <class Number>
-    void give_back(Number* numbers, Index rows, Index columns) const {
-        tape_->give_back_last(numbers, rows * columns);
+    void give_back(Number* numbers, std::size_t bytes) const {
+        tape_->give_back_last(reinterpret_cast<std::byte*>(numbers), static_cast<Index>(bytes));
     }
 
 private:

@@ -62,18 +62,19 @@ template <class Layer>
         return 4 * work_of_moving * static_cast<double>(std::max(inputs, outputs));
 }
 
-/// y = epilogue(leaf(x)) in one pass where the leaf can, else in two.
+/// y = epilogue(leaf(x)) in one pass where the leaf can, else in two. `origin` is where x and y stand
+/// in what the epilogue knows.
 template <class Layer, class Epilogue>
 void run_leaf(const Layer& layer, const ConstView<typename Layer::Scalar>& x,
-              View<typename Layer::Scalar> y, const Epilogue& epilogue) {
+              View<typename Layer::Scalar> y, const Epilogue& epilogue, Origin origin = {}) {
     using Scalar = typename Layer::Scalar;
-    if constexpr (requires { layer.forward_fused(x, y, epilogue); }) {
-        layer.forward_fused(x, y, epilogue);
+    if constexpr (requires { layer.forward_fused(x, y, epilogue, origin); }) {
+        layer.forward_fused(x, y, epilogue, origin);
     } else if constexpr (ElementwiseLayer<Layer>) {
-        transform<Scalar>(x, y, followed_by(ApplyElementwise<Layer>{layer}, epilogue));
+        transform<Scalar>(x, y, followed_by(ApplyElementwise<Layer>{layer}, epilogue), origin);
     } else {
         layer.forward(x, y);
-        if constexpr (!std::is_same_v<Epilogue, Keep>) transform<Scalar>(y, y, epilogue);
+        if constexpr (!std::is_same_v<Epilogue, AsIs>) transform<Scalar>(y, y, epilogue, origin);
     }
 }
 
@@ -88,8 +89,7 @@ void run_and_record_leaf(const Layer& layer, Batch<typename Layer::Scalar, Memor
         batch.team().split(x.cols(), columns_of_member, work_of(layer, x.rows(), y.rows()),
                            [&](Index first, Index count) {
                                run_leaf(layer, const_view(x.middleCols(first, count)),
-                                        view(y.middleCols(first, count)),
-                                        Shifted{epilogue, 0, first});
+                                        view(y.middleCols(first, count)), epilogue, {0, first});
                            });
         batch = std::move(result);
     } else {
@@ -101,7 +101,7 @@ void run_and_record_leaf(const Layer& layer, Batch<typename Layer::Scalar, Memor
 
 /// batch = epilogue(layer(batch)) under a mask, of which the layer at hand is the first; `record`
 /// then holds what `backpropagate` needs.
-template <class Layer, class Memory, class Mask, class Epilogue = Keep>
+template <class Layer, class Memory, class Mask, class Epilogue = AsIs>
 void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
          RecordOf<Layer, Memory>& record, const Mask& mask, const Epilogue& epilogue = {}) {
     static_assert(RunsItself<Layer> || !has_skippable_layers<Layer>);
@@ -109,10 +109,12 @@ void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
         layer.run(batch, record, mask, epilogue);
     } else if constexpr (Memory::records) {
         run_and_record_leaf(layer, batch, record, epilogue);
-    } else if constexpr (requires { layer.forward_fused(batch.current(), batch.writable(),
-                                                        epilogue); }) {
+    } else if constexpr (requires {
+                             layer.forward_fused(batch.current(), batch.writable(), epilogue,
+                                                 Origin{});
+                         }) {
         auto result = batch.room(layer.output_size(batch.rows()));
-        layer.forward_fused(batch.current(), result.writable(), epilogue);
+        layer.forward_fused(batch.current(), result.writable(), epilogue, Origin{});
         batch = std::move(result);
     } else if constexpr (ElementwiseLayer<Layer>) {
         batch.apply(followed_by(ApplyElementwise<Layer>{layer}, epilogue));
@@ -127,7 +129,8 @@ void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
 /// y = NN(x, S), forgetting.
 template <class Network, class X, class Mask, class Y>
 void run_into(const Network& network, const X& x, const Mask& mask, const Y& y) {
-    Batch<typename Network::Scalar, Forgets> batch(Team::alone(), {}, const_view(x));
+    SparePiece spare;
+    Batch<typename Network::Scalar, Forgets> batch(Team::alone(), {&spare}, const_view(x));
     RecordOf<Network, Forgets> record;
     run(network, batch, record, mask, store_to(y));
 }
@@ -138,7 +141,8 @@ template <class Network>
 [[nodiscard]] Index most_rows(const Network& network, Index input_size) {
     using Scalar = typename Network::Scalar;
     Index most = std::max(input_size, static_cast<Index>(network.output_size(input_size)));
-    Batch<Scalar, Forgets> batch(Team::alone(), {&most},
+    SparePiece spare;
+    Batch<Scalar, Forgets> batch(Team::alone(), {&spare, &most},
                                  {nullptr, input_size, 0, Eigen::OuterStride<>(input_size)});
     RecordOf<Network, Forgets> record;
     run(network, batch, record, EveryLayer{});
@@ -152,7 +156,7 @@ using GradientBatch = Batch<Scalar, Forgets>;
 /// batch = epilogue(gradient by the layer's input), given the gradient by its output; that by its
 /// parameters is added into `gradient`. A layer that no sample reaches touches nothing. With the
 /// epilogue Discard the batch is of no use afterwards.
-template <class Layer, class Epilogue = Keep>
+template <class Layer, class Epilogue = AsIs>
 void backpropagate(const Layer& layer, GradientBatch<typename Layer::Scalar>& batch,
                    const RecordOf<Layer, Records>& record, typename Layer::Gradient& gradient,
                    const Epilogue& epilogue = {}) {

@@ -81,7 +81,7 @@ public:
         if constexpr (Node::skips_to_identity)
             then(x, state);
         else
-            (*this)(node.shortcut(), x, then, state, Node::shortcut_gradient(gradients)...);
+            (*this)(node.shortcut(), x, then, state, gradients.layer.shortcut...);
     }
 
 private:
@@ -108,7 +108,8 @@ void join_columns(const Walk& walk, const Join& join, const First& first, const 
 template <class Layer, class Scalar, class Then, class State>
 void run_and_go_on(const Layer& layer, const Block<Scalar>& x, const Then& then,
                    const State& state) {
-    Batch<Scalar, Forgets> batch(Team::alone(), {}, x);
+    SparePiece spare;
+    Batch<Scalar, Forgets> batch(Team::alone(), {&spare}, x);
     RecordOf<Layer, Forgets> record;
     run(layer, batch, record, EveryLayer{});
     const Block<Scalar> y = batch.current();
@@ -118,7 +119,8 @@ void run_and_go_on(const Layer& layer, const Block<Scalar>& x, const Then& then,
 /// The same for a layer whose output the epilogue stores.
 template <class Layer, class Scalar, class Epilogue>
 void run_to_end(const Layer& layer, const Block<Scalar>& x, const Epilogue& epilogue) {
-    Batch<Scalar, Forgets> batch(Team::alone(), {}, x);
+    SparePiece spare;
+    Batch<Scalar, Forgets> batch(Team::alone(), {&spare}, x);
     RecordOf<Layer, Forgets> record;
     run(layer, batch, record, EveryLayer{}, epilogue);
 }

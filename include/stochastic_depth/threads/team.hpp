@@ -62,3 +62,10 @@ private:
 };
 
 }  // namespace stochastic_depth::detail
+
+namespace stochastic_depth {
+
+/// The threads of a training step, as an optimizer sees them: `team.split(size, grain, work, part)`.
+using detail::Team;
+
+}  // namespace stochastic_depth

@@ -7,14 +7,14 @@
 #include <vector>
 
 #include <stochastic_depth/io/sealed_file.hpp>
-#include <stochastic_depth/training/records.hpp>
+#include <stochastic_depth/training/named_matrices.hpp>
 
 /// Parameters of a network in a file, and what its layers keep beside them, such as batch
 /// statistics. Needs POSIX, for which reason it is not part of all.hpp.
 ///
 /// Format, version 2, all numbers little-endian: "SDPARAMS", version (4 bytes), length of what
-/// follows but the hash (8); parameters and layers' state, each a list as records.hpp describes it;
-/// at the end FNV-1a of all bytes before (8).
+/// follows but the hash (8); parameters and layers' state, each a list as named_matrices.hpp
+/// describes it; at the end FNV-1a of all bytes before (8).
 namespace stochastic_depth {
 namespace detail {
 
@@ -24,13 +24,13 @@ inline constexpr std::uint32_t parameters_version = 2;
 /// All that makes a network what it has learned.
 template <class Network>
 void write_network(ByteWriter& writer, const Network& network) {
-    write_records(writer, parameters_of(network));
-    write_records(writer, state_of(network));
+    write_matrices(writer, parameters_of(network));
+    write_matrices(writer, state_of(network));
 }
 template <class Network>
 void read_network(ByteReader& reader, Network& network, Pass pass) {
-    read_records(reader, "parameter", parameters_of(network), pass);
-    read_records(reader, "state record", state_of(network), pass);
+    read_matrices(reader, "parameter", parameters_of(network), pass);
+    read_matrices(reader, "state record", state_of(network), pass);
 }
 
 }  // namespace detail

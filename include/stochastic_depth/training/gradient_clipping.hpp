@@ -49,7 +49,7 @@ double clip_gradient_norm(const Network& network, typename Network::Gradient& gr
     if (!(max_norm > 0.0))
         detail::refuse("clip_gradient_norm: max_norm must be above 0, got ", max_norm);
     double squares = 0.0;
-    detail::visit_parameters(
+    visit_parameters(
         network,
         [&](const char*, const auto&, const auto& slope) {
             squares += detail::sum_of_squares(slope);
@@ -58,7 +58,7 @@ double clip_gradient_norm(const Network& network, typename Network::Gradient& gr
     const double norm = std::sqrt(squares);
     if (norm > max_norm && std::isfinite(norm)) {
         const auto scale = static_cast<typename Network::Scalar>(max_norm / norm);
-        detail::visit_parameters(
+        visit_parameters(
             network, [&](const char*, const auto&, auto& slope) { slope *= scale; }, gradient);
     }
     return norm;

@@ -13,7 +13,7 @@
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
 #include <stochastic_depth/pass/folds.hpp>
-#include <stochastic_depth/training/records.hpp>
+#include <stochastic_depth/training/named_matrices.hpp>
 #include <stochastic_depth/training/unreached_layers.hpp>
 
 namespace stochastic_depth {
@@ -104,7 +104,7 @@ void write_optimizer_state(ByteWriter& writer, const Network& network, const Opt
             writer.number(static_cast<std::uint64_t>(state.size()));
             for (const std::uint64_t value : state) writer.number(value);
         } else {
-            write_records(writer, entries_of(network, state));
+            write_matrices(writer, entries_of(network, state));
         }
     });
 }
@@ -134,7 +134,7 @@ void read_optimizer_state(ByteReader& reader, const Network& network, Optimizer&
         if constexpr (std::is_same_v<State, Counts>)
             read_counts(reader, name, state, pass);
         else
-            read_records(reader, message(name, " record"), entries_of(network, state), pass);
+            read_matrices(reader, message(name, " record"), entries_of(network, state), pass);
     });
 }
 

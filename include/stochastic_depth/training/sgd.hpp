@@ -57,7 +57,7 @@ public:
     /// Updates the parameters that the gradient has reached, or all.
     /// \param team  The threads that share the work; their number changes no bit.
     void step(Network& network, Gradient& gradient,
-              const detail::Team& team = detail::Team::alone()) {
+              const Team& team = Team::alone()) {
         using Scalar = typename Network::Scalar;
         const auto rate = static_cast<Scalar>(options_.learning_rate);
         const auto momentum = static_cast<Scalar>(options_.momentum);
@@ -72,7 +72,7 @@ public:
             };
             detail::update_in_segments(team, move, parameter, slope, velocity);
         };
-        detail::visit_parameters(network, detail::UpdateOf{update, options_.unreached_layers},
+        visit_parameters(network, detail::UpdateOf{update, options_.unreached_layers},
                                  gradient, velocity_);
     }
 

@@ -72,7 +72,7 @@ struct TrainerOptions {
 /// Updates a network by a gradient.
 ///
 /// Beyond the syntax: `step` moves only parameters that the gradient has reached, which
-/// detail::visit_parameters tells, so that layers which no sample kept cost nothing;
+/// visit_parameters tells, so that layers which no sample kept cost nothing;
 /// `set_learning_rate` acts on the steps to come.
 ///
 /// Models: Sgd, Adam, AdamW; a user's type that has the two members. Taken by Trainer::fit.

@@ -15,7 +15,7 @@
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>
-#include <stochastic_depth/training/records.hpp>
+#include <stochastic_depth/training/named_matrices.hpp>
 #include <stochastic_depth/training/resumable_optimizer.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/version.hpp>
@@ -28,9 +28,9 @@
 /// version of the masks (4); step, epoch, seed (8 each), mask scope, scaling (4 each), description
 /// (text); optimizer (text), learning rate (8, IEEE 754), number of options (8), and for each name
 /// and value (texts); number of survival probabilities (8), and these (8 each, IEEE 754);
-/// parameters and layers' state, lists as records.hpp describes them; number of states of the
-/// optimizer (8), and for each its name (text) and a list, or the number of counts (8) and counts
-/// (8 each); at the end FNV-1a of all bytes before (8).
+/// parameters and layers' state, lists as named_matrices.hpp describes them; number of states of
+/// the optimizer (8), and for each its name (text) and a list, or the number of counts (8) and
+/// counts (8 each); at the end FNV-1a of all bytes before (8).
 namespace stochastic_depth {
 
 /// Where a training stands, beside network and optimizer.

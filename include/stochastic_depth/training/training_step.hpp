@@ -141,7 +141,7 @@ public:
     [[nodiscard]] std::size_t cache_bytes() const { return cache_bytes_; }
 
     /// The threads that an optimizer may share the update with.
-    [[nodiscard]] const detail::Team& team() const { return team_; }
+    [[nodiscard]] const Team& team() const { return team_; }
 
     /// Ends the step: layers that keep statistics of their batches take those of the last one over,
     /// and the gradient is zero again.
@@ -154,8 +154,8 @@ private:
     using Clock = std::chrono::steady_clock;
 
     [[nodiscard]] static TrainingStepOptions checked(TrainingStepOptions options) {
-        if (options.threads < 1 || options.threads > detail::Team::largest)
-            detail::refuse("TrainingStep: threads must lie in [1, ", detail::Team::largest,
+        if (options.threads < 1 || options.threads > Team::largest)
+            detail::refuse("TrainingStep: threads must lie in [1, ", Team::largest,
                            "], got ", options.threads);
         if (detail::SkipsMoreThanBranches<Network>::value && options.scaling == Scaling::inverted)
             detail::refuse(
@@ -206,7 +206,8 @@ private:
         detail::Batch<Scalar, detail::Records> batch(team_, tape_, detail::const_view(x));
         detail::run(network, batch, record_, detail::MaskView{masks, &context});
         cache_bytes_ = tape_.bytes();
-        detail::GradientBatch<Scalar> slopes(team_, {}, outputs, x.cols());
+        detail::SparePiece spare;
+        detail::GradientBatch<Scalar> slopes(team_, {&spare}, outputs, x.cols());
         StepLedger ledger = count(masks, x.cols());
         ledger.loss = loss_.value_and_gradient(batch.current(), targets, slopes.writable());
         if (part.of > 0) {

@@ -75,7 +75,7 @@ public:
         const auto dy = batch.current();
         Index first = 0;
         const auto part_of = [&](auto i) {
-            Batch part(batch.team(), {},
+            Batch part(batch.team(), batch.memory(),
                        detail::const_view(dy.middleRows(first, record.outputs[i])));
             first += record.outputs[i];
             detail::backpropagate(std::get<i>(layers_), part, std::get<i>(record.layers),

@@ -122,9 +122,9 @@ public:
 
     /// The residual layer of f(branch) and f(shortcut).
     template <class Function>
-    [[nodiscard]] auto map_parts(const Function& f) const {
-        using Mapped = Residual<decltype(f(branch_)), decltype(f(shortcut_))>;
-        return Mapped{f(branch_), f(shortcut_)};
+    [[nodiscard]] friend auto map_parts(const Residual& self, const Function& f) {
+        using Mapped = Residual<decltype(f(self.branch_)), decltype(f(self.shortcut_))>;
+        return Mapped{f(self.branch_), f(self.shortcut_)};
     }
 
 private:

@@ -101,12 +101,12 @@ public:
 
     /// The layers f(part), one after another.
     template <class Function>
-    [[nodiscard]] auto map_parts(const Function& f) const {
+    [[nodiscard]] friend auto map_parts(const Sequential& self, const Function& f) {
         return std::apply(
             [&](const Layers&... layer) {
                 return Sequential<decltype(f(layer))...>{f(layer)...};
             },
-            layers_);
+            self.layers_);
     }
 
 private:
@@ -135,7 +135,7 @@ private:
         if constexpr (next == End) {
             run_step(epilogue);
         } else {
-            run_step(detail::Keep{});
+            run_step(detail::AsIs{});
             run_layers<next, End>(batch, record, mask.behind(layer), epilogue);
         }
     }

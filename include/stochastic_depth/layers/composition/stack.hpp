@@ -99,11 +99,11 @@ public:
 
     /// The layers f(part), one after another.
     template <class Function>
-    [[nodiscard]] auto map_parts(const Function& f) const {
+    [[nodiscard]] friend auto map_parts(const Stack& self, const Function& f) {
         using Mapped = decltype(f(std::declval<const Layer&>()));
         std::vector<Mapped> layers;
-        layers.reserve(layers_.size());
-        for (const Layer& layer : layers_) layers.push_back(f(layer));
+        layers.reserve(self.layers_.size());
+        for (const Layer& layer : self.layers_) layers.push_back(f(layer));
         return Stack<Mapped>{std::move(layers)};
     }
 

@@ -33,8 +33,8 @@ public:
         Weights weights;
         Bias bias;
         void set_zero() {
-            weights.setZero();
-            bias.setZero();
+            std::fill_n(weights.data(), weights.size(), Scalar(0));
+            std::fill_n(bias.data(), bias.size(), Scalar(0));
         }
     };
 
@@ -68,10 +68,11 @@ public:
         const auto limit = static_cast<Scalar>(gain * std::sqrt(3.0 / static_cast<double>(inputs)));
         if (!(gain >= 0 && std::isfinite(2 * limit)))
             detail::refuse("Linear: gain must be finite and at least 0, got ", gain);
-        weights_.setZero(outputs, inputs);
-        for (Index i = 0; i < weights_.size() && limit > 0; ++i)
-            weights_.data()[i] = uniform<Scalar>(random, -limit, limit);
-        bias_.setZero(outputs);
+        weights_.resize(outputs, inputs);
+        for (Index i = 0; i < weights_.size(); ++i)
+            weights_.data()[i] = limit > 0 ? uniform<Scalar>(random, -limit, limit) : Scalar(0);
+        bias_.resize(outputs);
+        std::fill_n(bias_.data(), outputs, Scalar(0));
     }
 
     /// The same for widths known at compile time.
@@ -99,16 +100,16 @@ public:
     /// \throws std::invalid_argument  if sizes don't match.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Linear", *this, x, y);
-        detail::run_leaf(*this, detail::const_view(x), detail::view(y), detail::Keep{});
+        detail::run_leaf(*this, detail::const_view(x), detail::view(y), detail::AsIs{});
     }
 
     /// y = epilogue(W x + b) in one pass.
     template <class Epilogue>
     void forward_fused(const detail::ConstView<Scalar>& x, detail::View<Scalar> y,
-                       const Epilogue& epilogue) const {
+                       const Epilogue& epilogue, detail::Origin origin = {}) const {
         detail::product<Scalar, Outputs, Inputs>(
             outputs(), inputs(), x.cols(), {weights_.data(), outputs()}, bias_.data(),
-            {x.data(), 1, x.outerStride()}, {y.data(), y.outerStride()}, epilogue);
+            {x.data(), 1, x.outerStride()}, {y.data(), y.outerStride()}, epilogue, origin);
     }
 
     /// Multiply-adds for a column.
@@ -136,13 +137,14 @@ public:
         if (gradient.weights.rows() != outputs() || gradient.weights.cols() != inputs())
             detail::refuse("Linear: gradient must be [", outputs(), " x ", inputs(), "], got [",
                            gradient.weights.rows(), " x ", gradient.weights.cols(), "]");
-        backward_fused(detail::Team::alone(), x, dy, gradient, dx, detail::Keep{});
+        backward_fused(detail::Team::alone(), x, dy, gradient, dx, detail::AsIs{});
     }
 
     /// The same with dx = epilogue(W^T dy), shared by a team: each member has some of the inputs.
     template <class X, class Slope, class InputSlope, class Epilogue>
     void backward_fused(const detail::Team& team, const X& x, const Slope& dy, Gradient& gradient,
                         InputSlope&& dx, const Epilogue& epilogue) const {
+        if (x.cols() == 0) return;
         team.split(inputs(), inputs_for_each, 2.0 * work_for_each(x.cols()),
                    [&](Index first, Index count) {
                        add_weight_gradient(x, dy, gradient, first, count);
@@ -155,6 +157,7 @@ public:
     template <class X, class Slope>
     void add_gradient(const detail::Team& team, const X& x, const Slope& dy,
                       Gradient& gradient) const {
+        if (x.cols() == 0) return;
         team.split(inputs(), detail::tile_columns, work_for_each(x.cols()),
                    [&](Index first, Index count) {
                        add_weight_gradient(x, dy, gradient, first, count);
@@ -184,7 +187,7 @@ private:
         const auto run = [&](const Scalar* start, Scalar* out) {
             detail::product_onto<Scalar, Outputs>(
                 outputs(), x.cols(), count, {dy.data(), dy.outerStride()}, {start, outputs()},
-                {x.data() + first, x.outerStride(), 1}, {out, outputs()}, detail::Keep{});
+                {x.data() + first, x.outerStride(), 1}, {out, outputs()}, detail::AsIs{});
         };
         // Tiles that overlap compute some rows twice, and would add to them twice.
         if (outputs() % detail::widest_lanes<Scalar> == 0) return run(to, to);
@@ -212,8 +215,8 @@ private:
                                                   std::integral_constant<int, Inner>) {
             detail::product<Scalar, Rows, Inner>(
                 count, outputs(), dy.cols(), {transposed.data(), count}, nullptr,
-                {dy.data(), 1, dy.outerStride()}, {dx.data() + first, dx.outerStride()},
-                detail::Shifted{epilogue, first, 0});
+                {dy.data(), 1, dy.outerStride()}, {dx.data() + first, dx.outerStride()}, epilogue,
+                {first, 0});
         };
         using Fixed = std::integral_constant<int, Inputs>;
         using Any = std::integral_constant<int, Eigen::Dynamic>;

@@ -37,7 +37,7 @@ public:
     /// \throws std::invalid_argument  if sizes differ.
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) const {
         detail::check_forward("Elementwise", *this, x, y);
-        detail::run_leaf(*this, detail::const_view(x), detail::view(y), detail::Keep{});
+        detail::run_leaf(*this, detail::const_view(x), detail::view(y), detail::AsIs{});
     }
 
     void forward(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y, Cache&) const {

@@ -78,7 +78,7 @@ template <class Network, class Gradient>
 }
 
 template <class List>
-[[nodiscard]] std::uint64_t count_records(const List& list) {
+[[nodiscard]] std::uint64_t count_matrices(const List& list) {
     std::uint64_t count = 0;
     list([&](const std::string&, const auto&) { ++count; });
     return count;
@@ -91,8 +91,8 @@ void for_each_entry(Entries& matrix, const Visit& visit) {
 }
 
 template <class List>
-void write_records(ByteWriter& writer, const List& list) {
-    writer.number(count_records(list));
+void write_matrices(ByteWriter& writer, const List& list) {
+    writer.number(count_matrices(list));
     list([&]<class Entries>(const std::string& name, const Entries& matrix) {
         using Bits = typename BitsOf<typename Entries::Scalar>::type;
         writer.text(name);
@@ -116,9 +116,9 @@ enum class Pass { check, write };
 /// \param what  A record, as messages call it.
 /// \throws std::runtime_error  if the records are not those of the list.
 template <class List>
-void read_records(ByteReader& reader, std::string_view what, const List& list, Pass pass) {
+void read_matrices(ByteReader& reader, std::string_view what, const List& list, Pass pass) {
     const auto count = reader.number<std::uint64_t>();
-    if (const auto expected = count_records(list); count != expected)
+    if (const auto expected = count_matrices(list); count != expected)
         throw std::runtime_error(
             message("the file holds ", count, " ", what, "s, the network has ", expected));
     std::uint64_t index = 0;

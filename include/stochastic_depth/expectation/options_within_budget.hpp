@@ -18,13 +18,13 @@ namespace stochastic_depth {
 /// \returns  Options under which MonteCarloExpectation stays within the limit, unless two groups
 ///           take more.
 /// \throws std::invalid_argument  outside these ranges.
-[[nodiscard]] inline MonteCarloExpectationOptions sampled_within(double max_layer_evaluations,
+[[nodiscard]] inline MonteCarloExpectationOptions options_within_budget(double max_layer_evaluations,
                                                                  const Eigen::VectorXd& p,
                                                                  std::uint64_t seed = 0) {
     if (!(max_layer_evaluations > 0))
-        detail::refuse("sampled_within: max_layer_evaluations must be above 0, got ",
+        detail::refuse("options_within_budget: max_layer_evaluations must be above 0, got ",
                        max_layer_evaluations);
-    detail::check_survival_probabilities("sampled_within", p);
+    detail::check_survival_probabilities("options_within_budget", p);
     MonteCarloExpectationOptions options{.seed = seed,
                                          .design = MaskDesign::stratified,
                                          .control_variates = ControlVariates::mask_bits};

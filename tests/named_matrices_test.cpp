@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/training/records.hpp>
+#include <stochastic_depth/training/named_matrices.hpp>
 
 #include <cstdint>
 #include <stdexcept>
@@ -87,7 +87,7 @@ const std::vector<std::string> paths{
     "1.0.weights",          "1.0.bias",          "2.branch.weights",     "2.branch.bias",
     "2.shortcut.weights",   "2.shortcut.bias"};
 
-TEST_CASE("records: a parameter's name is its path through the network", "[records]") {
+TEST_CASE("named matrices: a parameter's name is its path through the network", "[named_matrices]") {
     const Network network = network_of(1);
     CHECK(names(detail::parameters_of(network)) == paths);
     CHECK(names(detail::parameters_of(std::get<1>(network.layers()))) ==
@@ -97,7 +97,7 @@ TEST_CASE("records: a parameter's name is its path through the network", "[recor
     CHECK(names(detail::parameters_of(linear)) == std::vector<std::string>{"weights", "bias"});
 }
 
-TEST_CASE("records: what has the form of a gradient is listed whole, reached or not", "[records]") {
+TEST_CASE("named matrices: what has the form of a gradient is listed whole, reached or not", "[named_matrices]") {
     const Network network = network_of(1);
     auto gradient = network.zero_gradient();
     CHECK(names(detail::entries_of(network, gradient)) == paths);
@@ -126,8 +126,8 @@ std::vector<double> states(const Network& network) {
     return values;
 }
 
-TEST_CASE("records: what layers keep beside parameters is in the file of either kind",
-          "[records]") {
+TEST_CASE("named matrices: what layers keep beside parameters is in the file of either kind",
+          "[named_matrices]") {
     const Network saved = network_of(1.5);
     REQUIRE(names(detail::state_of(saved)) == state_paths);
     REQUIRE(states(saved) == std::vector<double>{1.5, 1.5, 2.5, 3, 3, 4, 6, 6, 7});

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/expectation/sampled_within.hpp>
+#include <stochastic_depth/expectation/options_within_budget.hpp>
 
 #include <cmath>
 #include <limits>
@@ -25,7 +25,7 @@ auto network_of(Index depth) {
     return plain::to_library<plain::OneLinear<double, Tanh<double>>>(network);
 }
 
-TEST_CASE("sampled_within: it spends the evaluations that it has, no more", "[sampled_within]") {
+TEST_CASE("options_within_budget: it spends the evaluations that it has, no more", "[options_within_budget]") {
     for (const Index depth : {8, 12, 24}) {
         const auto network = network_of(depth);
         const Eigen::VectorXd p = network.survival_probabilities();
@@ -33,7 +33,7 @@ TEST_CASE("sampled_within: it spends the evaluations that it has, no more", "[sa
         for (const double plain_samples : {3.0, 10.0, 50.0, 100.0}) {
             const double budget = plain_samples * p.sum();
             if (budget > std::ldexp(0.5, static_cast<int>(depth))) continue;
-            const auto estimate = MonteCarloExpectation{sampled_within(budget, p, 9)}(network, x);
+            const auto estimate = MonteCarloExpectation{options_within_budget(budget, p, 9)}(network, x);
             INFO("depth " << depth << ", budget " << budget << ": " << estimate.layer_evaluations);
             CHECK(estimate.layer_evaluations <= budget);
             CHECK(estimate.layer_evaluations >= 0.85 * budget);
@@ -43,8 +43,8 @@ TEST_CASE("sampled_within: it spends the evaluations that it has, no more", "[sa
     }
 }
 
-TEST_CASE("sampled_within: ten times less variance than plain sampling of the same evaluations",
-          "[sampled_within]") {
+TEST_CASE("options_within_budget: ten times less variance than plain sampling of the same evaluations",
+          "[options_within_budget]") {
     const auto network = network_of(12);
     const Eigen::VectorXd p = network.survival_probabilities();
     const Eigen::MatrixXd x{{0.3}, {-0.7}, {0.5}};
@@ -52,7 +52,7 @@ TEST_CASE("sampled_within: ten times less variance than plain sampling of the sa
     double square = 0;
     constexpr int seeds = 200;
     for (int seed = 0; seed < seeds; ++seed) {
-        const auto options = sampled_within(100 * p.sum(), p, static_cast<std::uint64_t>(seed));
+        const auto options = options_within_budget(100 * p.sum(), p, static_cast<std::uint64_t>(seed));
         const auto estimate = MonteCarloExpectation{options}(network, x);
         square += (estimate.mean - exact.mean).squaredNorm() / seeds;
     }
@@ -61,16 +61,16 @@ TEST_CASE("sampled_within: ten times less variance than plain sampling of the sa
     CHECK(10 * square <= exact.variance.sum() / 100);
 }
 
-TEST_CASE("sampled_within: arguments out of range are refused", "[sampled_within]") {
+TEST_CASE("options_within_budget: arguments out of range are refused", "[options_within_budget]") {
     const auto refused = [](double budget, const Eigen::VectorXd& p) {
-        return test::refusal([&] { (void)sampled_within(budget, p); });
+        return test::refusal([&] { (void)options_within_budget(budget, p); });
     };
     const Eigen::VectorXd p = linear_decay(4, 0.5);
-    CHECK(refused(0, p) == "sampled_within: max_layer_evaluations must be above 0, got 0");
+    CHECK(refused(0, p) == "options_within_budget: max_layer_evaluations must be above 0, got 0");
     CHECK(refused(std::numeric_limits<double>::quiet_NaN(), p) ==
-          "sampled_within: max_layer_evaluations must be above 0, got nan");
+          "options_within_budget: max_layer_evaluations must be above 0, got nan");
     CHECK(refused(10, Eigen::VectorXd{{0.5, 1.5}}) ==
-          "sampled_within: survival probability p(1) must lie in (0, 1], got 1.5");
+          "options_within_budget: survival probability p(1) must lie in (0, 1], got 1.5");
 }
 
 }  // namespace
