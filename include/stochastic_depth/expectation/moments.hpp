@@ -93,19 +93,6 @@ struct Moments {
     Value variance;
 };
 
-/// What outputs are multiplied by: 1 but in a second sweep over what overflowed.
-template <class Scalar>
-struct OutputScale {
-    Scalar factor = Scalar(1);
-    bool is_one = true;
-
-    template <class... Packets>
-    EIGEN_ALWAYS_INLINE void apply(Packets&... outputs) const {
-        if (!is_one) [[unlikely]]
-            ((outputs = Packets::broadcast(factor) * outputs), ...);
-    }
-};
-
 /// Both moments over a layer that is kept with probability p = 1 - q. Equal moments combine to
 /// themselves, and a variance stays at least 0: rounding is monotone.
 template <class Value>
@@ -192,11 +179,9 @@ EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scal
 template <Sweep sweep, class Scalar>
 struct StoreOutput {
     Target<Scalar> to;
-    OutputScale<Scalar> scale;
 
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
-        scale.apply(value);
         const auto moments =
             combine_all<sweep>(Moments<P>{value, P::broadcast(Scalar(0))}, to, i, j);
         moments.variance.store(to.moments.variance + i + j * to.moments.stride);
@@ -215,12 +200,10 @@ struct StoreLastLayer {
     Scalar p;
     Scalar q;  // as in PendingSibling
     Target<Scalar> to;
-    OutputScale<Scalar> scale;
 
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
-        P skipped = P::load(x + i + j * x_stride);
-        scale.apply(value, skipped);
+        const P skipped = P::load(x + i + j * x_stride);
         const P difference = IsBranch ? value : value - skipped;
         P mean = multiply_add(P::broadcast(p), difference, skipped);
         P variance = P::broadcast(p * q) * (difference * difference);

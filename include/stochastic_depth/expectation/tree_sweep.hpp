@@ -60,7 +60,7 @@ void mend_overflow(const Network& network, const ConstMatrixRef<Scalar>& x,
     if (first == end || outputs == 0) return;
     // Outputs below 2^e come to less than 2^(e / 2 - 2), and the squares of differences to 2^(e - 2).
     const int halvings = std::numeric_limits<Scalar>::max_exponent / 2 + 2;
-    options.scale = {std::ldexp(Scalar(1), -halvings), false};
+    options.scale = std::ldexp(Scalar(1), -halvings);
     const Scalar back = std::ldexp(Scalar(1), halvings);
     const Index size = outputs * (end - first);
     const Index derivatives = to.derivatives.data ? to.derivatives.count(layers) : 0;
