@@ -93,14 +93,6 @@ struct Moments {
     Value variance;
 };
 
-/// An output times the scale of the sweep, which is 1 but in a second sweep over what overflowed.
-template <class P, class Scalar>
-EIGEN_ALWAYS_INLINE P scaled(P output, Scalar scale) {
-    if (scale == Scalar(1)) [[likely]]
-        return output;
-    return P::broadcast(scale) * output;
-}
-
 /// Both moments over a layer that is kept with probability p = 1 - q. Equal moments combine to
 /// themselves, and a variance stays at least 0: rounding is monotone.
 template <class Value>
@@ -187,12 +179,11 @@ EIGEN_ALWAYS_INLINE Moments<P> combine_all(Moments<P> skipped, const Target<Scal
 template <Sweep sweep, class Scalar>
 struct StoreOutput {
     Target<Scalar> to;
-    Scalar scale;
 
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
         const auto moments =
-            combine_all<sweep>(Moments<P>{scaled(value, scale), P::broadcast(Scalar(0))}, to, i, j);
+            combine_all<sweep>(Moments<P>{value, P::broadcast(Scalar(0))}, to, i, j);
         moments.variance.store(to.moments.variance + i + j * to.moments.stride);
         return moments.mean;
     }
@@ -209,12 +200,10 @@ struct StoreLastLayer {
     Scalar p;
     Scalar q;  // as in PendingSibling
     Target<Scalar> to;
-    Scalar scale;
 
     template <class P>
     EIGEN_ALWAYS_INLINE P operator()(P value, Index i, Index j) const {
-        value = scaled(value, scale);
-        const P skipped = scaled(P::load(x + i + j * x_stride), scale);
+        const P skipped = P::load(x + i + j * x_stride);
         const P difference = IsBranch ? value : value - skipped;
         P mean = multiply_add(P::broadcast(p), difference, skipped);
         P variance = P::broadcast(p * q) * (difference * difference);

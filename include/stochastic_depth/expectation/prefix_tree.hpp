@@ -34,7 +34,7 @@ public:
         Index most_rows;
         unsigned threads = 1;
         ProgressMeter* progress = nullptr;
-        /// Outputs are multiplied by this, so the moments by it and its square.
+        /// Outputs are multiplied by this, so the mean is too, and the variance by its square.
         Scalar scale = Scalar(1);
     };
 
@@ -75,8 +75,10 @@ private:
         const PrefixTree& tree;
 
         void operator()(const Block<Scalar>& y, const State& state) const {
-            transform<Scalar>(y, tree.mean_of(state.to, y.cols()),
-                              StoreOutput<sweep, Scalar>{state.to, tree.options_.scale});
+            tree.scaled(y, [&](const Block<Scalar>& outputs) {
+                transform<Scalar>(outputs, tree.mean_of(state.to, y.cols()),
+                                  StoreOutput<sweep, Scalar>{state.to});
+            });
         }
     };
 
@@ -121,7 +123,25 @@ private:
     template <class Layer, class Epilogue>
     void run_to(const Target<Scalar>& to, const Layer& layer, const Block<Scalar>& x,
                 const Epilogue& epilogue) const {
-        run_to_end(layer, x, Then{epilogue, store_to(mean_of(to, x.cols()))});
+        if (options_.scale == Scalar(1))
+            return run_to_end(layer, x, Then{epilogue, store_to(mean_of(to, x.cols()))});
+        ScratchMatrix<Scalar> y(options_.outputs, x.cols());
+        run_to_end(layer, x, store_to(*y));
+        scaled(const_view(*y), [&](const Block<Scalar>& outputs) {
+            transform<Scalar>(outputs, mean_of(to, x.cols()), epilogue);
+        });
+    }
+
+    /// Calls use(outputs times their scale). A scale is rare, and seen to here, so that epilogues
+    /// know nothing of it.
+    template <class Use>
+    void scaled(const Block<Scalar>& outputs, const Use& use) const {
+        if (options_.scale == Scalar(1)) return use(outputs);
+        ScratchMatrix<Scalar> products(outputs.rows(), outputs.cols());
+        for (Index j = 0; j < outputs.cols(); ++j)
+            for (Index i = 0; i < outputs.rows(); ++i)
+                (*products)(i, j) = options_.scale * outputs(i, j);
+        use(const_view(*products));
     }
 
     /// A layer with nothing to skip.
@@ -129,7 +149,7 @@ private:
     void run(const Layer& layer, const Block<Scalar>& x, const Then& then,
              const State& state) const {
         if constexpr (is_end<Then>)
-            run_to(state.to, layer, x, StoreOutput<sweep, Scalar>{state.to, options_.scale});
+            run_to(state.to, layer, x, StoreOutput<sweep, Scalar>{state.to});
         else
             run_and_go_on(layer, x, then, state);
     }
@@ -207,12 +227,14 @@ private:
     void finish(const Node& node, const Block<Scalar>& x, const Target<Scalar>& to,
                 const Children& children) const {
         constexpr bool has_branch = is_residual<LayerOf<Node>>;
-        const StoreLastLayer<sweep, Scalar, has_branch> store{
-            x.data(), x.outerStride(), children.p, children.q, to, options_.scale};
-        if constexpr (has_branch)
-            run_to(to, node.layer().branch(), x, store);
-        else
-            run_to(to, node.layer(), x, store);
+        scaled(x, [&](const Block<Scalar>& skipped) {
+            const StoreLastLayer<sweep, Scalar, has_branch> store{
+                skipped.data(), skipped.outerStride(), children.p, children.q, to};
+            if constexpr (has_branch)
+                run_to(to, node.layer().branch(), x, store);
+            else
+                run_to(to, node.layer(), x, store);
+        });
     }
 
     /// Memory for the moments of some columns, with the derivatives by `layers` layers where those
