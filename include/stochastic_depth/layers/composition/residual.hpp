@@ -132,8 +132,10 @@ private:
     Shortcut shortcut_;
 };
 
-/// A residual layer around a residual layer is no copy of it.
-template <class Branch, class Shortcut>
+/// A residual layer around a residual layer is no copy of it. Constrained as the class is: else the
+/// copy would be the better guide.
+template <ForwardLayer Branch, ForwardLayer Shortcut>
+    requires(detail::one_scalar<Branch, Shortcut>)
 Residual(Residual<Branch, Shortcut>) -> Residual<Residual<Branch, Shortcut>>;
 
 namespace detail {
