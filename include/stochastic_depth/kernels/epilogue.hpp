@@ -108,6 +108,11 @@ struct StoreTo {
         return value;
     }
     [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+
+    [[nodiscard]] static AsIs before_store() { return {}; }
+    [[nodiscard]] Destination<Scalar> destination(const Origin& origin) const {
+        return {data + origin.row + origin.column * stride, stride};
+    }
 };
 template <class To>
 [[nodiscard]] auto store_to(const To& to) {
@@ -128,6 +133,17 @@ struct Then {
 
     [[nodiscard]] bool crosses_columns(Index rows) const {
         return detail::crosses_columns(first, rows) && detail::crosses_columns(second, rows);
+    }
+
+    [[nodiscard]] auto before_store() const requires is_redirected<Second> {
+        const auto rest = second.before_store();
+        if constexpr (std::is_same_v<decltype(rest), const AsIs>)
+            return first;
+        else
+            return Then<First, std::remove_const_t<decltype(rest)>>{first, rest};
+    }
+    [[nodiscard]] auto destination(const Origin& origin) const requires is_redirected<Second> {
+        return second.destination(origin);
     }
 };
 template <class First, class Second>
@@ -157,9 +173,14 @@ void transform_columns(Index rows, Index columns, const Scalar* x, Index x_strid
 template <class Scalar, class X, class Y, class Epilogue>
 void transform(const X& x, const Y& y, const Epilogue& epilogue, Origin origin = {}) {
     if (x.size() == 0) return;
-    transform_columns<widest_lanes<Scalar>, Scalar>(x.rows(), x.cols(), x.data(), x.outerStride(),
-                                                    {view(y).data(), y.outerStride()}, epilogue,
-                                                    origin);
+    const auto run = [&](const Destination<Scalar>& to, const auto& last_step) {
+        transform_columns<widest_lanes<Scalar>>(x.rows(), x.cols(), x.data(), x.outerStride(), to,
+                                                last_step, origin);
+    };
+    if constexpr (is_redirected<Epilogue>)
+        run(epilogue.destination(origin), epilogue.before_store());
+    else
+        run({view(y).data(), y.outerStride()}, epilogue);
 }
 
 }  // namespace stochastic_depth::detail

@@ -267,8 +267,15 @@ EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFac
                                  const Scalar* start, RightFactor<Scalar> right,
                                  Destination<Scalar> out, const Epilogue& epilogue,
                                  Origin origin = {}) {
-    run_product<Rows, Inner, Lanes>(
-        rows, Operands<Scalar>{left, {start}, right, out, inner, columns, origin}, epilogue);
+    if constexpr (is_redirected<Epilogue>)
+        run_product<Rows, Inner, Lanes>(rows,
+                                        Operands<Scalar>{left, {start}, right,
+                                                         epilogue.destination(origin), inner,
+                                                         columns, origin},
+                                        epilogue.before_store());
+    else
+        run_product<Rows, Inner, Lanes>(
+            rows, Operands<Scalar>{left, {start}, right, out, inner, columns, origin}, epilogue);
 }
 
 /// The same with sums that start from a matrix of the product's shape; `start` may be `out` where

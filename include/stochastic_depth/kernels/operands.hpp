@@ -81,6 +81,15 @@ inline constexpr bool stores_elsewhere = requires {
     requires Epilogue::stores_elsewhere;
 };
 
+/// Whether an epilogue ends by storing into another matrix of the product's shape, so that the same
+/// comes of `before_store()` with `destination(origin)` as the place where the product goes: one
+/// kernel then serves every place.
+template <class Epilogue>
+inline constexpr bool is_redirected = requires(const Epilogue& epilogue, const Origin& origin) {
+    epilogue.before_store();
+    epilogue.destination(origin);
+};
+
 /// Puts a packet through an epilogue, and what comes of it into entries i, i + 1, ... of column j.
 template <class Epilogue, class Packet, class Scalar>
 EIGEN_ALWAYS_INLINE void finish(const Epilogue& epilogue, const Packet& value, Index i, Index j,
