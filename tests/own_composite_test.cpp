@@ -37,6 +37,7 @@ void check_masks(const Network& network, const std::vector<double>& probabilitie
         largest = std::max(largest, largest_difference(network(x, mask), all.y[k]));
     }
     CHECK(largest <= exact);
+    CHECK(largest_difference(network(x), all.y.back()) <= exact);
     masked_forward(network, each, masks, y);
     CHECK(largest_difference(y, plain(network, each, masks)) <= exact);
     network.forward(x, y.leftCols(5));

@@ -463,6 +463,20 @@ TEST_CASE("masked forward: a layer with p = 1 follows the mask like any other",
     CHECK_FALSE(same_bits(network(x, SurvivalMask{1}), x));
 }
 
+TEST_CASE("masked forward: without a mask every layer runs", "[stochastic_depth]") {
+    Philox random{12};
+    const Sequential network{linear<double>(random, 4, 5), block<double>(random, 5, 0.5),
+                             block<double>(random, 5, 0.2), linear<double>(random, 5, 3)};
+    for (const Index columns : {Index{0}, Index{1}, Index{7}}) {
+        const Matrix<double> x = random_matrix<double>(random, 4, columns);
+        CHECK(same_bits(network(x), network(x, SurvivalMask::all(2))));
+    }
+    const Matrix<double> x = random_matrix<double>(random, 4, 3);
+    CHECK_FALSE(same_bits(network(x), network(x, SurvivalMask{1, 0})));
+    CHECK(refusal([&] { (void)network(Matrix<double>::Ones(7, 3)); }) ==
+          "Linear: input must have 4 rows, got 7");
+}
+
 TEST_CASE("masked forward: masks and matrices that don't fit are refused, the output untouched",
           "[stochastic_depth]") {
     Philox random{10};

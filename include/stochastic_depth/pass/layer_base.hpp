@@ -36,6 +36,14 @@ public:
         return y;
     }
 
+    /// Full depth: every layer runs. [outputs x batch], for x [features x batch].
+    /// \throws std::invalid_argument  if sizes don't match.
+    [[nodiscard]] Matrix<Scalar> operator()(const ConstMatrixRef<Scalar>& x) const {
+        Matrix<Scalar> y(derived().output_size(x.rows()), x.cols());
+        forward(x, y);
+        return y;
+    }
+
     /// Number of skippable layers: the length of a mask.
     [[nodiscard]] Index depth() const { return detail::depth(derived()); }
 
