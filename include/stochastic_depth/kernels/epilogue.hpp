@@ -95,19 +95,12 @@ struct ScatterInto {
     }
 };
 
-/// Stores the numbers in another matrix of the product's shape.
+/// Stores the numbers in another matrix of the product's shape, by `redirect`.
 template <class Scalar>
 struct StoreTo {
     static constexpr bool stores_elsewhere = true;
     Scalar* data;
     Index stride;
-
-    template <class Packet>
-    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
-        value.store(data + i + j * stride);
-        return value;
-    }
-    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
 
     [[nodiscard]] static AsIs before_store() { return {}; }
     [[nodiscard]] Destination<Scalar> destination(const Origin& origin) const {
@@ -119,7 +112,10 @@ template <class To>
     return StoreTo<typename To::Scalar>{view(to).data(), to.outerStride()};
 }
 
-/// One epilogue after another.
+/// One epilogue after another, and no more than the first where the second is AsIs.
+template <class First, class Second>
+[[nodiscard]] auto in_turn(const First& first, const Second& second);
+
 template <class First, class Second>
 struct Then {
     static constexpr bool stores_elsewhere = detail::stores_elsewhere<Second>;
@@ -136,11 +132,7 @@ struct Then {
     }
 
     [[nodiscard]] auto before_store() const requires is_redirected<Second> {
-        const auto rest = second.before_store();
-        if constexpr (std::is_same_v<decltype(rest), const AsIs>)
-            return first;
-        else
-            return Then<First, std::remove_const_t<decltype(rest)>>{first, rest};
+        return in_turn(first, second.before_store());
     }
     [[nodiscard]] auto destination(const Origin& origin) const requires is_redirected<Second> {
         return second.destination(origin);
@@ -148,6 +140,14 @@ struct Then {
 };
 template <class First, class Second>
 Then(First, Second) -> Then<First, Second>;
+
+template <class First, class Second>
+[[nodiscard]] auto in_turn(const First& first, const Second& second) {
+    if constexpr (std::is_same_v<Second, AsIs>)
+        return first;
+    else
+        return Then{first, second};
+}
 
 /// y = epilogue(x), for the layers that no product precedes. y may be x itself. `origin` is where x
 /// and y stand in what the epilogue knows.
@@ -173,14 +173,11 @@ void transform_columns(Index rows, Index columns, const Scalar* x, Index x_strid
 template <class Scalar, class X, class Y, class Epilogue>
 void transform(const X& x, const Y& y, const Epilogue& epilogue, Origin origin = {}) {
     if (x.size() == 0) return;
-    const auto run = [&](const Destination<Scalar>& to, const auto& last_step) {
-        transform_columns<widest_lanes<Scalar>>(x.rows(), x.cols(), x.data(), x.outerStride(), to,
-                                                last_step, origin);
-    };
-    if constexpr (is_redirected<Epilogue>)
-        run(epilogue.destination(origin), epilogue.before_store());
-    else
-        run({view(y).data(), y.outerStride()}, epilogue);
+    redirect(Destination<Scalar>{view(y).data(), y.outerStride()}, epilogue, origin,
+             [&](const Destination<Scalar>& to, const auto& last_step) {
+                 transform_columns<widest_lanes<Scalar>>(x.rows(), x.cols(), x.data(),
+                                                         x.outerStride(), to, last_step, origin);
+             });
 }
 
 }  // namespace stochastic_depth::detail

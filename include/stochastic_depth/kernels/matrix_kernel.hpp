@@ -267,15 +267,10 @@ EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFac
                                  const Scalar* start, RightFactor<Scalar> right,
                                  Destination<Scalar> out, const Epilogue& epilogue,
                                  Origin origin = {}) {
-    if constexpr (is_redirected<Epilogue>)
-        run_product<Rows, Inner, Lanes>(rows,
-                                        Operands<Scalar>{left, {start}, right,
-                                                         epilogue.destination(origin), inner,
-                                                         columns, origin},
-                                        epilogue.before_store());
-    else
+    redirect(out, epilogue, origin, [&](const Destination<Scalar>& to, const auto& last_step) {
         run_product<Rows, Inner, Lanes>(
-            rows, Operands<Scalar>{left, {start}, right, out, inner, columns, origin}, epilogue);
+            rows, Operands<Scalar>{left, {start}, right, to, inner, columns, origin}, last_step);
+    });
 }
 
 /// The same with sums that start from a matrix of the product's shape; `start` may be `out` where

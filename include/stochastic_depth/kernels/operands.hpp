@@ -82,13 +82,23 @@ inline constexpr bool stores_elsewhere = requires {
 };
 
 /// Whether an epilogue ends by storing into another matrix of the product's shape, so that the same
-/// comes of `before_store()` with `destination(origin)` as the place where the product goes: one
-/// kernel then serves every place.
+/// comes of `before_store()` with `destination(origin)` as the place where the product goes.
 template <class Epilogue>
 inline constexpr bool is_redirected = requires(const Epilogue& epilogue, const Origin& origin) {
     epilogue.before_store();
     epilogue.destination(origin);
 };
+
+/// Calls run(destination, epilogue) without the store that the epilogue may end in: one kernel then
+/// serves every place.
+template <class Scalar, class Epilogue, class Run>
+EIGEN_ALWAYS_INLINE void redirect(const Destination<Scalar>& out, const Epilogue& epilogue,
+                                  const Origin& origin, const Run& run) {
+    if constexpr (is_redirected<Epilogue>)
+        run(epilogue.destination(origin), epilogue.before_store());
+    else
+        run(out, epilogue);
+}
 
 /// Puts a packet through an epilogue, and what comes of it into entries i, i + 1, ... of column j.
 template <class Epilogue, class Packet, class Scalar>

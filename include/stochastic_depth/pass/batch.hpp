@@ -29,10 +29,8 @@ template <class First, class Second>
 [[nodiscard]] auto followed_by(const First& first, const Second& second) {
     if constexpr (is_discarded<Second>)
         return Discard{};
-    else if constexpr (std::is_same_v<Second, AsIs>)
-        return first;
     else
-        return Then{first, second};
+        return in_turn(first, second);
 }
 
 /// What moving a number costs, in multiply-adds.
