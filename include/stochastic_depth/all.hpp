@@ -50,6 +50,7 @@
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/numerics/column_sums.hpp>
 #include <stochastic_depth/pass/protocol.hpp>
+#include <stochastic_depth/pass/structure.hpp>
 #include <stochastic_depth/random/normal.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
