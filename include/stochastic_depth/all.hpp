@@ -19,6 +19,7 @@
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
+#include <stochastic_depth/expectation/monte_carlo_plan.hpp>
 #include <stochastic_depth/expectation/options_within_budget.hpp>
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
@@ -59,6 +60,7 @@
 #include <stochastic_depth/survival/drop_probability.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_design.hpp>
+#include <stochastic_depth/survival/mask_dial.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/most_probable_masks.hpp>
 #include <stochastic_depth/survival/scaling.hpp>

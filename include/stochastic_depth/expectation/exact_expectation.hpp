@@ -58,6 +58,16 @@ public:
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
+        ExpectationResult<typename Network::Scalar> result;
+        (*this)(network, x, result);
+        return result;
+    }
+
+    /// The same into the caller's result, whose memory is used again: with threads = 1, a call like
+    /// one before it allocates nothing.
+    template <MaskedNetwork Network>
+    void operator()(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                    ExpectationResult<typename Network::Scalar>& result) const {
         using Scalar = typename Network::Scalar;
         const Index outputs = network.output_size(x.rows());
         const detail::ScratchArray<double> probabilities(network.depth());
@@ -67,7 +77,8 @@ public:
         const double evaluations = detail::evaluations_of_tree(network, p);
         detail::check_budget("ExactExpectation", p.size(), evaluations,
                              options_.max_layer_evaluations);
-        ExpectationResult<Scalar> result;
+        result.method = ExpectationMethod::exact;
+        result.samples = 0;
         result.layer_evaluations = evaluations;
         result.degrees_of_freedom = std::numeric_limits<double>::infinity();
         result.mean.resize(outputs, x.cols());
@@ -76,7 +87,6 @@ public:
         detail::sweep_tree<detail::Sweep::moments, Scalar>(
             network, x, p, result.layer_evaluations, options_.threads, options_.progress,
             {result.mean.data(), result.variance.data(), outputs});
-        return result;
     }
 
 private:
