@@ -28,6 +28,7 @@
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
 #include <stochastic_depth/inverted_scaling.hpp>
 #include <stochastic_depth/io/idx.hpp>
+#include <stochastic_depth/layers/composition/any_layer.hpp>
 #include <stochastic_depth/layers/composition/concatenate.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/composition/scaled.hpp>

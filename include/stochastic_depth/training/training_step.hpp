@@ -51,7 +51,7 @@ public:
     ///                                no branch.
     TrainingStep(const Network& network, Loss loss, TrainingStepOptions options = {})
         : loss_(std::move(loss)),
-          options_(checked(options)),
+          options_(checked(network, options)),
           sampler_(network.survival_probabilities(), options_.seed),
           subsets_(survival_probabilities(), options_.seed),
           gradient_(network.zero_gradient()),
@@ -153,11 +153,12 @@ public:
 private:
     using Clock = std::chrono::steady_clock;
 
-    [[nodiscard]] static TrainingStepOptions checked(TrainingStepOptions options) {
+    [[nodiscard]] static TrainingStepOptions checked(const Network& network,
+                                                     TrainingStepOptions options) {
         if (options.threads < 1 || options.threads > Team::largest)
             detail::refuse("TrainingStep: threads must lie in [1, ", Team::largest,
                            "], got ", options.threads);
-        if (detail::SkipsMoreThanBranches<Network>::value && options.scaling == Scaling::inverted)
+        if (options.scaling == Scaling::inverted && detail::skips_more_than_branches(network))
             detail::refuse(
                 "TrainingStep: scaling must be Scaling::none for a network that skips layers other "
                 "than Residual, got Scaling::inverted");
