@@ -14,6 +14,7 @@
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
 #include <stochastic_depth/training/dataset.hpp>
+#include <stochastic_depth/training/loss.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
@@ -133,8 +134,7 @@ public:
         Network& network, const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
         const Loss& loss, Optimizer&& optimizer) const {
         if (data.size() < 1) detail::refuse("Trainer: data must have at least 1 sample, got 0");
-        const Index outputs = network.output_size(data.features());
-        check_outputs<Loss>(data, outputs);
+        detail::check_targets(loss, network.output_size(data.features()), data.targets());
         Run<Network, Loss, std::remove_reference_t<Optimizer>> run{network, data, loss, options_,
                                                                    optimizer};
         std::vector<EpochRecord> history;
@@ -144,18 +144,6 @@ public:
     }
 
 private:
-    template <class Loss, class Data>
-    static void check_outputs(const Data& data, Index outputs) {
-        if constexpr (std::is_same_v<typename Loss::Targets, Eigen::VectorXi>) {
-            if (data.classes() > outputs)
-                detail::refuse("Trainer: network must have an output for each of ", data.classes(),
-                               " classes, got ", outputs);
-        } else if (data.outputs() != outputs) {
-            detail::refuse("Trainer: network must have ", data.outputs(),
-                           " outputs as the targets have, got ", outputs);
-        }
-    }
-
     /// The state of one training.
     template <class Network, class Loss, class Optimizer>
     struct Run {
