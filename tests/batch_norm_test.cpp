@@ -371,8 +371,19 @@ TEST_CASE("BatchNorm: refuses what is no layer and no statistics", "[batch_norm]
           "BatchNorm: running variance(1) must be finite and at least 0, got -2");
     CHECK((layer.running_mean().array() == 0).all());
     CHECK((layer.running_variance().array() == 1).all());
+    CHECK(refusal([&] { BatchNorm<double>{two, broken, two, two}; }) ==
+          "BatchNorm: bias(0) must be finite, got nan");
+    CHECK(refusal([&] { BatchNorm<double>{two, one, two, two}; }) ==
+          "BatchNorm: bias must have 2 entries, got 1");
+    CHECK(refusal([&] { BatchNorm<double>{two, two, two, negative}; }) ==
+          "BatchNorm: running variance(1) must be finite and at least 0, got -2");
     const Matrix<double> x = Matrix<double>::Ones(2, 3);
     Matrix<double> y(2, 3), dx(2, 3);
+    // gain (x - mean) / sqrt(variance + epsilon) + bias: (1 - 1) and 2 (1 + 2) / 2 + 2.
+    BatchNorm<double>{two, two, Vector<double>{{1.0, -2.0}}, Vector<double>{{1.0, 3.0}},
+                      {.epsilon = 1}}
+        .forward(x, y);
+    CHECK((y.colwise() - Eigen::Vector2d(1, 5)).cwiseAbs().maxCoeff() <= 1e-15);
     BatchNorm<double>::Cache cache;
     layer.forward(x, y, cache);
     auto gradient = BatchNorm<double>{3}.zero_gradient();

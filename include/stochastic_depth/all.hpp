@@ -69,6 +69,7 @@
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/binary_cross_entropy.hpp>
 #include <stochastic_depth/training/dataset.hpp>
+#include <stochastic_depth/training/early_stopping.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
 #include <stochastic_depth/training/huber.hpp>
 #include <stochastic_depth/training/initialisation.hpp>
