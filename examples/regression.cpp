@@ -30,21 +30,21 @@ int main() {
     sd::Sequential network{sd::Linear<double>{2, 16, random}, sd::Stack{layers},
                            sd::Linear<double>{16, 1, random}};
 
+    const auto tell = [](const sd::EpochRecord& record) {
+        if (record.epoch % 10 == 0)
+            std::printf("epoch %3td: loss %.4f, validation %.4f\n", record.epoch, record.loss,
+                        record.validation_loss);
+        return true;  // go on
+    };
+    const sd::MeanSquaredError<double> loss;
     const sd::Trainer trainer{{.batch_size = 32,
                                .epochs = 200,
-                               .on_epoch =
-                                   [](const sd::EpochRecord& record) {
-                                       if (record.epoch % 10 == 0)
-                                           std::printf("epoch %3td: loss %.4f, validation %.4f\n",
-                                                       record.epoch, record.loss,
-                                                       record.validation_loss);
-                                       return true;  // go on
-                                   },
+                               .on_epoch = tell,
                                .early_stopping = sd::EarlyStoppingOptions{.patience = 15}}};
-    trainer.fit(network, training, sd::MeanSquaredError<double>{}, sd::Adam{network}, validation);
+    trainer.fit(network, training, loss, sd::Adam{network}, validation);
 
     const auto answer = sd::ExactExpectation{}(network, test.inputs());  // over all 2^4 masks
-    const double error = std::sqrt(sd::MeanSquaredError<double>{}.value(answer.mean, test.targets()));
+    const double error = std::sqrt(loss.value(answer.mean, test.targets()));
     std::printf("root mean squared error without the noise: %.3f\n", error);
     return error < 0.1 ? 0 : 1;
 }

@@ -23,7 +23,9 @@ constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 /// -log sigmoid(z), in long double.
-long double minus_log_sigmoid(double z) { return std::log1p(std::exp(-static_cast<long double>(z))); }
+long double minus_log_sigmoid(double z) {
+    return std::log1p(std::exp(-static_cast<long double>(z)));
+}
 
 }  // namespace
 
@@ -103,8 +105,10 @@ TEST_CASE("BinaryCrossEntropy: bad arguments are refused, and nothing is written
     };
     const Eigen::Vector3i labels{0, 1, 0};
     for (const double weight : {0.0, -1.0, not_a_number, inf})
-        CHECK(refusal([&] { (void)Soft{{.positive_weight = weight}}; })
-                  .starts_with("BinaryCrossEntropy: positive_weight must be finite and above 0, got"));
+        CHECK(
+            refusal([&] {
+                (void)Soft{{.positive_weight = weight}};
+            }).starts_with("BinaryCrossEntropy: positive_weight must be finite and above 0, got"));
     CHECK(refused(two, labels) == "BinaryCrossEntropy: labels are for 1 output, got 2 outputs");
     CHECK(refused(z, Eigen::Vector3i{0, 1, 2}) ==
           "BinaryCrossEntropy: labels must lie in [0, 2), got 2 for sample 2");

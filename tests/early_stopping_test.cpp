@@ -80,8 +80,9 @@ TEST_CASE("EarlyStopping: bad options and another network are refused", "[early_
         CHECK(refusal([&] { (void)EarlyStopping{{.patience = patience}}; }) ==
               "EarlyStopping: patience must be at least 1, got " + std::to_string(patience));
     for (const double min_delta : {-0.1, nan_, inf})
-        CHECK(refusal([&] { (void)EarlyStopping{{.min_delta = min_delta}}; })
-                  .starts_with("EarlyStopping: min_delta must be finite and at least 0, got "));
+        CHECK(refusal([&] {
+                  (void)EarlyStopping{{.min_delta = min_delta}};
+              }).starts_with("EarlyStopping: min_delta must be finite and at least 0, got "));
     EarlyStopping stopping;
     REQUIRE(stopping.goes_on(filled(1), 0.5));
     Network other = filled(2, 4);

@@ -124,12 +124,13 @@ TEST_CASE("gradient_error: under a mask, of a composite of one's own and with an
     const SoftmaxCrossEntropy<double> smooth{{.label_smoothing = 0.1}};
     const Eigen::VectorXi labels{{0, 1, 1, 0, 1}};
     CHECK(gradient_error(network, x, masks, smooth, labels).largest <= 1e-9);
-    CHECK(gradient_error(network, x, masks, smooth, labels, {.scaling = Scaling::inverted})
-              .largest <= 1e-9);
+    CHECK(
+        gradient_error(network, x, masks, smooth, labels, {.scaling = Scaling::inverted}).largest <=
+        1e-9);
     // No sample: nothing differs.
-    CHECK(gradient_error(network, x.leftCols(0), SurvivalMask::all(2), Huber<double>{},
-                         t.leftCols(0))
-              .where.empty());
+    CHECK(
+        gradient_error(network, x.leftCols(0), SurvivalMask::all(2), Huber<double>{}, t.leftCols(0))
+            .where.empty());
 }
 
 TEST_CASE("gradient_error: float networks show gross mistakes", "[gradient_error]") {
@@ -148,8 +149,9 @@ TEST_CASE("gradient_error: what does not fit is refused", "[gradient_error]") {
     const MeanSquaredError<double> loss;
     CHECK(refusal([&] { (void)gradient_error(network, x, SurvivalMask::all(1), loss, t); }) ==
           "gradient_error: mask must have 0 layers, got 1");
-    CHECK(refusal([&] { (void)gradient_error(network, x, SurvivalMasks{0, 3}, loss, t); }) ==
-          "gradient_error: masks must be for 4 samples, got 3");
+    CHECK(refusal([&] {
+              (void)gradient_error(network, x, SurvivalMasks{0, 3}, loss, t);
+          }) == "gradient_error: masks must be for 4 samples, got 3");
     CHECK(refusal([&] { (void)gradient_error(network, t, SurvivalMask::all(0), loss, t); }) ==
           "Linear: input must have 3 rows, got 2");
     CHECK(refusal([&] { (void)gradient_error(network, x, SurvivalMask::all(0), loss, x); }) ==

@@ -47,8 +47,9 @@ TEST_CASE("Huber: the gradient is the derivative of the value, and never exceeds
 TEST_CASE("Huber: bad arguments are refused", "[huber]") {
     for (const double delta : {0.0, -1.0, std::numeric_limits<double>::infinity(),
                                std::numeric_limits<double>::quiet_NaN()})
-        CHECK(refusal([&] { (void)sd::Huber<float>{{.delta = delta}}; })
-                  .starts_with("Huber: delta must be finite and above 0, got "));
+        CHECK(refusal([&] {
+                  (void)sd::Huber<float>{{.delta = delta}};
+              }).starts_with("Huber: delta must be finite and above 0, got "));
     const Eigen::MatrixXd y = Eigen::MatrixXd::Zero(2, 3);
     CHECK(refusal([&] { (void)sd::Huber<double>{}.value(y, y.topRows(1)); }) ==
           "Huber: targets must be 2 x 3 like the output, got 1 x 3");

@@ -97,9 +97,8 @@ TEST_CASE("a loss: what it cannot be trained on it refuses, before the first ste
     };
     const auto step = [&](const Network& network, const auto& loss) {
         TrainingStep one{network, loss};
-        const std::string message = refusal([&] {
-            one.differentiate(network, problem.x, problem.labels, std::uint64_t{0});
-        });
+        const std::string message = refusal(
+            [&] { one.differentiate(network, problem.x, problem.labels, std::uint64_t{0}); });
         CHECK(one.cache_bytes() == 0);  // refused before the forward pass
         return message;
     };

@@ -44,9 +44,14 @@ private:
     test::Network::Gradient velocity_;
 };
 
-const std::vector<std::string> all_paths{
-    "0.weights",            "0.bias",   "1.0.branch.0.weights", "1.0.branch.0.bias",
-    "1.1.branch.0.weights", "1.1.branch.0.bias", "2.weights", "2.bias"};
+const std::vector<std::string> all_paths{"0.weights",
+                                         "0.bias",
+                                         "1.0.branch.0.weights",
+                                         "1.0.branch.0.bias",
+                                         "1.1.branch.0.weights",
+                                         "1.1.branch.0.bias",
+                                         "2.weights",
+                                         "2.bias"};
 
 TEST_CASE("for_each_parameter: each by its path, to be read and to be written", "[parameters]") {
     Philox random{1};
@@ -92,9 +97,8 @@ TEST_CASE("for_each_parameter: with gradients, what the first of them was reache
     };
     CHECK(reached(0b11) == all_paths);
     CHECK(reached(0b00) == std::vector<std::string>{"0.weights", "0.bias", "2.weights", "2.bias"});
-    CHECK(reached(0b10) ==
-          std::vector<std::string>{"0.weights", "0.bias", "1.1.branch.0.weights",
-                                   "1.1.branch.0.bias", "2.weights", "2.bias"});
+    CHECK(reached(0b10) == std::vector<std::string>{"0.weights", "0.bias", "1.1.branch.0.weights",
+                                                    "1.1.branch.0.bias", "2.weights", "2.bias"});
 }
 
 TEST_CASE("for_each_parameter: an optimizer of one's own trains as the library's does",

@@ -140,10 +140,12 @@ TEST_CASE("SampleWeighted: weights that are none are refused, and nothing is wri
               (void)loss.value_and_gradient(y, {y, VectorXd::Ones(3)}, gradient.topRows(1));
           }) == "SampleWeighted: gradient must be 2 x 3 like the output, got 1 x 3");
     CHECK((gradient.array() == 7.0).all());
-    CHECK(refusal([&] { (void)Dataset{Dataset{y, y}, VectorXd::Ones(4)}; }) ==
-          "Dataset: weights must have one entry for each of 3 samples, got 4");
-    CHECK(refusal([&] { (void)Dataset{Dataset{y, y}, VectorXd{{1, 1, -2}}}; }) ==
-          "Dataset: weights must be finite and at least 0, got -2 for sample 2");
+    CHECK(refusal([&] {
+              (void)Dataset{Dataset{y, y}, VectorXd::Ones(4)};
+          }) == "Dataset: weights must have one entry for each of 3 samples, got 4");
+    CHECK(refusal([&] {
+              (void)Dataset{Dataset{y, y}, VectorXd{{1, 1, -2}}};
+          }) == "Dataset: weights must be finite and at least 0, got -2 for sample 2");
 }
 
 }  // namespace

@@ -309,7 +309,8 @@ TEST_CASE("SoftmaxCrossEntropy: every bad argument is refused by class, argument
         return refusal([&] { (void)sd::SoftmaxCrossEntropy<float>{options}; });
     };
     const double nan = std::numeric_limits<double>::quiet_NaN();
-    const std::string weights = "SoftmaxCrossEntropy: class_weights(1) must be finite and at least 0, got ";
+    const std::string weights =
+        "SoftmaxCrossEntropy: class_weights(1) must be finite and at least 0, got ";
     CHECK(refused({.class_weights = Eigen::Vector2d(1, -1)}) == weights + "-1");
     CHECK(refused({.class_weights = Eigen::Vector2d(1, nan)}) == weights + "nan");
     CHECK(refused({.class_weights = Eigen::Vector2d(1, HUGE_VAL)}) == weights + "inf");

@@ -91,11 +91,10 @@ TEST_CASE("Trainer: after each epoch it tells its number and the loss by weight 
 TEST_CASE("Trainer: false from on_epoch ends the training after that epoch", "[trainer_epochs]") {
     Problem problem;
     test::Network network = problem.network, same = problem.network;
-    const auto history =
-        Trainer{{.epochs = 10, .on_epoch = [](const EpochRecord& record) {
-                     return record.epoch < 2;
-                 }}}
-            .fit(network, problem.data, squared_error);
+    const auto history = Trainer{
+        {.epochs = 10, .on_epoch = [](const EpochRecord& record) {
+             return record.epoch < 2;
+         }}}.fit(network, problem.data, squared_error);
     CHECK(history.size() == 3);
     (void)Trainer{{.epochs = 3}}.fit(same, problem.data, squared_error);
     CHECK(same_bits(parameters(network), parameters(same)));
@@ -105,17 +104,16 @@ TEST_CASE("Trainer: early stopping ends with the network of the best epoch", "[t
     Problem problem;
     const auto train = [&](double rate, Index patience, Told& told) {
         test::Network network = problem.network;
-        const Trainer trainer{
-            {.batch_size = 8,
-             .epochs = 60,
-             .optimizer = {.learning_rate = rate},
-             .on_epoch =
-                 [&](const EpochRecord& record) {
-                     told.records.push_back(record);
-                     told.networks.push_back(parameters(network));
-                     return true;
-                 },
-             .early_stopping = EarlyStoppingOptions{.patience = patience}}};
+        const Trainer trainer{{.batch_size = 8,
+                               .epochs = 60,
+                               .optimizer = {.learning_rate = rate},
+                               .on_epoch =
+                                   [&](const EpochRecord& record) {
+                                       told.records.push_back(record);
+                                       told.networks.push_back(parameters(network));
+                                       return true;
+                                   },
+                               .early_stopping = EarlyStoppingOptions{.patience = patience}}};
         (void)trainer.fit(network, problem.data, squared_error, problem.validation);
         return parameters(network);
     };
@@ -203,9 +201,8 @@ TEST_CASE("Trainer: bad epochs, validation data and early stopping are refused, 
           "Trainer: schedule_epochs must be 0 or at least epochs = 10, got 3");
     CHECK(refusal([] { (void)Trainer{{.schedule_epochs = -1}}; }) ==
           "Trainer: schedule_epochs must be 0 or at least epochs = 10, got -1");
-    CHECK(refusal([] {
-              (void)Trainer{{.early_stopping = EarlyStoppingOptions{.patience = 0}}};
-          }) == "EarlyStopping: patience must be at least 1, got 0");
+    CHECK(refusal([] { (void)Trainer{{.early_stopping = EarlyStoppingOptions{.patience = 0}}}; }) ==
+          "EarlyStopping: patience must be at least 1, got 0");
     const Trainer stopping{{.early_stopping = EarlyStoppingOptions{}}};
     CHECK(refusal([&] { (void)stopping.fit(network, problem.data, squared_error); }) ==
           "Trainer: early_stopping needs validation data, got none");
@@ -213,7 +210,8 @@ TEST_CASE("Trainer: bad epochs, validation data and early stopping are refused, 
         return refusal(
             [&] { (void)Trainer{}.fit(network, problem.data, squared_error, validation); });
     };
-    CHECK(validated(problem.data.head(0)) == "Trainer: validation must have at least 1 sample, got 0");
+    CHECK(validated(problem.data.head(0)) ==
+          "Trainer: validation must have at least 1 sample, got 0");
     CHECK(validated({MatrixXd::Zero(3, 4), MatrixXd::Zero(1, 4)}) ==
           "MeanSquaredError: targets must be 2 x 4 like the output, got 1 x 4");
     CHECK(validated({MatrixXd::Zero(2, 4), MatrixXd::Zero(2, 4)}) ==

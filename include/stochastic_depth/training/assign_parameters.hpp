@@ -11,7 +11,7 @@
 
 namespace stochastic_depth {
 
-/// As most other frameworks keep matrices: Eigen::Map<const RowMajorMatrix<float>>{data, rows, cols}
+/// As most other frameworks keep matrices. Eigen::Map<const RowMajorMatrix<float>>{data, m, n}
 /// reads theirs in place.
 template <class Scalar>
 using RowMajorMatrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -19,7 +19,7 @@ using RowMajorMatrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eig
 /// Gives a network the parameters that are listed by their paths, and what its layers keep beside
 /// them, such as batch statistics ("1.running_mean").
 ///
-///     std::map<std::string, RowMajorMatrix<float>> weights = ...;  // "0.weights" [outputs x inputs]
+///     std::map<std::string, RowMajorMatrix<float>> weights = ...;  // "0.weights", ...
 ///     assign_parameters(network, weights);
 ///
 /// All or nothing: the list must have every path of the network, each with a matrix of its shape

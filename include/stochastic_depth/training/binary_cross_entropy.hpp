@@ -27,8 +27,8 @@ struct LogisticError {
 
     [[nodiscard]] static bool accepts(double target) { return target >= 0.0 && target <= 1.0; }
 
-    /// With e = exp(-|z|): no exponential overflows, and neither a loss nor a slope close to 0 loses
-    /// its digits.
+    /// With e = exp(-|z|): no exponential overflows, and neither a loss nor a slope close to 0
+    /// loses its digits.
     [[nodiscard]] EntryLoss operator()(double logit, double target) const {
         const double e = std::exp(-std::abs(logit));
         const double rest = std::log1p(e), near = e / (1.0 + e), far = 1.0 / (1.0 + e);

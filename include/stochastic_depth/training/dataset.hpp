@@ -57,11 +57,11 @@ inline constexpr bool are_targets<WeightedTargets<Targets>, Scalar> = are_target
 
 /// Samples with what a network is to answer for them.
 ///
-/// With `Targets` = Eigen::VectorXi (the default) a sample's target is its class, an index in
-/// [0, classes). With `Targets` = Matrix<Scalar> it is a column of numbers. The losses use the same
-/// types: SoftmaxCrossEntropy the first, MeanSquaredError the second. With WeightedTargets of either
-/// (weighted_targets.hpp) a sample has a weight too. A value, checked once: its
-/// numbers are finite, its labels name classes, and it never changes.
+/// With `Targets` = Eigen::VectorXi (the default) a sample's target is its class, an index in [0,
+/// classes). With `Targets` = Matrix<Scalar> it is a column of numbers. The losses use the same
+/// types: SoftmaxCrossEntropy the first, MeanSquaredError the second. With WeightedTargets of
+/// either (weighted_targets.hpp) a sample has a weight too. A value, checked once: its numbers are
+/// finite, its labels name classes, and it never changes.
 ///
 ///     Dataset digits{images, labels, 10};  // Dataset<float>
 ///     Dataset curve{x, y};                 // Dataset<double, Matrix<double>>

@@ -58,8 +58,8 @@ public:
     /// \param targets   [outputs x batch], or labels [batch].
     /// \param gradient  Out, [outputs x batch]; may be the memory of `output`.
     /// \returns         Mean of the loss over all entries.
-    /// \throws std::invalid_argument  if sizes do not match, or a target is out of range; nothing is
-    ///                                written then.
+    /// \throws std::invalid_argument  if sizes do not match, or a target is out of range; nothing
+    ///                                is written then.
     [[nodiscard]] double value_and_gradient(const ConstMatrixRef<Scalar>& output,
                                             const TargetsRef& targets,
                                             MatrixRef<Scalar> gradient) const {

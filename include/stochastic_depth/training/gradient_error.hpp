@@ -30,8 +30,8 @@ struct GradientErrorOptions {
 
 /// Where a gradient is furthest from differences of the loss.
 struct GradientError {
-    /// |slope - difference|, in units of the largest slope of the same matrix, or of a thousandth of
-    /// the largest of all where that is more.
+    /// |slope - difference|, in units of the largest slope of the same matrix, or of a thousandth
+    /// of the largest of all where that is more.
     double largest = 0.0;
     /// "0.branch.weights(2, 1)", or "x(0, 3)" for an input; empty where nothing differs.
     std::string where = {};
@@ -106,7 +106,8 @@ struct ComparedSlopes {
         for (Index j = 0; j < matrix.slopes.cols(); ++j)
             for (Index i = 0; i < matrix.slopes.rows(); ++i) {
                 const double slope = matrix.slopes(i, j), difference = matrix.differences(i, j);
-                const double error = slope == difference ? 0.0 : std::abs(slope - difference) / unit;
+                const double error =
+                    slope == difference ? 0.0 : std::abs(slope - difference) / unit;
                 // The first NaN stays.
                 if (error <= worst.largest || std::isnan(worst.largest)) continue;
                 worst = {error, message(matrix.path, "(", i, ", ", j, ")"), slope, difference};
@@ -126,8 +127,8 @@ struct ComparedSlopes {
 ///
 /// Central differences of fourth order, (8 (l(h) - l(-h)) - (l(2h) - l(-2h))) / 12h: an error of
 /// about h^4 times the fifth derivative, and of rounding in the loss over h. In double that leaves
-/// 1e-9 and less where the loss is smooth; across a kink, as ReLU's at 0, they say nothing. In float
-/// they show gross mistakes alone.
+/// 1e-9 and less where the loss is smooth; across a kink, as ReLU's at 0, they say nothing. In
+/// float they show gross mistakes alone.
 ///
 /// \param network  As a step has it: batch statistics are those of x, Dropout draws for step 0.
 /// \param x        [features x batch].
@@ -147,7 +148,9 @@ template <MaskedNetwork Network, class Masks, LossOf<typename Network::Scalar> L
         detail::refuse("gradient_error: step must be finite and above 0, or 0, got ", options.step);
     detail::check_mask("gradient_error", network, masks, x.cols());
     detail::check_targets(loss, network.output_size(x.rows()), targets);
-    const double h = options.step > 0.0 ? options.step : std::is_same_v<Scalar, float> ? 1e-2 : 1e-4;
+    const double h = options.step > 0.0              ? options.step
+                     : std::is_same_v<Scalar, float> ? 1e-2
+                                                     : 1e-4;
 
     detail::CheckedPass<Network, Masks, Loss> pass{masks, loss, targets, options};
     Network moved = network;

@@ -24,8 +24,7 @@ struct HuberError {
     [[nodiscard]] EntryLoss operator()(double output, double target) const {
         const double difference = output - target, size = std::abs(difference);
         // Written so that a NaN goes on.
-        if (size > delta)
-            return {delta * (size - 0.5 * delta), std::copysign(delta, difference)};
+        if (size > delta) return {delta * (size - 0.5 * delta), std::copysign(delta, difference)};
         return {0.5 * difference * difference, difference};
     }
 };

@@ -11,8 +11,8 @@ namespace stochastic_depth {
 ///
 /// Beyond the syntax: `value_and_gradient(output, targets, gradient)` returns the mean over the
 /// batch of the samples' losses, and overwrites the gradient [outputs x batch] with its derivative
-/// by the output; it throws before it writes. A mean over n samples, not a sum: parts of a batch are
-/// weighted by their samples. An empty batch has loss 0. `Targets` is Eigen::VectorXi or
+/// by the output; it throws before it writes. A mean over n samples, not a sum: parts of a batch
+/// are weighted by their samples. An empty batch has loss 0. `Targets` is Eigen::VectorXi or
 /// Matrix<Scalar> for a Dataset, any type for a TrainingStep.
 ///
 /// A loss may also have
@@ -20,8 +20,8 @@ namespace stochastic_depth {
 ///     void check_targets(Index outputs, const Targets& targets) const;
 ///
 /// which throws std::invalid_argument unless a network with so many outputs can be trained on these
-/// targets. Trainer asks it about all targets before the first step, TrainingStep about those of its
-/// batch before the forward pass; without it only `value_and_gradient` refuses.
+/// targets. Trainer asks it about all targets before the first step, TrainingStep about those of
+/// its batch before the forward pass; without it only `value_and_gradient` refuses.
 ///
 /// Models: SoftmaxCrossEntropy, BinaryCrossEntropy, MeanSquaredError, Huber, SampleWeighted; a
 /// user's type that has the members. Taken by TrainingStep, Trainer::fit, gradient_error.

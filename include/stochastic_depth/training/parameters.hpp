@@ -38,16 +38,16 @@ private:
 
 }  // namespace detail
 
-/// Calls visit(path, parameter) for each parameter of a network, a matrix or a vector, in order. The
-/// path is that through the network, as checkpoints have it: "0.branch.weights" is the first
+/// Calls visit(path, parameter) for each parameter of a network, a matrix or a vector, in order.
+/// The path is that through the network, as checkpoints have it: "0.branch.weights" is the first
 /// layer's branch's.
 ///
 ///     for_each_parameter(network, [](const std::string& path, const auto& matrix) {
 ///         std::printf("%s: %td numbers\n", path.c_str(), matrix.size());
 ///     });
 ///
-/// With gradients, or whatever else has their form, visit(path, parameter, gradients...) for what the
-/// first of them was reached by: all that an optimizer has to move.
+/// With gradients, or whatever else has their form, visit(path, parameter, gradients...) for what
+/// the first of them was reached by: all that an optimizer has to move.
 ///
 ///     for_each_parameter(network, [&](const std::string&, auto& w, const auto& g, auto& v) {
 ///         w -= eta * (v = mu * v + g);

@@ -28,16 +28,17 @@ struct SoftmaxCrossEntropyOptions {
 ///     loss = 1/n sum_j -sum_k w_k q_kj log softmax(z_j)_k,
 ///     q_kj = (1 - epsilon) [k = c_j] + epsilon / K.
 ///
-/// The sum is divided by n, whatever the weights, so that the gradient of a batch is an unbiased one
-/// of that of all samples, and parts of a batch add up; others divide it by the weights of the batch.
+/// The sum is divided by n, whatever the weights, so that the gradient of a batch is an unbiased
+/// one of that of all samples, and parts of a batch add up; others divide it by the weights of the
+/// batch.
 ///
 /// Computed in double, whatever the scalar. With m = max z_j at class t the loss of a sample is
 /// (m - z_c) + log(1 + sum_(k != t) exp(z_k - m)): no exponential overflows, and a loss close to 0
 /// keeps its digits. So does softmax_c - 1, computed as minus the sum of the other classes.
 /// An empty batch has loss 0. A NaN logit makes the loss and its column of the gradient NaN.
 ///
-/// \source Szegedy et al. 2016, Rethinking the Inception Architecture for Computer Vision, Section 7
-///         (label smoothing).
+/// \source Szegedy et al. 2016, Rethinking the Inception Architecture for Computer Vision, Section
+///         7 (label smoothing).
 template <std::floating_point Scalar_>
 class SoftmaxCrossEntropy {
 public:
@@ -61,8 +62,8 @@ public:
 
     [[nodiscard]] const SoftmaxCrossEntropyOptions& options() const { return options_; }
 
-    /// \throws std::invalid_argument  if a label is no class of a network of so many outputs, or the
-    ///                                class weights are of another number.
+    /// \throws std::invalid_argument  if a label is no class of a network of so many outputs, or
+    ///                                the class weights are of another number.
     void check_targets(Index outputs, const Eigen::Ref<const Targets>& labels) const {
         check(outputs, labels.size(), labels);
     }
@@ -146,9 +147,10 @@ private:
         return options_.label_smoothing / static_cast<double>(classes);
     }
 
-    // With l_k = -log softmax(z)_k the loss of a sample of class c is
-    // sum_k w_k q_k l_k = weight l_c + shift, since l_k = l_c + z_c - z_k; weight = sum_k w_k q_k and
-    // shift = sum_k w_k q_k (z_c - z_k) are exactly 1 and 0 where neither option is used.
+    // With l_k = -log softmax(z)_k = l_c + z_c - z_k the loss of a sample of class c is
+    //     sum_k w_k q_k l_k = weight l_c + shift,
+    //     weight = sum_k w_k q_k,  shift = sum_k w_k q_k (z_c - z_k),
+    // exactly 1 and 0 where neither option is used.
     [[nodiscard]] double weight(Index label, Index classes) const {
         return (1.0 - options_.label_smoothing) * class_weight(label) +
                spread(classes) * total_weight(classes);
@@ -162,8 +164,8 @@ private:
         return spread(logits.rows()) * sum;
     }
 
-    /// -log softmax_label of sample j; `store(k, exp(z_k - max))` is called once for each class, in order, after
-    /// z_k was read for the last time: the gradient may overwrite the logits.
+    /// -log softmax_label of sample j; `store(k, exp(z_k - max))` is called once for each class, in
+    /// order, after z_k was read for the last time: the gradient may overwrite the logits.
     template <class Store>
     static double sample_loss(const ConstMatrixRef<Scalar>& logits, Index label, Index j,
                               Store store) {
