@@ -18,6 +18,7 @@
 #include <stochastic_depth/expectation/expectation.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
+#include <stochastic_depth/expectation/mask_values.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
 #include <stochastic_depth/expectation/options_within_budget.hpp>
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
