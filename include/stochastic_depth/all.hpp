@@ -81,3 +81,4 @@
 #include <stochastic_depth/training/unreached_layers.hpp>
 #include <stochastic_depth/types.hpp>
 #include <stochastic_depth/version.hpp>
+#include <stochastic_depth/without_layers.hpp>
