@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <stochastic_depth/analysis/best_subnetworks.hpp>
 #include <stochastic_depth/analysis/classification.hpp>
 #include <stochastic_depth/analysis/gradient_variance.hpp>
 #include <stochastic_depth/analysis/lesion_study.hpp>
 #include <stochastic_depth/analysis/roc.hpp>
 #include <stochastic_depth/analysis/sampled_gradient_variance.hpp>
+#include <stochastic_depth/analysis/subnetwork_search.hpp>
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/expectation/by_layer.hpp>
 #include <stochastic_depth/expectation/certified_interval.hpp>

@@ -93,6 +93,17 @@ template <class Network, class Scalar, class Write>
     return table;
 }
 
+/// A table of one column: the scores.
+template <class Network, class Scalar = typename Network::Scalar, class Score>
+[[nodiscard]] Matrix<double> tabulate_scores(std::string_view name, const Network& network,
+                                             const ConstMatrixRef<Scalar>& x, const Score& score,
+                                             const MaskValueOptions& options) {
+    return tabulate<Network, Scalar>(name, network, x, 1, options,
+                                     [&](Index mask, const auto& y, Matrix<double>& table) {
+                                         table(mask, 0) = static_cast<double>(score(y));
+                                     });
+}
+
 }  // namespace detail
 
 /// A number for every mask: score(NN(x, S)) for all 2^L survival masks S, by one sweep of the
@@ -119,11 +130,7 @@ template <MaskedNetwork Network, class Score>
                                           const ConstMatrixRef<typename Network::Scalar>& x,
                                           const Score& score,
                                           const MaskValueOptions& options = {}) {
-    return detail::tabulate<Network, typename Network::Scalar>(
-        "mask_values", network, x, 1, options,
-        [&](Index mask, const auto& y, auto& table) {
-            table(mask, 0) = static_cast<double>(score(y));
-        });
+    return detail::tabulate_scores("mask_values", network, x, score, options);
 }
 
 /// Every output under every mask.
@@ -140,7 +147,7 @@ template <MaskedNetwork Network>
                                           const MaskValueOptions& options = {}) {
     return detail::tabulate<Network, typename Network::Scalar>(
         "mask_outputs", network, x, network.output_size(x.rows()) * x.cols(), options,
-        [](Index mask, const auto& y, auto& table) {
+        [](Index mask, const auto& y, Matrix<double>& table) {
             for (Index j = 0; j < y.cols(); ++j)
                 for (Index i = 0; i < y.rows(); ++i)
                     table(mask, i + j * y.rows()) = static_cast<double>(y(i, j));
