@@ -138,7 +138,8 @@ TEST_CASE("subnetwork searches: what they refuse", "[subnetwork_search]") {
             {"best_removals: x must have at least 1 column, got 0"}, uncalled);
     refuses([&] { (void)best_removals(network, x.topRows(2), score, 1); },
             {"Linear: input must have 3 rows", "got 2"}, uncalled);
-    refuses([&] { (void)best_removals(network, x, score, 1, {.layer_costs = Eigen::VectorXd{{1, 2}}}); },
+    const BestSubnetworksOptions two_costs{.layer_costs = Eigen::VectorXd{{1, 2}}};
+    refuses([&] { (void)best_removals(network, x, score, 1, two_costs); },
             {"best_removals: layer_costs must have one entry for each of 4 layers"}, uncalled);
     // 4, and four masks of three layers.
     refuses<std::length_error>(

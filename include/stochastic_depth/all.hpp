@@ -4,6 +4,7 @@
 #include <stochastic_depth/analysis/best_subnetworks.hpp>
 #include <stochastic_depth/analysis/classification.hpp>
 #include <stochastic_depth/analysis/gradient_variance.hpp>
+#include <stochastic_depth/analysis/interactions.hpp>
 #include <stochastic_depth/analysis/lesion_study.hpp>
 #include <stochastic_depth/analysis/roc.hpp>
 #include <stochastic_depth/analysis/sampled_gradient_variance.hpp>

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include <stochastic_depth/analysis/best_subnetworks.hpp>
@@ -148,8 +150,8 @@ template <class Network, class Scalar, class Score>
 /// \param most     In [0, L].
 /// \throws std::invalid_argument  if the network cannot take x, a score is NaN, or an argument is
 ///                                out of range.
-/// \throws std::length_error      if that many masks exceed the budget, each counted with all of its
-///                                layers, before any work.
+/// \throws std::length_error      if that many masks exceed the budget, each counted with all of
+///                                its layers, before any work.
 /// \throws Cancelled              if the progress callback asks to stop.
 /// \complexity     The sum of C(L, k) for k <= most masked passes, prefixes shared, and as many
 ///                 masks in memory.
@@ -166,9 +168,9 @@ template <MaskedNetwork Network, class Score>
         "best_removals", SubnetworkSearch::removals, network, x, score, most, 0, options);
 }
 
-/// Good masks of every size in networks too deep for all 2^L masks: from all layers on, the next
-/// layer is removed from each of the `width` best masks of a size, in every way. A beam search: what
-/// it calls best is the best that it has seen. Width 1 is greedy pruning.
+/// Good masks of every size in networks too deep for all 2^L masks: from all layers on, each of the
+/// `width` best masks of a size loses one layer more, in every way. A beam search: what it calls
+/// best is the best that it has seen. Width 1 is greedy pruning.
 ///
 /// \param network  L skippable layers.
 /// \param x        Inputs, [features x batch], at least one column.
