@@ -6,8 +6,10 @@
 #include <stochastic_depth/analysis/gradient_variance.hpp>
 #include <stochastic_depth/analysis/interactions.hpp>
 #include <stochastic_depth/analysis/lesion_study.hpp>
+#include <stochastic_depth/analysis/mask_distribution.hpp>
 #include <stochastic_depth/analysis/roc.hpp>
 #include <stochastic_depth/analysis/sampled_gradient_variance.hpp>
+#include <stochastic_depth/analysis/sobol_indices.hpp>
 #include <stochastic_depth/analysis/subnetwork_search.hpp>
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/expectation/by_layer.hpp>

@@ -118,8 +118,9 @@ template <class Weight>
 }
 
 /// Shapley-Taylor interaction index: v(all) shared out among the sets of at most `order` layers.
-/// Smaller sets have their dividend; those of `order` layers the mean, over all orders of the layers,
-/// of the difference that T makes with those kept that come before the first of T; larger ones 0.
+/// Smaller sets have their dividend; those of `order` layers the mean, over all orders of the
+/// layers, of the difference that T makes with those kept that come before the first of T; larger
+/// ones 0.
 ///
 ///     I(T) = sum over the U that hold T of m(U) / C(|U|, k)     for |T| = k = order
 ///
