@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <stochastic_depth/analysis/best_subnetworks.hpp>
 #include <stochastic_depth/analysis/classification.hpp>
 #include <stochastic_depth/analysis/gradient_variance.hpp>
+#include <stochastic_depth/analysis/interactions.hpp>
 #include <stochastic_depth/analysis/lesion_study.hpp>
+#include <stochastic_depth/analysis/mask_distribution.hpp>
 #include <stochastic_depth/analysis/roc.hpp>
 #include <stochastic_depth/analysis/sampled_gradient_variance.hpp>
+#include <stochastic_depth/analysis/sobol_indices.hpp>
+#include <stochastic_depth/analysis/subnetwork_search.hpp>
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/expectation/by_layer.hpp>
 #include <stochastic_depth/expectation/certified_interval.hpp>
@@ -18,6 +23,7 @@
 #include <stochastic_depth/expectation/expectation.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
+#include <stochastic_depth/expectation/mask_values.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
 #include <stochastic_depth/expectation/monte_carlo_plan.hpp>
 #include <stochastic_depth/expectation/options_within_budget.hpp>
@@ -94,3 +100,4 @@
 #include <stochastic_depth/training/weighted_targets.hpp>
 #include <stochastic_depth/types.hpp>
 #include <stochastic_depth/version.hpp>
+#include <stochastic_depth/without_layers.hpp>
