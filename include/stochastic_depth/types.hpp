@@ -8,6 +8,10 @@
     "stochastic_depth needs IEEE arithmetic (NaN tests, fixed order of sums): build without -ffast-math and -ffinite-math-only"
 #endif
 
+#if defined(__GNUC__) && !defined(__cpp_exceptions)
+#error "stochastic_depth needs exceptions, by which it refuses bad input: build without -fno-exceptions"
+#endif
+
 /// Networks whose layers are skipped at random, and the exact mathematics of the ensemble that this
 /// defines.
 ///
