@@ -3,6 +3,8 @@
 
 #include <Eigen/Core>
 
+#include <stochastic_depth/detail/one_alignment.hpp>
+
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error \
     "stochastic_depth needs IEEE arithmetic (NaN tests, fixed order of sums): build without -ffast-math and -ffinite-math-only"
