@@ -91,8 +91,8 @@ private:
 /// \param network  L skippable layers.
 /// \param x        Inputs, [features x batch].
 /// \param score    As `mask_values` takes it; a number for every mask that has probability.
-/// \throws std::invalid_argument  if the network cannot take x, an option is out of range or a score
-///                                is NaN.
+/// \throws std::invalid_argument  if the network cannot take x, an option is out of range or a
+///                                score is NaN.
 /// \throws std::length_error      if the evaluations exceed the budget; nothing has run then.
 /// \throws Cancelled              if the progress callback asks to stop.
 /// \complexity     2^L - 1 layer evaluations for each column, and 2^L scores; `bins` numbers in
