@@ -72,8 +72,15 @@ void check_law(std::string_view who, const Law& law, Index depth) {
 template <MaskLaw Law>
 using LawStates = std::map<LawState<Law>, double>;
 
-/// The most states that are told apart before a layer.
-inline constexpr std::size_t most_law_states = std::size_t{1} << 20;
+/// Refuses a law with more states behind a layer than can be told apart.
+inline void check_states(std::size_t states, Index layer) {
+    constexpr std::size_t most = std::size_t{1} << 20;
+    if (states > most)
+        throw std::length_error(message("MaskLaw: states behind layer ", layer, " must be at most ",
+                                        most,
+                                        "; a state is to say of the bits before it only what those "
+                                        "behind it depend on"));
+}
 
 /// Which masks are left behind a layer.
 enum class LeftBehind { all, those_that_keep_it };
@@ -92,11 +99,7 @@ double move_past(const Law& law, Index layer, LawStates<Law>& states,
         if (p > 0) behind[law.next(layer, state, true)] += p * weight;
         if (p < 1 && left == LeftBehind::all)
             behind[law.next(layer, state, false)] += (1 - p) * weight;
-        if (behind.size() > most_law_states)
-            throw std::length_error(message("MaskLaw: states behind layer ", layer,
-                                            " must be at most ", most_law_states,
-                                            "; a state is to say of the bits before it only what "
-                                            "those behind it depend on"));
+        check_states(behind.size(), layer);
     }
     states.swap(behind);
     return kept;
