@@ -11,6 +11,8 @@
 #include <vector>
 
 #include <stochastic_depth/expectation/exact_expectation.hpp>
+#include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
+#include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
@@ -24,6 +26,7 @@
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
+#include <stochastic_depth/survival/mask_dial.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
@@ -321,6 +324,33 @@ TEMPLATE_TEST_CASE(
             CHECK(count == expected);
         }
     }
+}
+
+TEST_CASE("allocation: rules write into the caller's result without allocating", "[allocation]") {
+    Philox random{10};
+    const Sequential network{Linear<float>{20, 16, random}, blocks<float>(random, 16, 6),
+                             Linear<float>{16, 4, random}, Softmax<float>{}};
+    const auto plan =
+        MonteCarloExpectation{{.samples = 64, .control_variates = ControlVariates::mask_bits}}.plan(
+            network);
+    for (const Index batch : {Index{1}, Index{300}}) {
+        CAPTURE(batch);
+        const Matrix<float> x = random_matrix<float>(random, 20, batch);
+        ExpectationResult<float> result;
+        CHECK(allocations_when_warm([&] { ExactExpectation{}(network, x, result); }) == none);
+        CHECK(allocations_when_warm([&] { WeightScaling{}(network, x, result); }) == none);
+        CHECK(allocations_when_warm([&] { plan(network, x, result); }) == none);
+        CHECK(result.samples == 64);
+    }
+}
+
+TEST_CASE("allocation: a mask is handed from thread to thread without allocating", "[allocation]") {
+    const SurvivalMask mask = SurvivalMask::all(300);
+    MaskDial dial{SurvivalMask::none(300)};
+    CHECK(allocations_of([&] { dial.set(mask); }) == none);
+    Index kept = 0;
+    CHECK(allocations_of([&] { kept = dial.get().count(); }) == none);
+    CHECK(kept == 300);
 }
 
 TEST_CASE("TrainingStep: a step like those before it allocates nothing", "[allocation]") {

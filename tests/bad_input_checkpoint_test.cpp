@@ -55,7 +55,10 @@ TrainingFile sgd_file() {
                         {"nesterov", "false"},
                         {"weight_decay", "0.001"},
                         {"unreached_layers", "frozen"}},
-            .survival_probabilities = {0.5},
+            .layers = {{"", "StochasticDepth, survival probability 0.5"},
+                       {"", "Residual"},
+                       {"branch", "Linear 1 -> 1"},
+                       {"shortcut", "Identity"}},
             .parameters = {{"branch.weights", {0.5}}, {"branch.bias", {-0.25}}},
             .layers_state = {},
             .states = {{"velocity", {{"branch.weights", {0}}, {"branch.bias", {0}}}}}};
@@ -144,9 +147,9 @@ TEST_CASE("load_training: a file that cannot be had, or is of another kind",
     save_parameters(path, block());
     CHECK(refusal(path) == "the file is of another kind: it doesn't begin with SDRESUME");
     test::Bytes bytes = sgd_file().sealed();
-    bytes[8] = 2;
+    bytes[8] = 1;
     test::write(path, bytes);
-    CHECK(refusal(path) == "the file has format version 2, and this library reads version 1");
+    CHECK(refusal(path) == "the file has format version 1, and this library reads version 2");
     // And the other way round.
     test::write(path, sgd_file().sealed());
     Block network = block();
@@ -203,23 +206,20 @@ TEST_CASE("load_training: another network", "[bad_input_checkpoint]") {
     const TrainingFile file = sgd_file();
     const auto refusal = [&](auto network) { return refusal_of(file, network, Sgd{network, sgd}); };
     CHECK(refusal(block(0.75)) ==
-          "skippable layer 0 has survival probability 0.5 in the file, 0.75 in the network given");
-    CHECK(refusal(Stack{std::vector<Block>(3, block())}) ==
-          "the file's network has 1 skippable layers, the one given has 3");
-    CHECK(refusal(linear()) == "the file's network has 1 skippable layers, the one given has 0");
+          "layer 0 of the file is StochasticDepth, survival probability 0.5, the network's is "
+          "StochasticDepth, survival probability 0.75");
+    const std::string first =
+        "layer 0 of the file is StochasticDepth, survival probability 0.5, the network's is ";
+    CHECK(refusal(Stack{std::vector<Block>(3, block())}) == first + "Stack");
+    CHECK(refusal(linear()) == first + "Linear 1 -> 1");
     CHECK(refusal(block(0.5, 2)) ==
-          "parameter 0 of the file is branch.weights [1 x 1] of 64 bits, the network's is "
-          "branch.weights [2 x 2] of 64 bits");
+          "layer 2 of the file is branch: Linear 1 -> 1, the network's is branch: Linear 2 -> 2");
     CHECK(refusal(StochasticDepth{
               Residual{Linear<float>{Eigen::MatrixXf::Zero(1, 1), Eigen::VectorXf::Zero(1)}},
               SurvivalProbability{0.5}}) ==
           "parameter 0 of the file is branch.weights [1 x 1] of 64 bits, the network's is "
           "branch.weights [1 x 1] of 32 bits");
-    CHECK(refusal(Sequential{block()}) ==
-          "parameter 0 of the file is branch.weights [1 x 1] of 64 bits, the network's is "
-          "0.branch.weights [1 x 1] of 64 bits");
-    CHECK(refusal(Sequential{block(), linear()}) ==
-          "the file holds 2 parameters, the network has 4");
+    CHECK(refusal(Sequential{block()}) == first + "Sequential");
     // An optimizer that was made for a network of another width.
     CHECK(refusal_of(file, block(), Sgd{block(0.5, 2), sgd}) ==
           "velocity record 0 of the file is branch.weights [1 x 1] of 64 bits, the network's is "
@@ -256,6 +256,17 @@ TEST_CASE("load_training: a file that no save_training of this library wrote",
         refused(change, "Sgd" + must + text);
         adam_w_refused(change, "AdamW" + must + text);
     }
+    refused([](TrainingFile& file) { file.layers.pop_back(); },
+            "the file holds 3 layers, the network has 4");
+    refused([](TrainingFile& file) { file.layers.emplace_back("", "Identity"); },
+            "the file holds 5 layers, the network has 4");
+    refused([](TrainingFile& file) { file.layers[3].first = "branch"; },
+            "layer 3 of the file is branch: Identity, the network's is shortcut: Identity");
+    refused([](TrainingFile& file) { file.parameters.pop_back(); },
+            "the file holds 1 parameters, the network has 2");
+    refused([](TrainingFile& file) { file.parameters[0].name = "weights"; },
+            "parameter 0 of the file is weights [1 x 1] of 64 bits, the network's is "
+            "branch.weights [1 x 1] of 64 bits");
     refused(
         [](TrainingFile& file) {
             file.layers_state = {{"branch.mean", {1}}};

@@ -12,9 +12,14 @@
 #include <vector>
 
 #include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/scaled.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/gelu.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
+#include <stochastic_depth/layers/normalisation/layer_norm.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 #include "support/catch.hpp"
@@ -43,6 +48,13 @@ Two<Scalar> two(std::uint32_t seed, Index width = 2) {
     return Sequential{Linear<Scalar>{2, width, random}, Linear<Scalar>{width, 1, random}};
 }
 
+/// A function of the user's own.
+struct Halved {
+    using Scalar = double;
+    [[nodiscard]] double value(double z) const { return z / 2; }
+    [[nodiscard]] double derivative(double) const { return 0.5; }
+};
+
 template <class Network>
 std::string load_error(const std::string& path, Network& network) {
     return thrown<std::runtime_error>([&] { load_parameters(path, network); });
@@ -54,8 +66,12 @@ TEST_CASE("save_parameters: the file is as its format says, byte by byte", "[che
     const Linear<float> layer{Eigen::MatrixXf::Constant(1, 1, 1.5f),
                               Eigen::VectorXf::Constant(1, -2)};
     save_parameters(path, layer);
-    Bytes expected{'S', 'D', 'P', 'A', 'R', 'A', 'M', 'S', 2, 0, 0, 0, 83, 0, 0, 0, 0, 0, 0, 0};
-    const Bytes content{2,  0, 0,    0,    0,   0,   0,   0,                      // parameters
+    Bytes expected{'S', 'D', 'P', 'A', 'R', 'A', 'M', 'S', 3, 0, 0, 0, 112, 0, 0, 0, 0, 0, 0, 0};
+    const Bytes content{1,  0, 0,    0,    0,   0,   0,   0,                      // layers
+                        0,  0, 0,    0,                                           // path
+                        13, 0, 0,    0,    'L', 'i', 'n', 'e', 'a', 'r', ' ',     // words
+                        '1', ' ', '-', '>', ' ', '1',
+                        2,  0, 0,    0,    0,   0,   0,   0,                      // parameters
                         7,  0, 0,    0,    'w', 'e', 'i', 'g', 'h', 't', 's',     // name
                         32, 0, 0,    0,    1,   0,   0,   0,   0,   0,   0,   0,  // bits, rows
                         1,  0, 0,    0,    0,   0,   0,   0,                      // columns
@@ -65,7 +81,7 @@ TEST_CASE("save_parameters: the file is as its format says, byte by byte", "[che
                         1,  0, 0,    0,    0,   0,   0,   0,                      // columns
                         0,  0, 0,    0xc0,                                        // -2
                         0,  0, 0,    0,    0,   0,   0,   0};                     // state
-    REQUIRE(content.size() == 83);
+    REQUIRE(content.size() == 83 + 29);
     expected.insert(expected.end(), content.begin(), content.end());
     Bytes found = read(path);
     REQUIRE(found.size() == expected.size() + 8);
@@ -126,7 +142,7 @@ TEST_CASE("load_parameters: every truncation and every flipped bit is an error, 
     const std::string path = directory.file("network"), damaged = directory.file("damaged");
     save_parameters(path, two<float>(1));
     const Bytes bytes = read(path);
-    REQUIRE(bytes.size() == 20 + 8 + 2 * (33 + 30) + 9 * 4 + 8 + 8);
+    REQUIRE(bytes.size() == 20 + 8 + (4 + 4 + 10) + 2 * (5 + 4 + 13) + 8 + 2 * (33 + 30) + 9 * 4 + 8 + 8);
     auto network = two<float>(2);
     const Eigen::VectorXd before = parameters(network);
     const auto refused = [&](const Bytes& changed, const std::string& reason) {
@@ -175,29 +191,61 @@ TEST_CASE("load_parameters: a whole file of another network is refused, saying h
                ", the network's is " + expected;
     };
     refused(two<double>(2, 3),
-            differs(0, "0.weights [2 x 2] of 64 bits", "0.weights [3 x 2] of 64 bits"));
+            "layer 1 of the file is 0: Linear 2 -> 2, the network's is 0: Linear 2 -> 3");
     refused(two<float>(2),
             differs(0, "0.weights [2 x 2] of 64 bits", "0.weights [2 x 2] of 32 bits"));
     Philox random{3};
     const auto linear = [&](Index outputs) { return Linear<double>{2, outputs, random}; };
-    refused(linear(2), "the file holds 4 parameters, the network has 2");
+    refused(linear(2), "layer 0 of the file is Sequential, the network's is Linear 2 -> 2");
+    refused(Sequential{linear(2)}, "the file holds 3 layers, the network has 2");
+    refused(Sequential{linear(2), linear(1), linear(1)},
+            "the file holds 3 layers, the network has 4");
     // The first layer fits, and still is not changed.
     refused(Sequential{linear(2), linear(4)},
-            differs(2, "1.weights [1 x 2] of 64 bits", "1.weights [4 x 2] of 64 bits"));
-    // The same shapes elsewhere in a network are other parameters.
+            "layer 2 of the file is 1: Linear 2 -> 1, the network's is 1: Linear 2 -> 4");
     refused(Sequential<Two<double>>{Two<double>{linear(2), linear(1)}},
-            differs(0, "0.weights [2 x 2] of 64 bits", "0.0.weights [2 x 2] of 64 bits"));
+            "layer 1 of the file is 0: Linear 2 -> 2, the network's is 0: Sequential");
+}
+
+TEST_CASE("load_parameters: other activations, survival probabilities and factors are refused",
+          "[checkpoint]") {
+    const TemporaryDirectory directory;
+    const std::string path = directory.file("network");
+    const auto network = [](auto activation, double p = 0.5, double factor = 2) {
+        const Linear<double> linear{Eigen::MatrixXd::Ones(1, 1), Eigen::VectorXd::Ones(1)};
+        return Sequential{StochasticDepth{Residual{Sequential{linear, activation}},
+                                          SurvivalProbability{p}},
+                          Scaled{Identity<double>{}, factor}};
+    };
+    const auto refused = [&](auto other, const std::string& index, const std::string& found,
+                             const std::string& expected) {
+        CHECK(load_error(path, other) == "load_parameters: " + path + ": layer " + index +
+                                             " of the file is " + found + ", the network's is " +
+                                             expected);
+    };
+    save_parameters(path, network(ReLU<double>{}));
+    const std::string skippable = "0: StochasticDepth, survival probability ";
+    // The last digit counts.
+    refused(network(ReLU<double>{}, 0.5000000000000001), "1", skippable + "0.5",
+            skippable + "0.5000000000000001");
+    refused(network(Tanh<double>{}), "5", "0.branch.1: ReLU", "0.branch.1: Tanh");
+    refused(network(GELU<double>{}), "5", "0.branch.1: ReLU", "0.branch.1: GELU");
+    refused(network(Elementwise<Halved>{}), "5", "0.branch.1: ReLU", "0.branch.1: Halved");
+    refused(network(ReLU<double>{}, 0.5, 3), "7", "1: Scaled by 2", "1: Scaled by 3");
+    save_parameters(path, network(LayerNorm<double>{1}));
+    refused(network(LayerNorm<double>{1, 1e-6}), "5", "0.branch.1: LayerNorm 1, epsilon 1e-05",
+            "0.branch.1: LayerNorm 1, epsilon 1e-06");
 }
 
 TEST_CASE("load_parameters: content that a good seal hides is refused", "[checkpoint]") {
     const TemporaryDirectory directory;
     const std::string path = directory.file("network");
     save_parameters(path, two<float>(1));
-    Bytes content = detail::read_sealed("test", path, "SDPARAMS", 2);
+    const Bytes content = detail::read_sealed("test", path, "SDPARAMS", 3);
     auto network = two<float>(2);
     const Eigen::VectorXd before = parameters(network);
     const auto refused = [&](const Bytes& changed, const std::string& reason) {
-        detail::write_sealed("test", path, "SDPARAMS", 2, changed);
+        detail::write_sealed("test", path, "SDPARAMS", 3, changed);
         const std::string message = load_error(path, network);
         INFO(message);
         CHECK(holds(message, "load_parameters: " + path + ": ", reason));
@@ -209,16 +257,18 @@ TEST_CASE("load_parameters: content that a good seal hides is refused", "[checkp
     Bytes longer = content;
     longer.resize(content.size() + 3);
     refused(longer, "the file has 3 bytes after the last record");
+    // Of the first parameter's record, behind layers and number.
+    const std::size_t record = 8 + (4 + 4 + 10) + 2 * (5 + 4 + 13) + 8;
     Bytes endless_name = content;
-    for (std::size_t byte = 8; byte < 12; ++byte) endless_name[byte] = 0xff;
+    for (std::size_t byte = 0; byte < 4; ++byte) endless_name[record + byte] = 0xff;
     refused(endless_name, "a record needs 4294967295 bytes");
     Bytes other_name = content;
-    other_name[14] = 'W';
+    other_name[record + 6] = 'W';
     refused(other_name, "parameter 0 of the file is 0.Weights [2 x 2] of 32 bits");
-    detail::write_sealed("test", path, "SDPARAMS", 3, content);
+    detail::write_sealed("test", path, "SDPARAMS", 4, content);
     CHECK(
-        holds(load_error(path, network), "has format version 3, and this library reads version 2"));
-    detail::write_sealed("test", path, "SDOTHERS", 2, content);
+        holds(load_error(path, network), "has format version 4, and this library reads version 3"));
+    detail::write_sealed("test", path, "SDOTHERS", 3, content);
     CHECK(holds(load_error(path, network), "of another kind: it doesn't begin with SDPARAMS"));
 }
 

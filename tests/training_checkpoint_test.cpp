@@ -161,12 +161,12 @@ TEST_CASE("load_training: content that a good seal hides is refused wherever it 
     Network network = network_of(1);
     Adam optimizer{network, {}};
     save_training(path, network, optimizer, some_state);
-    const Bytes content = detail::read_sealed("test", path, "SDRESUME", 1);
+    const Bytes content = detail::read_sealed("test", path, "SDRESUME", 2);
     move(network, optimizer, 1);
     const std::vector<double> before = everything(network, optimizer);
     for (std::size_t length = 0; length < content.size(); ++length) {
         const auto end = content.begin() + static_cast<std::ptrdiff_t>(length);
-        detail::write_sealed("test", path, "SDRESUME", 1, Bytes(content.begin(), end));
+        detail::write_sealed("test", path, "SDRESUME", 2, Bytes(content.begin(), end));
         const std::string message = load_error(path, network, optimizer);
         INFO(message);
         REQUIRE(holds(message, "load_training: " + path + ": a record needs "));

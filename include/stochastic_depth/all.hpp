@@ -19,6 +19,7 @@
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
+#include <stochastic_depth/expectation/monte_carlo_plan.hpp>
 #include <stochastic_depth/expectation/options_within_budget.hpp>
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
@@ -50,6 +51,7 @@
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/numerics/column_sums.hpp>
 #include <stochastic_depth/pass/protocol.hpp>
+#include <stochastic_depth/pass/structure.hpp>
 #include <stochastic_depth/random/normal.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
@@ -63,6 +65,7 @@
 #include <stochastic_depth/survival/layer_count_law.hpp>
 #include <stochastic_depth/survival/markov_law.hpp>
 #include <stochastic_depth/survival/mask_design.hpp>
+#include <stochastic_depth/survival/mask_dial.hpp>
 #include <stochastic_depth/survival/mask_law.hpp>
 #include <stochastic_depth/survival/mask_list_law.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>

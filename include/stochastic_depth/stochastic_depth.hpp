@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -52,6 +53,11 @@ public:
     [[nodiscard]] SurvivalProbability survival_probability() const { return survival_probability_; }
     /// What a skipped layer does instead.
     [[nodiscard]] decltype(auto) shortcut() const { return detail::ShortcutOf<Layer>::of(layer_); }
+
+    [[nodiscard]] std::string description() const {
+        return detail::message("StochasticDepth, survival probability ",
+                               survival_probability_.value());
+    }
 
     /// \throws std::invalid_argument  if the layer and its shortcut give different sizes.
     [[nodiscard]] Index output_size(Index input_size) const {

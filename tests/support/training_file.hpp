@@ -33,7 +33,8 @@ struct TrainingFile {
     std::string optimizer = {};
     double learning_rate = 0;
     std::vector<std::pair<std::string, std::string>> options;
-    std::vector<double> survival_probabilities;
+    /// Of each layer its path and what it says of itself.
+    std::vector<std::pair<std::string, std::string>> layers;
     std::vector<Record> parameters, layers_state;
     std::vector<State> states;
 
@@ -52,8 +53,11 @@ struct TrainingFile {
             text(bytes, name);
             text(bytes, value);
         }
-        number(bytes, survival_probabilities.size(), 8);
-        for (const double p : survival_probabilities) real(bytes, p);
+        number(bytes, layers.size(), 8);
+        for (const auto& [path, words] : layers) {
+            text(bytes, path);
+            text(bytes, words);
+        }
         records(bytes, parameters);
         records(bytes, layers_state);
         number(bytes, states.size(), 8);
@@ -71,7 +75,7 @@ struct TrainingFile {
 
     /// The whole file.
     [[nodiscard]] Bytes sealed(const Bytes& inside) const {
-        Bytes bytes{'S', 'D', 'R', 'E', 'S', 'U', 'M', 'E', 1, 0, 0, 0};
+        Bytes bytes{'S', 'D', 'R', 'E', 'S', 'U', 'M', 'E', 2, 0, 0, 0};
         number(bytes, inside.size(), 8);
         bytes.insert(bytes.end(), inside.begin(), inside.end());
         std::uint64_t hash = 0xcbf29ce484222325;

@@ -61,11 +61,21 @@ public:
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
+        ExpectationResult<typename Network::Scalar> result;
+        (*this)(network, x, result);
+        return result;
+    }
+
+    /// The same into the caller's result, whose memory is used again: with threads = 1, a call like
+    /// one before it allocates nothing.
+    template <MaskedNetwork Network>
+    void operator()(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                    ExpectationResult<typename Network::Scalar>& result) const {
         const detail::ScratchArray<double> probabilities(network.depth());
         double* first = probabilities.data();
         detail::write_survival_probabilities(network, first);
         const Eigen::Map<const Eigen::VectorXd> p(probabilities.data(), network.depth());
-        return of_independent(network, x, p);
+        of_independent(network, x, p, result);
     }
 
     /// The same over the masks of a law, in place of independent ones of the network's p_l.
@@ -84,34 +94,41 @@ public:
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
         const Law& law) const {
+        ExpectationResult<typename Network::Scalar> result;
+        (*this)(network, x, law, result);
+        return result;
+    }
+    template <MaskedNetwork Network, MaskLaw Law>
+    void operator()(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                    const Law& law, ExpectationResult<typename Network::Scalar>& result) const {
         (void)network.output_size(x.rows());
         detail::check_law("ExactExpectation", law, network.depth());
         if constexpr (std::is_same_v<Law, IndependentLaw>) {
-            return of_independent(network, x, law.survival_probabilities());
+            of_independent(network, x, law.survival_probabilities(), result);
         } else {
             const detail::TreeLaw<Network, Law> tree_law{law};
-            return compute(network, x, tree_law, detail::evaluations_under(tree_law, network));
+            compute(network, x, tree_law, detail::evaluations_under(tree_law, network), result);
         }
     }
 
 private:
     template <class Network, class Scalar = typename Network::Scalar>
-    [[nodiscard]] ExpectationResult<Scalar> of_independent(
-        const Network& network, const ConstMatrixRef<Scalar>& x,
-        const Eigen::Ref<const Eigen::VectorXd>& p) const {
+    void of_independent(const Network& network, const ConstMatrixRef<Scalar>& x,
+                        const Eigen::Ref<const Eigen::VectorXd>& p,
+                        ExpectationResult<Scalar>& result) const {
         (void)network.output_size(x.rows());
-        return compute(network, x, detail::IndependentBits{p},
-                       detail::evaluations_of_tree(network, p));
+        compute(network, x, detail::IndependentBits{p}, detail::evaluations_of_tree(network, p),
+                result);
     }
 
     template <class Network, class Law, class Scalar = typename Network::Scalar>
-    [[nodiscard]] ExpectationResult<Scalar> compute(const Network& network,
-                                                    const ConstMatrixRef<Scalar>& x,
-                                                    const Law& law, double evaluations) const {
+    void compute(const Network& network, const ConstMatrixRef<Scalar>& x, const Law& law,
+                 double evaluations, ExpectationResult<Scalar>& result) const {
         detail::check_budget("ExactExpectation", law.depth(), evaluations,
                              options_.max_layer_evaluations);
         const Index outputs = network.output_size(x.rows());
-        ExpectationResult<Scalar> result;
+        result.method = ExpectationMethod::exact;
+        result.samples = 0;
         result.layer_evaluations = evaluations;
         result.degrees_of_freedom = std::numeric_limits<double>::infinity();
         result.mean.resize(outputs, x.cols());
@@ -120,7 +137,6 @@ private:
         detail::sweep_tree_of<detail::Sweep::moments, Scalar>(
             law, network, x, evaluations, options_.threads, options_.progress,
             {result.mean.data(), result.variance.data(), outputs});
-        return result;
     }
 
     ExactExpectationOptions options_;

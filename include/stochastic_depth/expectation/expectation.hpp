@@ -44,17 +44,28 @@ public:
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
+        ExpectationResult<typename Network::Scalar> result;
+        (*this)(network, x, result);
+        return result;
+    }
+
+    /// The same into the caller's result.
+    template <MaskedNetwork Network>
+    void operator()(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                    ExpectationResult<typename Network::Scalar>& result) const {
         const Eigen::VectorXd p = network.survival_probabilities();
         const double evaluations = detail::evaluations_of_tree(network, p);
         const std::uint64_t budget = options_.max_layer_evaluations;
-        if (evaluations <= static_cast<double>(budget))
-            return ExactExpectation{{.threads = options_.threads,
-                                     .max_layer_evaluations = budget,
-                                     .progress = options_.progress}}(network, x);
+        if (evaluations <= static_cast<double>(budget)) {
+            ExactExpectation{{.threads = options_.threads,
+                              .max_layer_evaluations = budget,
+                              .progress = options_.progress}}(network, x, result);
+            return;
+        }
         auto sampled = options_within_budget(static_cast<double>(budget), p, options_.seed);
         sampled.threads = options_.threads;
         sampled.progress = options_.progress;
-        return MonteCarloExpectation{std::move(sampled)}(network, x);
+        MonteCarloExpectation{std::move(sampled)}(network, x, result);
     }
 
 private:

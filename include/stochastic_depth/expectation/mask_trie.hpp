@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <type_traits>
+#include <utility>
 
 #include <stochastic_depth/expectation/sorted_masks.hpp>
 #include <stochastic_depth/kernels/columns.hpp>
@@ -56,6 +57,17 @@ private:
         Index layer;
         unsigned threads;
     };
+
+    /// A block on its way through a row of layers, and its nodes.
+    struct Way : BlockOnItsWay<Scalar> {
+        State state;
+        ScratchArray<MaskRange> nodes;
+        Way(const Block<Scalar>& x, const State& from)
+            : BlockOnItsWay<Scalar>(x), state(from), nodes(0) {}
+    };
+
+    template <class Node>
+    using LayerOf = std::remove_cvref_t<decltype(std::declval<const Node&>().layer())>;
 
     /// The end of the network: each node is a single mask.
     struct Output {
@@ -119,11 +131,16 @@ private:
         return threads > 1 ? 16 * std::min<Index>(threads, 64) * block_columns : 2 * block_columns;
     }
 
+    /// Whether a block has grown too wide to go on in one piece.
+    [[nodiscard]] static bool is_to_be_cut(Index columns, const State& state) {
+        return columns > widest_block(state.threads) && state.count > 1;
+    }
+
     template <class Walk, class Node, class Then>
     void at(const Walk& walk, const Node& node, const Block<Scalar>& x,
             const Then& then, const State& state) const {
-        const Index columns = x.cols() / state.count;
-        if (x.cols() > widest_block(state.threads) && state.count > 1) {
+        if (is_to_be_cut(x.cols(), state)) {
+            const Index columns = x.cols() / state.count;
             const Index nodes = std::max<Index>(1, block_columns / columns);
             return parallel_for((state.count + nodes - 1) / nodes, state.threads, [&](Index piece) {
                 const Index first = piece * nodes;
@@ -133,68 +150,115 @@ private:
                 walk(node, part, then, State{state.nodes + first, count, state.layer, 1});
             });
         }
-        branch(walk, node, x, then, state, columns);
+        if constexpr (has_skippable_layers<LayerOf<Node>>) {
+            branch(walk, node, x, then, state);
+        } else {
+            Way way(x, state);
+            (void)step(node, way);
+            const Block<Scalar> y = way.current();
+            then(y, way.state);
+        }
     }
 
-    template <class Walk, class Node, class Then>
-    void branch(const Walk& walk, const Node& node, const Block<Scalar>& x,
-                const Then& then, const State& state, Index columns) const {
-        // Active children, then skipped ones; and the columns of x that each starts from.
-        const ScratchArray<MaskRange> children(2 * state.count);
-        const ScratchArray<Index> from(2 * state.count * columns);
+    /// What the nodes of a block branch into: active children, then skipped ones.
+    struct Children {
+        ScratchArray<MaskRange> nodes;
+        /// The columns of the block that each starts from.
+        ScratchArray<Index> from;
         Index kept = 0;
-        for (Index k = 0; k < state.count; ++k)
-            if (masks_.keeps(state.nodes[k].first, state.layer)) {
-                list(from.data() + kept * columns, k, columns);
-                children[kept++] = {state.nodes[k].first, end_of_kept(state.nodes[k], state.layer)};
+        Index all = 0;
+
+        Children(const MaskTrie& trie, const State& state, Index columns)
+            : nodes(2 * state.count), from(2 * state.count * columns) {
+            for (Index k = 0; k < state.count; ++k)
+                if (trie.masks_.keeps(state.nodes[k].first, state.layer)) {
+                    list(from.data() + kept * columns, k, columns);
+                    nodes[kept++] = {state.nodes[k].first,
+                                     trie.end_of_kept(state.nodes[k], state.layer)};
+                }
+            all = kept;
+            for (Index k = 0, active = 0; k < state.count; ++k) {
+                MaskRange skipped = state.nodes[k];
+                if (active < kept && nodes[active].first == skipped.first)
+                    skipped.first = nodes[active++].last;
+                if (skipped.first == skipped.last) continue;
+                list(from.data() + all * columns, k, columns);
+                nodes[all++] = skipped;
             }
-        Index all = kept;
-        for (Index k = 0, active = 0; k < state.count; ++k) {
-            MaskRange skipped = state.nodes[k];
-            if (active < kept && children[active].first == skipped.first)
-                skipped.first = children[active++].last;
-            if (skipped.first == skipped.last) continue;
-            list(from.data() + all * columns, k, columns);
-            children[all++] = skipped;
         }
-        const State active{children.data(), kept, state.layer + 1, state.threads};
-        const State skipped{children.data() + kept, all - kept, state.layer + node.depth(),
+    };
+
+    /// A node with skippable layers inside: its children go on one after the other.
+    template <class Walk, class Node, class Then>
+    void branch(const Walk& walk, const Node& node, const Block<Scalar>& x, const Then& then,
+                const State& state) const {
+        const Index columns = x.cols() / state.count;
+        const Children children(*this, state, columns);
+        const Index kept = children.kept, all = children.all;
+        const State active{children.nodes.data(), kept, state.layer + 1, state.threads};
+        const State skipped{children.nodes.data() + kept, all - kept, state.layer + node.depth(),
                             state.threads};
         if (kept == all) return walk(node.layer(), x, then, active);
         if (kept == 0) return walk.skip(node, x, then, skipped);
+        ScratchMatrix<Scalar> inputs(x.rows(), all * columns);
+        gather(x, children.from.data(), *inputs);
+        const Block<Scalar> both = const_view(*inputs);
+        const Block<Scalar> active_part = part_of(both, 0, kept * columns);
+        const Block<Scalar> skipped_part = part_of(both, kept * columns, (all - kept) * columns);
+        walk(node.layer(), active_part, then, active);
+        walk.skip(node, skipped_part, then, skipped);
+    }
 
-        const Index active_columns = kept * columns, skipped_columns = (all - kept) * columns;
-        const Index* const skipped_from = from.data() + active_columns;
-        using Layer = std::remove_cvref_t<decltype(node.layer())>;
-        if constexpr (has_skippable_layers<Layer>) {
-            ScratchMatrix<Scalar> inputs(x.rows(), all * columns);
-            gather(x, from.data(), *inputs);
-            const Block<Scalar> both = const_view(*inputs);
-            const Block<Scalar> active_part = part_of(both, 0, active_columns);
-            const Block<Scalar> skipped_part = part_of(both, active_columns, skipped_columns);
-            walk(node.layer(), active_part, then, active);
-            walk.skip(node, skipped_part, then, skipped);
+    /// A node without: its children stand side by side.
+    template <class Node>
+    [[nodiscard]] bool step(const Node& node, Way& way) const {
+        if constexpr (has_skippable_layers<LayerOf<Node>>) {
+            return false;
         } else {
-            ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), all * columns);
-            const auto kept_outputs = outputs->leftCols(active_columns);
-            if (kept == state.count) {
-                run_to_end(node.layer(), x, store_to(kept_outputs));
-            } else {
-                ScratchMatrix<Scalar> inputs(x.rows(), active_columns);
-                gather(x, from.data(), *inputs);
-                run_to_end(node.layer(), const_view(*inputs), store_to(kept_outputs));
-            }
-            if constexpr (Node::skips_to_identity) {
-                gather(x, skipped_from, outputs->rightCols(skipped_columns));
-            } else {
-                ScratchMatrix<Scalar> inputs(x.rows(), skipped_columns);
-                gather(x, skipped_from, *inputs);
-                run_to_end(node.shortcut(), const_view(*inputs),
-                           store_to(outputs->rightCols(skipped_columns)));
-            }
-            const Block<Scalar> y = const_view(*outputs);
-            then(y, State{children.data(), all, state.layer + 1, state.threads});
+            const Block<Scalar> x = way.current();
+            if (is_to_be_cut(x.cols(), way.state)) return false;
+            const Index columns = x.cols() / way.state.count;
+            Children children(*this, way.state, columns);
+            if (children.kept == children.all)
+                way.run_through(node.layer());
+            else if (children.kept == 0)
+                skip(node, way);
+            else
+                run_side_by_side(node, x, children, columns, way);
+            way.nodes = std::move(children.nodes);
+            way.state = {way.nodes.data(), children.all, way.state.layer + 1, way.state.threads};
+            return true;
         }
+    }
+
+    template <class Node>
+    static void skip(const Node& node, Way& way) {
+        if constexpr (!Node::skips_to_identity) way.run_through(node.shortcut());
+    }
+
+    template <class Node>
+    static void run_side_by_side(const Node& node, const Block<Scalar>& x,
+                                 const Children& children, Index columns, Way& way) {
+        const Index active = children.kept * columns;
+        const Index skipped = (children.all - children.kept) * columns;
+        const Index* const skipped_from = children.from.data() + active;
+        auto result = way.room(node.output_size(x.rows()), active + skipped);
+        View<Scalar> outputs = result.writable();
+        if (children.kept == way.state.count) {
+            run_to_end(node.layer(), x, store_to(outputs.leftCols(active)));
+        } else {
+            ScratchMatrix<Scalar> inputs(x.rows(), active);
+            gather(x, children.from.data(), *inputs);
+            run_to_end(node.layer(), const_view(*inputs), store_to(outputs.leftCols(active)));
+        }
+        if constexpr (Node::skips_to_identity) {
+            gather(x, skipped_from, outputs.rightCols(skipped));
+        } else {
+            ScratchMatrix<Scalar> inputs(x.rows(), skipped);
+            gather(x, skipped_from, *inputs);
+            run_to_end(node.shortcut(), const_view(*inputs), store_to(outputs.rightCols(skipped)));
+        }
+        way.go_on_as(std::move(result));
     }
 
     static Block<Scalar> part_of(const Block<Scalar>& both, Index first, Index columns) {

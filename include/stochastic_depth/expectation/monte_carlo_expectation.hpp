@@ -9,12 +9,12 @@
 
 #include <stochastic_depth/expectation/control_variates.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
-#include <stochastic_depth/expectation/mask_trie.hpp>
+#include <stochastic_depth/expectation/monte_carlo_plan.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/sample_moments.hpp>
+#include <stochastic_depth/expectation/sampled_blocks.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
 #include <stochastic_depth/survival/mask_design.hpp>
-#include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth {
 
@@ -102,6 +102,19 @@ public:
 
     [[nodiscard]] const MonteCarloExpectationOptions& options() const { return options_; }
 
+    /// The masks for a network with these survival probabilities, for many calls.
+    /// \throws std::invalid_argument  if a target or a progress callback is given, for which the
+    ///                                number of masks depends on the inputs.
+    template <MaskedNetwork Network>
+    [[nodiscard]] MonteCarloPlan plan(const Network& network) const {
+        if (in_rounds())
+            detail::refuse("MonteCarloExpectation: plan needs a number of masks that is known: "
+                           "neither target_standard_error nor progress");
+        const detail::MaskSource source = source_for(network);
+        return {network.survival_probabilities(),
+                source.sample(0, next_round(source, 0, 0, 0).samples), options_.threads};
+    }
+
     /// \param network  L skippable layers.
     /// \param x        Inputs, [features x batch].
     /// \throws std::invalid_argument  if the network cannot take x.
@@ -110,12 +123,18 @@ public:
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
-        using Scalar = typename Network::Scalar;
+        ExpectationResult<typename Network::Scalar> result;
+        (*this)(network, x, result);
+        return result;
+    }
+
+    /// The same into the caller's result. `plan` allocates less.
+    template <MaskedNetwork Network>
+    void operator()(const Network& network,
+                    const ConstMatrixRef<typename Network::Scalar>& x,
+                    ExpectationResult<typename Network::Scalar>& result) const {
         const Index outputs = network.output_size(x.rows());
-        const detail::MaskSource source(network.survival_probabilities(),
-                                        detail::enclosing_layers(network),
-                                        {options_.design, groups(), options_.enumerated_layers,
-                                         options_.control_variates, options_.seed});
+        const detail::MaskSource source = source_for(network);
         detail::SampleMoments moments(outputs, x.cols());
         double evaluations = 0;
         Index drawn = 0;
@@ -132,30 +151,22 @@ public:
             if (options_.target_standard_error > 0 && x.size() > 0)
                 more = more && !reaches_target(moments.squared_error);
         }
-        ExpectationResult<Scalar> result;
-        result.method = ExpectationMethod::sampled;
-        result.mean.resize(outputs, x.cols());
-        result.variance.resize(outputs, x.cols());
-        result.standard_error.resize(outputs, x.cols());
-        for (Index k = 0; k < moments.mean.size(); ++k) {
-            result.mean.data()[k] = static_cast<Scalar>(moments.mean.data()[k]);
-            result.variance.data()[k] = static_cast<Scalar>(moments.variance.data()[k]);
-            result.standard_error.data()[k] =
-                static_cast<Scalar>(std::sqrt(moments.squared_error.data()[k]));
-        }
-        result.degrees_of_freedom = moments.degrees_of_freedom();
+        detail::write_result(moments.view(), outputs, x.cols(), result);
+        result.degrees_of_freedom = detail::degrees_of_freedom(moments.samples, moments.spread);
         result.layer_evaluations = evaluations;
         result.samples = moments.samples;
-        return result;
     }
 
 private:
-    /// Columns of x that pass the network together, at most.
-    static constexpr Index block_columns = 96;
-    /// Outputs of all masks that are kept at a time.
-    static constexpr Index kept_outputs = Index{1} << 22;
     /// Masks of the first round, if there are several.
     static constexpr Index first_round = 64;
+
+    template <class Network>
+    [[nodiscard]] detail::MaskSource source_for(const Network& network) const {
+        return {network.survival_probabilities(), detail::enclosing_layers(network),
+                {options_.design, groups(), options_.enumerated_layers, options_.control_variates,
+                 options_.seed}};
+    }
 
     [[nodiscard]] bool in_groups() const {
         return options_.design == MaskDesign::stratified || options_.design == MaskDesign::lattice;
@@ -227,36 +238,22 @@ private:
                            const ConstMatrixRef<typename Network::Scalar>& x,
                            const detail::MaskSample& sample, Index done,
                            detail::SampleMoments& to) const {
-        using Scalar = typename Network::Scalar;
-        const Index outputs = to.mean.rows();
-        const Index width = std::clamp<Index>(
-            kept_outputs / std::max<Index>(1, sample.masks.size() * outputs), 1, block_columns);
-        const Index blocks = (x.cols() + width - 1) / width;
-        const bool blocks_for_all = blocks >= 4 * static_cast<Index>(options_.threads);
-        const auto run_block = [&](Index b) {
-            const Index first = b * width;
-            const Index columns = std::min(width, x.cols() - first);
-            Matrix<Scalar> y(outputs, columns * sample.masks.size());
-            detail::MaskTrie<Scalar>(sample.masks, outputs, blocks_for_all ? 1 : options_.threads)
-                .walk(network, x.middleCols(first, columns), y.data());
-            detail::estimate_moments(sample, y.data(), outputs * columns, to, first * outputs);
-        };
-        const Index at_once = options_.progress ? 4 * static_cast<Index>(options_.threads) : blocks;
+        const detail::SampledBlocks<Network> blocks(network, x, sample, options_.threads, to.view());
+        const Index all = blocks.count();
+        const Index at_once = options_.progress ? 4 * static_cast<Index>(options_.threads) : all;
         bool more = true;
-        for (Index b = 0; b < blocks; b += at_once) {
-            const Index count = std::min(at_once, blocks - b);
-            detail::parallel_for(count, blocks_for_all ? options_.threads : 1,
-                                 [&](Index k) { run_block(b + k); });
+        for (Index b = 0; b < all; b += at_once) {
+            const Index count = std::min(at_once, all - b);
+            blocks.run(b, count);
             if (!options_.progress || !more) continue;
-            const double share = static_cast<double>(b + count) / static_cast<double>(blocks);
+            const double share = static_cast<double>(b + count) / static_cast<double>(all);
             more = options_.progress(
                 (static_cast<double>(done) + share * static_cast<double>(sample.samples)) /
                 static_cast<double>(options_.samples));
-            if (!more && done > 0 && b + count < blocks) return false;
+            if (!more && done > 0 && b + count < all) return false;
         }
         to.samples = sample.samples;
-        to.spread = static_cast<double>(sample.samples) * static_cast<double>(sample.samples) /
-                    sample.weights.degrees_of_freedom;
+        to.spread = detail::spread_of(sample);
         return more;
     }
 

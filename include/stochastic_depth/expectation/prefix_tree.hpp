@@ -74,6 +74,12 @@ private:
         [[no_unique_address]] LawState<Law> bits;
     };
 
+    /// A block on its way through layers that do not branch.
+    struct Way : BlockOnItsWay<Scalar> {
+        State state;
+        Way(const Block<Scalar>& x, const State& from) : BlockOnItsWay<Scalar>(x), state(from) {}
+    };
+
     /// The end of the network.
     struct Output {
         using End = void;
@@ -194,6 +200,27 @@ private:
             walk_both(walk, node, x, then, state, children);
         else
             widen(walk, node, x, then, state, children);
+    }
+
+    /// A node with one child, and nothing to skip in it.
+    template <class Node>
+    [[nodiscard]] bool step(const Node& node, Way& way) const {
+        if constexpr (has_skippable_layers<LayerOf<Node>>) {
+            return false;
+        } else {
+            const Children children = children_of(node, way.state);
+            if (children.both) return false;
+            const bool kept = children.p != Scalar(0);
+            if (options_.progress && kept)
+                options_.progress->add(static_cast<double>(way.current().cols()));
+            if (kept)
+                way.run_through(node.layer());
+            else if constexpr (!Node::skips_to_identity)
+                way.run_through(node.shortcut());
+            way.state.layers = children.layers_of_active;
+            way.state.bits = kept ? children.bits_of_active : children.bits_of_skipped;
+            return true;
+        }
     }
 
     /// What a node branches into.

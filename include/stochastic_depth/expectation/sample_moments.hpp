@@ -5,11 +5,35 @@
 #include <cmath>
 #include <cstddef>
 #include <utility>
-#include <vector>
 
+#include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/mask_sample.hpp>
+#include <stochastic_depth/memory/scratch.hpp>
 
 namespace stochastic_depth::detail {
+
+/// Where estimates go, one after another.
+struct SampleMomentsView {
+    double* mean;
+    double* variance;
+    double* squared_error;
+
+    [[nodiscard]] SampleMomentsView from(Index first) const {
+        return {mean + first, variance + first, squared_error + first};
+    }
+};
+
+/// samples^2 / degrees of freedom: what adds up over independent samples.
+[[nodiscard]] inline double spread_of(const MaskSample& sample) {
+    const auto count = static_cast<double>(sample.samples);
+    return count * count / sample.weights.degrees_of_freedom;
+}
+
+/// \source Satterthwaite 1946, for parts whose samples have equal variances.
+[[nodiscard]] inline double degrees_of_freedom(Index samples, double spread) {
+    const auto count = static_cast<double>(samples);
+    return count * count / spread;
+}
 
 /// Estimates for each output and each sample of a batch, in double.
 struct SampleMoments {
@@ -18,17 +42,15 @@ struct SampleMoments {
     /// Of the mean.
     Eigen::MatrixXd squared_error;
     Index samples = 0;
-    /// Sum of samples^2 / degrees of freedom over the parts that were merged.
+    /// The sum over the parts that were merged.
     double spread = 0;
 
     SampleMoments() = default;
     SampleMoments(Index outputs, Index batch)
         : mean(outputs, batch), variance(outputs, batch), squared_error(outputs, batch) {}
 
-    /// \source Satterthwaite 1946, for parts whose samples have equal variances.
-    [[nodiscard]] double degrees_of_freedom() const {
-        const auto count = static_cast<double>(samples);
-        return count * count / spread;
+    [[nodiscard]] SampleMomentsView view() {
+        return {mean.data(), variance.data(), squared_error.data()};
     }
 
     /// Adds an independent sample.
@@ -53,26 +75,55 @@ struct SampleMoments {
     }
 };
 
+/// What a sample of masks answers.
+template <class Scalar>
+void write_result(const SampleMomentsView& from, Index outputs, Index batch,
+                  ExpectationResult<Scalar>& to) {
+    to.method = ExpectationMethod::sampled;
+    to.mean.resize(outputs, batch);
+    to.variance.resize(outputs, batch);
+    to.standard_error.resize(outputs, batch);
+    for (Index k = 0; k < outputs * batch; ++k) {
+        to.mean.data()[k] = static_cast<Scalar>(from.mean[k]);
+        to.variance.data()[k] = static_cast<Scalar>(from.variance[k]);
+        to.standard_error.data()[k] = static_cast<Scalar>(std::sqrt(from.squared_error[k]));
+    }
+}
+
+/// Numbers of this thread's pool that are 0 to begin with.
+class ScratchZeros {
+public:
+    explicit ScratchZeros(std::size_t size) : numbers_(static_cast<Index>(size)), size_(size) {
+        clear();
+    }
+    void clear() { std::fill_n(numbers_.data(), size_, 0.0); }
+    [[nodiscard]] double* data() const { return numbers_.data(); }
+    [[nodiscard]] double& operator[](std::size_t i) const { return numbers_.data()[i]; }
+
+private:
+    ScratchArray<double> numbers_;
+    std::size_t size_;
+};
+
 /// Moments of a number of outputs.
 ///
 /// \param sample   The masks.
 /// \param outputs  Mask k's outputs stand at `outputs + k count`.
 /// \param count    Outputs of one mask.
-/// \param first    Where they belong in `to`, counted in entries.
+/// \param to       Of the same number.
 template <class Scalar>
 void estimate_moments(const MaskSample& sample, const Scalar* outputs, Index count,
-                      SampleMoments& to, Index first) {
+                      const SampleMomentsView& to) {
     const auto size = static_cast<std::size_t>(count);
     const SampleWeights& weights = sample.weights;
     const std::size_t items = weights.mean.size();
     const auto terms = static_cast<Index>(sample.terms.size());
     // Distances from one of the outputs: their squares lose no digits to a large mean.
-    const std::vector<double> reference(outputs, outputs + size);
-    std::vector<double> value(size), mean(size), running_mean(size), deviations(size),
-        term_squares(size);
-    std::vector<double> sums(size * weights.sums.size());
+    ScratchZeros reference(size), value(size), mean(size), running_mean(size), deviations(size),
+        term_squares(size), sums(size * weights.sums.size());
+    for (std::size_t e = 0; e < size; ++e) reference[e] = static_cast<double>(outputs[e]);
     const auto take_item = [&](std::size_t i, bool with_squares) {
-        std::fill(value.begin(), value.end(), 0.0);
+        value.clear();
         for (Index t = 0; t < terms; ++t) {
             const double weight = sample.terms[static_cast<std::size_t>(t)];
             const Scalar* const y =
@@ -102,7 +153,7 @@ void estimate_moments(const MaskSample& sample, const Scalar* outputs, Index cou
         }
     }
     const auto sum_of = [&](std::size_t b, std::size_t e) { return sums[b * size + e]; };
-    std::vector<double> error(size);
+    ScratchZeros error(size);
     if (weights.are_replicates) {
         const auto parts = static_cast<double>(weights.sums.size());
         for (std::size_t b = 0; b < weights.sums.size(); ++b)
@@ -139,11 +190,9 @@ void estimate_moments(const MaskSample& sample, const Scalar* outputs, Index cou
         // E[y^2] - (E[y])^2, with the square of the mean's error taken from the square of the mean.
         const double total =
             term_squares[e] / static_cast<double>(items) - mean[e] * mean[e] + error[e];
-        const Index at = first + static_cast<Index>(e);
-        to.mean.data()[at] = reference[e] + mean[e];
-        to.variance.data()[at] =
-            plain ? error[e] * static_cast<double>(items) : (total < 0 ? 0 : total);
-        to.squared_error.data()[at] = error[e];
+        to.mean[e] = reference[e] + mean[e];
+        to.variance[e] = plain ? error[e] * static_cast<double>(items) : (total < 0 ? 0 : total);
+        to.squared_error[e] = error[e];
     }
 }
 

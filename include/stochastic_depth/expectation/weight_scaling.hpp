@@ -26,16 +26,26 @@ public:
     template <MaskedNetwork Network>
     [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
+        ExpectationResult<typename Network::Scalar> result;
+        (*this)(network, x, result);
+        return result;
+    }
+
+    /// The same into the caller's result, whose memory is used again: a call like one before it
+    /// allocates nothing.
+    template <MaskedNetwork Network>
+    void operator()(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                    ExpectationResult<typename Network::Scalar>& result) const {
         using Scalar = typename Network::Scalar;
         const Index outputs = network.output_size(x.rows());
-        ExpectationResult<Scalar> result;
         result.method = ExpectationMethod::weight_scaling;
         result.mean.resize(outputs, x.cols());
         detail::run_into(network, x, detail::MeanOfMasks{}, result.mean);
         result.variance.setConstant(outputs, x.cols(), std::numeric_limits<Scalar>::quiet_NaN());
         result.standard_error = result.variance;
         result.layer_evaluations = static_cast<double>(network.depth());
-        return result;
+        result.degrees_of_freedom = std::numeric_limits<double>::quiet_NaN();
+        result.samples = 0;
     }
 };
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <type_traits>
+#include <utility>
 
 #include <stochastic_depth/memory/pool.hpp>
 #include <stochastic_depth/types.hpp>
@@ -18,7 +19,11 @@ public:
     explicit ScratchArray(Index size)
         : size_(static_cast<std::size_t>(size) * sizeof(Number)), bytes_(Pool::take(size_)) {}
     ScratchArray(const ScratchArray&) = delete;
-    ScratchArray& operator=(const ScratchArray&) = delete;
+    ScratchArray& operator=(ScratchArray&& other) noexcept {
+        std::swap(size_, other.size_);
+        std::swap(bytes_, other.bytes_);
+        return *this;
+    }
     ~ScratchArray() { Pool::give_back(bytes_, size_); }
 
     [[nodiscard]] Number* data() const { return reinterpret_cast<Number*>(bytes_); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tuple>
+#include <utility>
 
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/pass/run.hpp>
@@ -40,9 +41,14 @@ struct Place {
 ///   then(layer(x), ...);
 /// - walker.join(walk, join, first, second, x, then, state): two layers with skippable layers
 ///   inside, side by side.
+///
+/// A Walker with a type `Way` takes steps: a block on its way through a row of layers goes through
+/// each that `walker.step(layer, way)` says true of in place, so that a long row costs no stack.
 template <class Walker>
 class Walk {
 public:
+    static constexpr bool takes_steps = requires { typename Walker::Way; };
+
     explicit Walk(const Walker& walker) : walker_(walker) {}
 
     /// Sends x through a layer, and each of its outputs to `then`.
@@ -61,6 +67,23 @@ public:
                     const State& state) const {
         std::apply([&](auto&... gradients) { (*this)(place.layer, x, then, state, gradients...); },
                    place.gradients);
+    }
+
+    /// The start of a row of layers.
+    template <class X, class State>
+        requires takes_steps
+    [[nodiscard]] auto way(const X& x, const State& state) const {
+        return typename Walker::Way(x, state);
+    }
+
+    /// Whether `way` is through the layer now; else nothing has happened, and the walk must go on
+    /// from there.
+    template <class Layer, class Way>
+    [[nodiscard]] bool step(const Layer& layer, Way& way) const {
+        if constexpr (is_skippable<Layer>)
+            return walker_.step(layer, way);
+        else
+            return false;
     }
 
     /// Sends x through two layers side by side, and what `join` makes of their outputs to `then`,
@@ -104,15 +127,38 @@ void join_columns(const Walk& walk, const Join& join, const First& first, const 
     walk(first, x, after_first, state);
 }
 
+/// A block on its way through a row of layers, and the memory that it needs there.
+template <class Scalar>
+class BlockOnItsWay {
+public:
+    explicit BlockOnItsWay(const Block<Scalar>& x) : batch_(Team::alone(), {&spare_}, x) {}
+
+    [[nodiscard]] Block<Scalar> current() const { return batch_.current(); }
+
+    template <class Layer>
+    void run_through(const Layer& layer) {
+        RecordOf<Layer, Forgets> record;
+        run(layer, batch_, record, EveryLayer{});
+    }
+
+    /// Room for a matrix to go on as.
+    [[nodiscard]] Batch<Scalar, Forgets> room(Index rows, Index columns) const {
+        return Batch<Scalar, Forgets>(Team::alone(), batch_.memory(), rows, columns);
+    }
+    void go_on_as(Batch<Scalar, Forgets>&& other) { batch_ = std::move(other); }
+
+private:
+    SparePiece spare_;
+    Batch<Scalar, Forgets> batch_;
+};
+
 /// A walker's `run`: the layer's output goes to `then`.
 template <class Layer, class Scalar, class Then, class State>
 void run_and_go_on(const Layer& layer, const Block<Scalar>& x, const Then& then,
                    const State& state) {
-    SparePiece spare;
-    Batch<Scalar, Forgets> batch(Team::alone(), {&spare}, x);
-    RecordOf<Layer, Forgets> record;
-    run(layer, batch, record, EveryLayer{});
-    const Block<Scalar> y = batch.current();
+    BlockOnItsWay<Scalar> block(x);
+    block.run_through(layer);
+    const Block<Scalar> y = block.current();
     then(y, state);
 }
 

@@ -13,10 +13,14 @@
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
 #include <stochastic_depth/pass/folds.hpp>
+#include <stochastic_depth/pass/structure.hpp>
 #include <stochastic_depth/types.hpp>
 
 /// What checkpoints are made of: lists of named matrices. Needs POSIX, for which reason it is not
 /// part of all.hpp.
+///
+/// A structure, all numbers little-endian: number of layers (8 bytes), and for each, outer before
+/// inner, its path and what it says of itself, texts, each its length (4) and its letters.
 ///
 /// A list, all numbers little-endian: number of records (8 bytes), and for each, in the network's
 /// order: length of its name (4), name, bits of its scalar, 32 or 64 (4), rows (8), columns (8),
@@ -143,6 +147,44 @@ void read_matrices(ByteReader& reader, std::string_view what, const List& list, 
                 entry = std::bit_cast<Scalar>(reader.number<Bits>());
             });
     });
+}
+
+template <class Network>
+[[nodiscard]] std::uint64_t count_layers(const Network& network) {
+    std::uint64_t count = 0;
+    visit_layers(network, [&](const std::string&, const std::string&) { ++count; });
+    return count;
+}
+
+template <class Network>
+void write_structure(ByteWriter& writer, const Network& network) {
+    writer.number(count_layers(network));
+    visit_layers(network, [&](const std::string& path, const std::string& description) {
+        writer.text(path);
+        writer.text(description);
+    });
+}
+
+/// \throws std::runtime_error  if the structure is not the network's.
+template <class Network>
+void match_structure(ByteReader& reader, const Network& network) {
+    const auto described = [](const std::string& path, const std::string& description) {
+        return path.empty() ? description : path + ": " + description;
+    };
+    const auto count = reader.number<std::uint64_t>();
+    std::uint64_t index = 0;
+    visit_layers(network, [&](const std::string& path, const std::string& description) {
+        if (index == count) return;
+        const std::string found_path = reader.text();
+        const std::string found = described(found_path, reader.text());
+        if (const std::string expected = described(path, description); found != expected)
+            throw std::runtime_error(message("layer ", index, " of the file is ", found,
+                                             ", the network's is ", expected));
+        ++index;
+    });
+    if (const auto expected = count_layers(network); count != expected)
+        throw std::runtime_error(
+            message("the file holds ", count, " layers, the network has ", expected));
 }
 
 /// Reads a sealed file's content by read(reader, pass), once to check and once to write.

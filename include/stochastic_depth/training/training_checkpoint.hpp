@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -10,7 +9,6 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
-#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
@@ -23,14 +21,13 @@
 /// All that a training goes on from, in a file. Needs POSIX, for which reason it is not part of
 /// all.hpp.
 ///
-/// Format, version 1, all numbers little-endian, a text being its length (4 bytes) and its letters:
+/// Format, version 2, all numbers little-endian, a text being its length (4 bytes) and its letters:
 /// "SDRESUME", version (4), length of what follows but the hash (8); library version (text), stream
 /// version of the masks (4); step, epoch, seed (8 each), mask scope, scaling (4 each), description
 /// (text); optimizer (text), learning rate (8, IEEE 754), number of options (8), and for each name
-/// and value (texts); number of survival probabilities (8), and these (8 each, IEEE 754);
-/// parameters and layers' state, lists as named_matrices.hpp describes them; number of states of
-/// the optimizer (8), and for each its name (text) and a list, or the number of counts (8) and
-/// counts (8 each); at the end FNV-1a of all bytes before (8).
+/// and value (texts); structure, parameters and layers' state, as named_matrices.hpp describes them;
+/// number of states of the optimizer (8), and for each its name (text) and a list, or the number of
+/// counts (8) and counts (8 each); at the end FNV-1a of all bytes before (8).
 namespace stochastic_depth {
 
 /// Where a training stands, beside network and optimizer.
@@ -53,7 +50,7 @@ struct TrainingState {
 namespace detail {
 
 inline constexpr std::string_view training_magic = "SDRESUME";
-inline constexpr std::uint32_t training_version = 1;
+inline constexpr std::uint32_t training_version = 2;
 
 [[nodiscard]] inline std::string library_version() {
     return message(STOCHASTIC_DEPTH_VERSION_MAJOR, ".", STOCHASTIC_DEPTH_VERSION_MINOR, ".",
@@ -102,27 +99,10 @@ template <class Enum>
     return state;
 }
 
-inline void write_probabilities(ByteWriter& writer, const Eigen::VectorXd& p) {
-    writer.number(static_cast<std::uint64_t>(p.size()));
-    for (Index l = 0; l < p.size(); ++l) writer.number(std::bit_cast<std::uint64_t>(p(l)));
-}
-
-inline void match_probabilities(ByteReader& reader, const Eigen::VectorXd& p) {
-    const auto depth = reader.number<std::uint64_t>();
-    if (depth != static_cast<std::uint64_t>(p.size()))
-        throw std::runtime_error(message("the file's network has ", depth,
-                                         " skippable layers, the one given has ", p.size()));
-    for (Index l = 0; l < p.size(); ++l)
-        if (const auto found = std::bit_cast<double>(reader.number<std::uint64_t>()); found != p(l))
-            throw std::runtime_error(message("skippable layer ", l, " has survival probability ",
-                                             found, " in the file, ", p(l),
-                                             " in the network given"));
-}
-
 }  // namespace detail
 
-/// Writes what a training goes on from into a file: the network's parameters and survival
-/// probabilities, what its layers keep beside them (batch statistics), the optimizer's options and
+/// Writes what a training goes on from into a file: the network's structure and parameters, what its
+/// layers keep beside them (batch statistics), the optimizer's options and
 /// state, and where the training stands.
 ///
 /// The file is replaced in one step: whenever the process or the machine stops, the old file or the
@@ -140,7 +120,6 @@ void save_training(const std::string& path, const Network& network, const Optimi
     detail::ByteWriter writer{content};
     detail::write_state(writer, state);
     detail::write_options(writer, optimizer);
-    detail::write_probabilities(writer, detail::survival_probabilities(network));
     detail::write_network(writer, network);
     detail::write_optimizer_state(writer, network, optimizer);
     detail::write_sealed("save_training", path, detail::training_magic, detail::training_version,
@@ -152,7 +131,7 @@ void save_training(const std::string& path, const Network& network, const Optimi
 ///
 /// What a step changes is read: parameters, the layers' state, the optimizer's state, its learning
 /// rate. What the caller's program says and no step changes must be the same in both: the kind of
-/// the optimizer, its other options, the survival probabilities.
+/// the optimizer, its other options, the network's layers with their survival probabilities.
 ///
 /// \param path       A std::filesystem::path does as well.
 /// \returns          Where the training stands.
@@ -168,8 +147,6 @@ template <class Network, ResumableOptimizer Optimizer>
                             [&](detail::ByteReader& reader, detail::Pass pass) {
                                 state = detail::read_state(reader);
                                 detail::read_options(reader, optimizer, pass);
-                                detail::match_probabilities(
-                                    reader, detail::survival_probabilities(network));
                                 detail::read_network(reader, network, pass);
                                 detail::read_optimizer_state(reader, network, optimizer, pass);
                             });

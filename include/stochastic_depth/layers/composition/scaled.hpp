@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include <stochastic_depth/pass/layer_base.hpp>
@@ -27,6 +28,10 @@ public:
 
     [[nodiscard]] const Layer& layer() const { return layer_; }
     [[nodiscard]] Scalar factor() const { return factor_; }
+
+    [[nodiscard]] std::string description() const {
+        return detail::message("Scaled by ", factor_);
+    }
 
     /// \throws std::invalid_argument  if the layer cannot take the input.
     [[nodiscard]] Index output_size(Index input_size) const {

@@ -26,6 +26,9 @@ struct RecordList<Record, false> {
 }  // namespace detail
 
 /// Any number of layers of one type, one after another; none is the identity.
+///
+/// Of `StochasticDepth<Layer>` without skippable layers inside, as many as fit into memory: an
+/// expectation goes through those that do not branch in a loop.
 template <ForwardLayer Layer>
 class Stack : public LayerBase<Stack<Layer>, typename Layer::Scalar, Layer> {
 public:
@@ -111,6 +114,20 @@ private:
     /// The layers from `next` on, and then the rest of the network.
     template <class Walk, class X, class Then, class State, class... Gradients>
     void walk_from(std::size_t next, const Walk& walk, X& x, const Then& then, const State& state,
+                   Gradients&... gradients) const {
+        if constexpr (Walk::takes_steps) {
+            auto way = walk.way(x, state);
+            const std::size_t steps = layers_.size() - (detail::is_end<Then> && !layers_.empty());
+            while (next < steps && walk.step(layers_[next], way)) ++next;
+            const auto here = way.current();
+            branch_at(next, walk, here, then, way.state, gradients...);
+        } else {
+            branch_at(next, walk, x, then, state, gradients...);
+        }
+    }
+
+    template <class Walk, class X, class Then, class State, class... Gradients>
+    void branch_at(std::size_t next, const Walk& walk, X& x, const Then& then, const State& state,
                    Gradients&... gradients) const {
         if (next == layers_.size()) return then(x, state);
         // The last layer of a network is to know that it is.

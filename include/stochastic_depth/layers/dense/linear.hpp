@@ -88,6 +88,10 @@ public:
     /// b, [outputs].
     [[nodiscard]] const Bias& bias() const { return bias_; }
 
+    [[nodiscard]] std::string description() const {
+        return detail::message("Linear ", inputs(), " -> ", outputs());
+    }
+
     /// \throws std::invalid_argument  unless input_size == inputs().
     [[nodiscard]] Index output_size(Index input_size) const {
         if (input_size != inputs())

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <type_traits>
 
 #include <stochastic_depth/detail/check.hpp>
@@ -100,6 +101,10 @@ public:
     }
 
     [[nodiscard]] double rate() const { return rate_; }
+
+    [[nodiscard]] std::string description() const {
+        return detail::message("Dropout, rate ", rate_);
+    }
 
     [[nodiscard]] Index output_size(Index input_size) const { return input_size; }
 

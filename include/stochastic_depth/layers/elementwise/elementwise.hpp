@@ -2,9 +2,12 @@
 #pragma once
 
 #include <concepts>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/detail/name_of.hpp>
 #include <stochastic_depth/pass/run.hpp>
 
 namespace stochastic_depth {
@@ -13,7 +16,8 @@ namespace stochastic_depth {
 ///
 /// Function has a type `Scalar` and a member `value(z)`; with `derivative(z)` the layer is
 /// differentiable; with `packet(z)`, the same on a packet of numbers (which has +, -, *, max,
-/// tanh), it is fast. After a Linear it is fused into the matrix product.
+/// tanh), it is fast. After a Linear it is fused into the matrix product. Structures and checkpoints
+/// call it by Function's member `name`, or else by the name of its class.
 template <class Function>
 class Elementwise {
 public:
@@ -25,6 +29,13 @@ public:
     explicit Elementwise(Function function) : function_(std::move(function)) {}
 
     [[nodiscard]] Index output_size(Index input_size) const { return input_size; }
+
+    [[nodiscard]] std::string description() const {
+        if constexpr (requires { { Function::name } -> std::convertible_to<std::string_view>; })
+            return std::string(Function::name);
+        else
+            return std::string(detail::name_of<Function>());
+    }
 
     [[nodiscard]] Scalar value(Scalar z) const { return function_.value(z); }
 
@@ -72,6 +83,7 @@ namespace detail {
 template <class Scalar_, class Callable>
 struct ScalarFunction {
     using Scalar = Scalar_;
+    static constexpr std::string_view name = "Elementwise";
     Callable callable;
     [[nodiscard]] Scalar value(Scalar z) const { return callable(z); }
 };
@@ -79,6 +91,7 @@ struct ScalarFunction {
 template <class Scalar_, class Callable, class Derivative>
 struct DifferentiableScalarFunction {
     using Scalar = Scalar_;
+    static constexpr std::string_view name = "Elementwise";
     Callable callable;
     Derivative derivative_callable;
     [[nodiscard]] Scalar value(Scalar z) const { return callable(z); }
@@ -87,7 +100,8 @@ struct DifferentiableScalarFunction {
 
 }  // namespace detail
 
-/// An element-wise layer from a lambda: elementwise<float>([](float z) { return z * z; }).
+/// An element-wise layer from a lambda: elementwise<float>([](float z) { return z * z; }). All of
+/// these are called Elementwise: a checkpoint doesn't tell one lambda from another.
 template <class Scalar, class Callable>
     requires std::convertible_to<std::invoke_result_t<const Callable&, Scalar>, Scalar>
 [[nodiscard]] auto elementwise(Callable callable) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <string_view>
 
 #include <stochastic_depth/layers/elementwise/elementwise.hpp>
 
@@ -12,6 +13,7 @@ namespace detail {
 template <class Scalar_>
 struct GELUFunction {
     using Scalar = Scalar_;
+    static constexpr std::string_view name = "GELU";
 
     [[nodiscard]] Scalar value(Scalar z) const { return z * normal_distribution(z); }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <string_view>
+
 #include <stochastic_depth/layers/elementwise/elementwise.hpp>
 
 namespace stochastic_depth {
@@ -9,6 +11,7 @@ namespace detail {
 template <class Scalar_>
 struct ReLUFunction {
     using Scalar = Scalar_;
+    static constexpr std::string_view name = "ReLU";
 
     [[nodiscard]] Scalar value(Scalar z) const { return z < Scalar(0) ? Scalar(0) : z; }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <string_view>
 
 #include <stochastic_depth/layers/elementwise/elementwise.hpp>
 
@@ -11,6 +12,7 @@ namespace detail {
 template <class Scalar_>
 struct TanhFunction {
     using Scalar = Scalar_;
+    static constexpr std::string_view name = "Tanh";
 
     [[nodiscard]] Scalar value(Scalar z) const {
         if constexpr (vectorized)

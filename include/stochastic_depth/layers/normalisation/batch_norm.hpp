@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
@@ -78,6 +79,10 @@ public:
         check_statistics("variance", variance, Scalar(0));
         running_mean_ = mean;
         running_variance_ = variance;
+    }
+
+    [[nodiscard]] std::string description() const {
+        return detail::message("BatchNorm ", features(), ", epsilon ", options_.epsilon);
     }
 
     /// \throws std::invalid_argument  unless input_size == features().

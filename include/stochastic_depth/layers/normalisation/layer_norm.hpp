@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
@@ -62,6 +63,10 @@ public:
     [[nodiscard]] const Vector<Scalar>& gain() const { return gain_; }
     /// [features].
     [[nodiscard]] const Vector<Scalar>& bias() const { return bias_; }
+
+    [[nodiscard]] std::string description() const {
+        return detail::message("LayerNorm ", features(), ", epsilon ", epsilon_);
+    }
 
     /// \throws std::invalid_argument  unless input_size == features().
     [[nodiscard]] Index output_size(Index input_size) const {
