@@ -10,8 +10,11 @@
 // masks keep, with nothing else done: no bias, no activation, no addition, and no gathering where
 // samples differ.
 //
+// AnyLayer is the library with every block behind an AnyLayer: what it costs not to know its type.
+//
 // An iteration passes all the masks of its case; "s/pass" is the time for one of them. "flop"
 // counts the products of the kept layers, also for the plain loop, which multiplies more.
+#include <stochastic_depth/layers/composition/any_layer.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 
@@ -100,10 +103,8 @@ template <int Width, auto draw>
 using ProblemOf =
     Problem<Width, typename std::invoke_result_t<decltype(draw), Index, Index>::value_type>;
 
-template <auto draw, int Width = Dynamic>
-void run_network(benchmark::State& state) {
-    ProblemOf<Width, draw> problem{state, draw};
-    const auto network = residual_network(problem.layers);
+template <class Network, class AProblem>
+void pass_all(benchmark::State& state, const Network& network, AProblem& problem) {
     for (auto _ : state)
         for (const auto& mask : problem.masks) {
             masked_forward(network, problem.x, mask, problem.y);
@@ -111,6 +112,20 @@ void run_network(benchmark::State& state) {
             benchmark::ClobberMemory();
         }
     problem.report(state);
+}
+
+template <auto draw, int Width = Dynamic>
+void run_network(benchmark::State& state) {
+    ProblemOf<Width, draw> problem{state, draw};
+    pass_all(state, residual_network(problem.layers), problem);
+}
+
+template <auto draw>
+void run_any_layers(benchmark::State& state) {
+    ProblemOf<Dynamic, draw> problem{state, draw};
+    const auto known = residual_network(problem.layers);
+    const std::vector<AnyLayer<float>> blocks(known.layers().begin(), known.layers().end());
+    pass_all(state, Stack{blocks}, problem);
 }
 
 template <auto draw>
@@ -182,6 +197,7 @@ void add_case(const MaskCase& part) {
     add("BM_MaskedForward", run_network<draw>, all_widths);
     add("BM_EigenProducts", eigen_products<draw>, all_widths);
     add("BM_PlainLoop", plain_loop<draw>, all_widths);
+    add("BM_AnyLayer", run_any_layers<draw>, {64});
     add("BM_MaskedForwardFixed", run_network<draw, 8>, {8});
     add("BM_EigenProductsFixed", eigen_products<draw, 8>, {8});
 }
@@ -210,6 +226,10 @@ void add_ratios(const MaskCase& part, std::vector<Ratio>& list) {
                 list.push_back({"masked forward / " + claim + where(width, columns),
                                 at("BM_MaskedForward", width, columns),
                                 {at(family, width, columns)}});
+    for (const long columns : part.columns)
+        list.push_back({"AnyLayer / known types" + where(64, columns),
+                        at("BM_AnyLayer", 64, columns),
+                        {at("BM_MaskedForward", 64, columns)}});
     for (const long columns : part.columns)
         list.push_back({"compile-time / run-time width" + where(8, columns),
                         at("BM_MaskedForwardFixed", 8, columns),

@@ -91,10 +91,10 @@ TEST_CASE("bad input: Trainer refuses options, data and losses that do not fit, 
     refuses([] { (void)Trainer{{.epochs = -1}}; }, {"Trainer: epochs", "got -1"});
     refuses(fit({}, nothing, cross_entropy), {"Trainer: data", "at least 1 sample", "got 0"},
             trained_unchanged);
-    refuses(fit({}, data, cross_entropy), {"Trainer: network", "3 classes", "got 2"},
-            trained_unchanged);
+    refuses(fit({}, data, cross_entropy),
+            {"SoftmaxCrossEntropy: labels", "[0, 2)", "got 2 for sample 2"}, trained_unchanged);
     refuses(fit({}, Dataset<double, MatrixXd>(x, x), squared_error),
-            {"Trainer: network", "3 outputs", "got 2"}, trained_unchanged);
+            {"MeanSquaredError: targets", "2 x 5 like the output", "got 3 x 5"}, trained_unchanged);
     refuses(fit({}, Dataset<double, MatrixXd>(wrong_x, halves), squared_error),
             {"Linear: input", "3 rows", "got 2"}, trained_unchanged);
     refuses(fit({.optimizer = {.learning_rate = -1}}, curve, squared_error),
@@ -178,8 +178,9 @@ TEST_CASE(
             {"Trainer: data", "at least 1 sample", "got 0"}, unchanged);
     refuses(fit_with(Dataset<double>{problem.x.topRows(2), problem.labels, 2}, good, 0),
             {"Linear: input must have 3 rows", "got 2"}, unchanged);
-    refuses(fit_with(Dataset<double>{problem.x, problem.labels, 3}, good, 0),
-            {"Trainer: network", "3 classes", "got 2"}, unchanged);
+    // Met in the second step alone, and refused before the first.
+    refuses(fit_with(Dataset<double>{problem.x, problem.labels_with(2), 3}, good, 0),
+            {"SoftmaxCrossEntropy: labels", "[0, 2)", "got 2 for sample 2"}, unchanged);
 
     // Schedules over time.
     refuses(survival(0, VectorXd{{0.5}}), {"survival probabilities", "2", "got 1"}, unchanged);

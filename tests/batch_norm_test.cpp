@@ -16,13 +16,15 @@
 #include <stochastic_depth/threads/thread_team.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>
+#include <stochastic_depth/training/gradient_error.hpp>
+#include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 
 #include "support/files.hpp"
 #include "support/layer_contract.hpp"
 #include "support/layers.hpp"
 #include "support/recorded_pass.hpp"
 #include "support/refusal.hpp"
-#include "support/step_derivatives.hpp"
 
 namespace {
 
@@ -200,8 +202,10 @@ TEST_CASE("BatchNorm: a step's gradient is that of its loss", "[batch_norm]") {
         mask.set_word(0, static_cast<std::uint64_t>(j * 7 % 4));
         masks.set_mask(j, mask);
     }
-    CHECK(step_gradient_error(network, x, targets, masks) <= 1e-8);
-    CHECK(step_gradient_error(network, x, targets, masks, {.scaling = Scaling::inverted}) <= 1e-8);
+    const MeanSquaredError<double> loss;
+    for (const Scaling scaling : {Scaling::none, Scaling::inverted})
+        CHECK(gradient_error(network, x, masks, loss, targets, {.scaling = scaling}).largest <=
+              1e-8);
 }
 
 TEST_CASE("BatchNorm: bits of a step don't depend on the number of threads", "[batch_norm]") {
@@ -371,8 +375,19 @@ TEST_CASE("BatchNorm: refuses what is no layer and no statistics", "[batch_norm]
           "BatchNorm: running variance(1) must be finite and at least 0, got -2");
     CHECK((layer.running_mean().array() == 0).all());
     CHECK((layer.running_variance().array() == 1).all());
+    CHECK(refusal([&] { BatchNorm<double>{two, broken, two, two}; }) ==
+          "BatchNorm: bias(0) must be finite, got nan");
+    CHECK(refusal([&] { BatchNorm<double>{two, one, two, two}; }) ==
+          "BatchNorm: bias must have 2 entries, got 1");
+    CHECK(refusal([&] { BatchNorm<double>{two, two, two, negative}; }) ==
+          "BatchNorm: running variance(1) must be finite and at least 0, got -2");
     const Matrix<double> x = Matrix<double>::Ones(2, 3);
     Matrix<double> y(2, 3), dx(2, 3);
+    // gain (x - mean) / sqrt(variance + epsilon) + bias: (1 - 1) and 2 (1 + 2) / 2 + 2.
+    BatchNorm<double>{two, two, Vector<double>{{1.0, -2.0}}, Vector<double>{{1.0, 3.0}},
+                      {.epsilon = 1}}
+        .forward(x, y);
+    CHECK((y.colwise() - Eigen::Vector2d(1, 5)).cwiseAbs().maxCoeff() <= 1e-15);
     BatchNorm<double>::Cache cache;
     layer.forward(x, y, cache);
     auto gradient = BatchNorm<double>{3}.zero_gradient();

@@ -11,12 +11,14 @@
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/threads/thread_team.hpp>
+#include <stochastic_depth/training/gradient_error.hpp>
+#include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 
 #include "support/layer_contract.hpp"
 #include "support/layers.hpp"
 #include "support/recorded_pass.hpp"
 #include "support/refusal.hpp"
-#include "support/step_derivatives.hpp"
 
 namespace {
 
@@ -154,7 +156,8 @@ TEST_CASE("Dropout: a step's gradient is that of its loss", "[dropout]") {
     const Matrix<double> targets = random_matrix<double>(random, 2, 8);
     const SurvivalMasks masks = MaskSampler{network.survival_probabilities(), 3}.sample(0, 8);
     REQUIRE(masks.mask(0).count() + masks.mask(1).count() + masks.mask(2).count() > 0);
-    CHECK(step_gradient_error(network, x, targets, masks, {.seed = 5}) <= 1e-9);
+    CHECK(gradient_error(network, x, masks, MeanSquaredError<double>{}, targets, {.seed = 5})
+              .largest <= 1e-9);
     // By the input of the dropped entries nothing comes back, not even a NaN.
     RecordedPass<Sequential<Dropout<double>>> pass;
     const Sequential<Dropout<double>> layer{Dropout<double>{0.5}};

@@ -4,14 +4,17 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/loss_slopes.hpp"
 #include "support/refusal.hpp"
 
 namespace sd = stochastic_depth;
 using Catch::Matchers::Equals;
 using sd::Index;
+using sd::test::loss_slope_error;
 using sd::test::refusal;
 
 namespace {
@@ -172,25 +175,8 @@ TEST_CASE("SoftmaxCrossEntropy: a NaN logit shows in the loss and in its column 
 TEST_CASE("SoftmaxCrossEntropy: the gradient is the derivative of the value",
           "[softmax_cross_entropy]") {
     const sd::SoftmaxCrossEntropy<double> loss;
-    Problem problem = random_problem(6, 5, 4.0, 11);
-    Eigen::MatrixXd gradient(6, 5);
-    (void)loss.value_and_gradient(problem.logits, problem.labels, gradient);
-    // Central differences of fourth order: the error is about h^4 + 1e-16 / h.
-    const double h = 1e-3;
-    double worst = 0.0;
-    for (Index j = 0; j < 5; ++j)
-        for (Index k = 0; k < 6; ++k) {
-            const double z = problem.logits(k, j);
-            const auto moved = [&](double step) {
-                problem.logits(k, j) = z + step;
-                return loss.value(problem.logits, problem.labels);
-            };
-            const double slope =
-                (8.0 * (moved(h) - moved(-h)) - (moved(2.0 * h) - moved(-2.0 * h))) / (12.0 * h);
-            problem.logits(k, j) = z;
-            worst = std::max(worst, std::abs(slope - gradient(k, j)));
-        }
-    CHECK(worst <= 1e-11 * gradient.cwiseAbs().maxCoeff() + 1e-12);
+    const Problem problem = random_problem(6, 5, 4.0, 11);
+    CHECK(loss_slope_error(loss, problem.logits, problem.labels) <= 3e-12);
 }
 
 TEST_CASE("SoftmaxCrossEntropy: value and value_and_gradient return the same bits",
@@ -233,6 +219,54 @@ TEST_CASE("SoftmaxCrossEntropy: float logits lose only the last rounding",
     CHECK(error.abs().maxCoeff() <= 1.2e-7);  // two roundings of 2^-24
 }
 
+TEST_CASE("SoftmaxCrossEntropy: class weights and label smoothing are those of the definition",
+          "[softmax_cross_entropy]") {
+    const Problem problem = random_problem(5, 9, 6.0, 13);
+    const Eigen::VectorXd weights{{0.5, 2.0, 0.0, 1.0, 3.5}};
+    for (const Eigen::VectorXd& given : {Eigen::VectorXd{}, weights})
+        for (const double smoothing : {0.0, 0.1, 0.9}) {
+            const sd::SoftmaxCrossEntropy<double> loss{
+                {.class_weights = given, .label_smoothing = smoothing}};
+            long double expected = 0.0L;
+            for (Index j = 0; j < 9; ++j)
+                for (Index k = 0; k < 5; ++k) {
+                    const Problem one{problem.logits.col(j),
+                                      Eigen::VectorXi::Constant(1, static_cast<int>(k))};
+                    const double w = given.size() > 0 ? given(k) : 1.0;
+                    const double q =
+                        (k == problem.labels(j) ? 1.0 - smoothing : 0.0) + smoothing / 5.0;
+                    expected += static_cast<long double>(w * q) * reference_loss(one) / 9.0L;
+                }
+            CHECK(relative_error(loss.value(problem.logits, problem.labels), expected) <= 1e-14);
+            Eigen::MatrixXd gradient(5, 9), in_place = problem.logits;
+            CHECK(loss.value_and_gradient(problem.logits, problem.labels, gradient) ==
+                  loss.value(problem.logits, problem.labels));
+            CHECK(loss_slope_error(loss, problem.logits, problem.labels) <= 1e-11);
+            // A common shift of a sample's logits changes nothing.
+            CHECK(gradient.colwise().sum().cwiseAbs().maxCoeff() <= 1e-15);
+            CHECK(loss.value_and_gradient(in_place, problem.labels, in_place) ==
+                  loss.value(problem.logits, problem.labels));
+            CHECK(in_place == gradient);
+        }
+    // At the smoothed distribution itself the gradient is 0.
+    const sd::SoftmaxCrossEntropy<double> smooth{{.label_smoothing = 0.4}};
+    const Eigen::Vector2d z{std::log(0.8), std::log(0.2)};
+    Eigen::MatrixXd gradient(2, 1);
+    (void)smooth.value_and_gradient(z, Eigen::VectorXi::Zero(1), gradient);
+    CHECK(gradient.cwiseAbs().maxCoeff() <= 1e-16);
+}
+
+TEST_CASE("SoftmaxCrossEntropy: without options, and with those that say nothing, the same bits",
+          "[softmax_cross_entropy]") {
+    const Problem problem = random_problem(7, 12, 9.0, 17);
+    const sd::SoftmaxCrossEntropy<double> plain;
+    const sd::SoftmaxCrossEntropy<double> ones{{.class_weights = Eigen::VectorXd::Ones(7)}};
+    Eigen::MatrixXd a(7, 12), b(7, 12);
+    CHECK(plain.value_and_gradient(problem.logits, problem.labels, a) ==
+          ones.value_and_gradient(problem.logits, problem.labels, b));
+    CHECK(a == b);
+}
+
 TEST_CASE("SoftmaxCrossEntropy: an empty batch has loss 0", "[softmax_cross_entropy]") {
     Eigen::MatrixXd gradient(4, 0);
     const sd::SoftmaxCrossEntropy<double> loss;
@@ -271,5 +305,24 @@ TEST_CASE("SoftmaxCrossEntropy: every bad argument is refused by class, argument
                Equals("SoftmaxCrossEntropy: gradient must be 4 x 3 like the logits, got 4 x 2"));
     CHECK_THAT(refusal([&] { (void)loss.value(Eigen::MatrixXf(0, 3), labels); }),
                Equals("SoftmaxCrossEntropy: labels must lie in [0, 0), got 0 for sample 0"));
+    const auto refused = [](sd::SoftmaxCrossEntropyOptions options) {
+        return refusal([&] { (void)sd::SoftmaxCrossEntropy<float>{options}; });
+    };
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    const std::string weights =
+        "SoftmaxCrossEntropy: class_weights(1) must be finite and at least 0, got ";
+    CHECK(refused({.class_weights = Eigen::Vector2d(1, -1)}) == weights + "-1");
+    CHECK(refused({.class_weights = Eigen::Vector2d(1, nan)}) == weights + "nan");
+    CHECK(refused({.class_weights = Eigen::Vector2d(1, HUGE_VAL)}) == weights + "inf");
+    for (const double smoothing : {-0.1, 1.0, nan})
+        CHECK(refused({.label_smoothing = smoothing})
+                  .starts_with("SoftmaxCrossEntropy: label_smoothing must lie in [0, 1), got "));
+    const sd::SoftmaxCrossEntropy<float> of_three{{.class_weights = Eigen::Vector3d(1, 1, 1)}};
+    CHECK(refusal([&] { (void)of_three.value_and_gradient(z, labels, gradient); }) ==
+          "SoftmaxCrossEntropy: class_weights must be one for each of 4 classes, got 3");
+    CHECK(refusal([&] { of_three.check_targets(4, labels); }) ==
+          "SoftmaxCrossEntropy: class_weights must be one for each of 4 classes, got 3");
+    CHECK(refusal([&] { loss.check_targets(1, Eigen::Vector3i(0, 0, 1)); }) ==
+          "SoftmaxCrossEntropy: labels must lie in [0, 1), got 1 for sample 2");
     CHECK((gradient.array() == 7.0F).all());
 }

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <stochastic_depth/analysis/best_subnetworks.hpp>
 #include <stochastic_depth/analysis/classification.hpp>
 #include <stochastic_depth/analysis/gradient_variance.hpp>
+#include <stochastic_depth/analysis/interactions.hpp>
 #include <stochastic_depth/analysis/lesion_study.hpp>
+#include <stochastic_depth/analysis/mask_distribution.hpp>
 #include <stochastic_depth/analysis/roc.hpp>
 #include <stochastic_depth/analysis/sampled_gradient_variance.hpp>
+#include <stochastic_depth/analysis/sobol_indices.hpp>
+#include <stochastic_depth/analysis/subnetwork_search.hpp>
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/expectation/by_layer.hpp>
 #include <stochastic_depth/expectation/certified_interval.hpp>
@@ -18,6 +23,7 @@
 #include <stochastic_depth/expectation/expectation.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
+#include <stochastic_depth/expectation/mask_values.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
 #include <stochastic_depth/expectation/monte_carlo_plan.hpp>
 #include <stochastic_depth/expectation/options_within_budget.hpp>
@@ -28,6 +34,7 @@
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
 #include <stochastic_depth/inverted_scaling.hpp>
 #include <stochastic_depth/io/idx.hpp>
+#include <stochastic_depth/layers/composition/any_layer.hpp>
 #include <stochastic_depth/layers/composition/concatenate.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/composition/scaled.hpp>
@@ -78,16 +85,27 @@
 #include <stochastic_depth/survival/survival_probability.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
 #include <stochastic_depth/training/adam.hpp>
+#include <stochastic_depth/training/assign_parameters.hpp>
+#include <stochastic_depth/training/binary_cross_entropy.hpp>
 #include <stochastic_depth/training/dataset.hpp>
+#include <stochastic_depth/training/early_stopping.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
+#include <stochastic_depth/training/gradient_error.hpp>
+#include <stochastic_depth/training/huber.hpp>
 #include <stochastic_depth/training/initialisation.hpp>
 #include <stochastic_depth/training/learning_rate.hpp>
+#include <stochastic_depth/training/loss.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/parameters.hpp>
 #include <stochastic_depth/training/recalibrate.hpp>
+#include <stochastic_depth/training/sample_weighted.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/trainer.hpp>
+#include <stochastic_depth/training/trainer_options.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/training/unreached_layers.hpp>
+#include <stochastic_depth/training/weighted_targets.hpp>
 #include <stochastic_depth/types.hpp>
 #include <stochastic_depth/version.hpp>
+#include <stochastic_depth/without_layers.hpp>

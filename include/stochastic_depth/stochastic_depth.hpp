@@ -46,8 +46,15 @@ public:
     static_assert(!detail::has_skippable_layers<Shortcut>,
                   "what stands in for a skipped layer cannot be skipped itself");
 
+    /// \throws std::invalid_argument  if the layer is an AnyLayer that holds a Residual, whose
+    ///                                shortcut is out of reach here.
     StochasticDepth(Layer layer, SurvivalProbability survival_probability)
-        : layer_(std::move(layer)), survival_probability_(survival_probability) {}
+        : layer_(std::move(layer)), survival_probability_(survival_probability) {
+        if constexpr (requires { layer_.hides_a_shortcut(); })
+            if (layer_.hides_a_shortcut())
+                detail::refuse("StochasticDepth: layer must not hide a Residual in an AnyLayer; "
+                               "AnyLayer{StochasticDepth{Residual{...}, p}} knows its shortcut");
+    }
 
     [[nodiscard]] const Layer& layer() const { return layer_; }
     [[nodiscard]] SurvivalProbability survival_probability() const { return survival_probability_; }

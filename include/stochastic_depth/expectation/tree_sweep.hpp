@@ -15,14 +15,16 @@
 namespace stochastic_depth::detail {
 
 /// \param evaluations  Layer evaluations for each column.
+/// \param advice       What else a caller can do.
 /// \throws std::length_error  if they are more than the budget.
 inline void check_budget(std::string_view name, Index depth, double evaluations,
-                         std::uint64_t budget) {
+                         std::uint64_t budget,
+                         std::string_view advice = "sample with MonteCarloExpectation") {
     if (!(evaluations <= static_cast<double>(budget)))
         throw std::length_error(
             message(name, ": depth ", depth, " takes ", evaluations,
                     " layer evaluations for each column, and max_layer_evaluations is ", budget,
-                    "; raise it, or sample with MonteCarloExpectation"));
+                    "; raise it, or ", advice));
 }
 
 /// Calls visit(array, power) for mean, variance and each derivative, each [outputs x columns] with

@@ -28,6 +28,14 @@ template <class Network>
     return enclosing;
 }
 
+/// Of a mask of up to 62 layers, bit l for layer l, the layers that run: those inside a skipped one
+/// don't.
+[[nodiscard]] inline Index layers_that_run(Index mask, const std::vector<Index>& enclosing) {
+    for (std::size_t l = 0; l < enclosing.size(); ++l)
+        if (enclosing[l] >= 0 && !((mask >> enclosing[l]) & 1)) mask &= ~(Index{1} << l);
+    return mask;
+}
+
 /// As `evaluations_of_tree`, for layers with these layers around them.
 [[nodiscard]] inline double evaluations_of_layers(const Index* enclosing,
                                                   const Eigen::Ref<const Eigen::VectorXd>& p) {

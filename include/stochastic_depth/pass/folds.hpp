@@ -12,6 +12,7 @@ namespace stochastic_depth::detail {
 /// The number of skippable layers in a layer.
 template <class Layer>
 [[nodiscard]] Index depth(const Layer& layer) {
+    if constexpr (hides_its_parts<Layer>) return layer.depth();
     Index sum = is_skippable<Layer>;
     if constexpr (any_part<HasSkippableLayers, PartsOf<Layer>>)
         for_each_part(layer, [&](const auto& part) { sum += depth(part); });
@@ -22,6 +23,7 @@ template <class Layer>
 /// `first` on, and moves `first` past them.
 template <class Layer>
 void write_survival_probabilities(const Layer& layer, double*& first) {
+    if constexpr (hides_its_parts<Layer>) layer.write_survival_probabilities(first);
     if constexpr (is_skippable<Layer>) *first++ = layer.survival_probability().value();
     if constexpr (any_part<HasSkippableLayers, PartsOf<Layer>>)
         for_each_part(layer, [&](const auto& part) { write_survival_probabilities(part, first); });
@@ -40,6 +42,7 @@ template <class Network>
 /// first of them.
 template <class Layer>
 void write_enclosing_layers(const Layer& layer, Index*& first, Index& next, Index enclosing) {
+    if constexpr (hides_its_parts<Layer>) layer.write_enclosing_layers(first, next, enclosing);
     if constexpr (is_skippable<Layer>) {
         *first++ = enclosing;
         enclosing = next++;
@@ -53,7 +56,9 @@ void write_enclosing_layers(const Layer& layer, Index*& first, Index& next, Inde
 /// The number of layers in a layer that draw random numbers of their own in a training step.
 template <class Layer>
 [[nodiscard]] Index random_layers(const Layer& layer) {
-    if constexpr (!HasRandomLayers<Layer>::value) {
+    if constexpr (hides_its_parts<Layer>) {
+        return layer.random_layers();
+    } else if constexpr (!HasRandomLayers<Layer>::value) {
         return 0;
     } else if constexpr (HasParts<Layer>) {
         Index sum = 0;
@@ -61,6 +66,22 @@ template <class Layer>
         return sum;
     } else {
         return 1;
+    }
+}
+
+/// Whether some skippable layer in a layer is no residual one, so that it has no branch to scale.
+template <class Layer>
+[[nodiscard]] bool skips_more_than_branches(const Layer& layer) {
+    if constexpr (hides_its_parts<Layer>) {
+        return layer.skips_more_than_branches();
+    } else {
+        bool found = false;
+        if constexpr (is_skippable<Layer>) found = Layer::skips_more_than_a_branch;
+        if constexpr (any_part<HasSkippableLayers, PartsOf<Layer>>)
+            for_each_part(layer, [&](const auto& part) {
+                found = found || skips_more_than_branches(part);
+            });
+        return found;
     }
 }
 

@@ -66,13 +66,20 @@ inline constexpr bool one_scalar =
 template <class... Layers>
 using ScalarOfFirst = typename std::tuple_element_t<0, std::tuple<Layers...>>::Scalar;
 
+/// A layer that knows at run time what it is made of: it answers by members what folds over parts
+/// answer of others.
+template <class Layer>
+inline constexpr bool hides_its_parts = requires {
+    requires Layer::hides_its_parts;
+};
+
 /// Whether a mask has a bit for the layer itself.
 template <class Layer>
 inline constexpr bool is_skippable = requires {
     requires Layer::is_skippable;
 };
 
-/// Whether a layer is skippable or contains skippable layers.
+/// Whether a layer is skippable or contains skippable layers, or may do so.
 template <class Layer>
 struct HasSkippableLayers {
     static constexpr bool claims_some = requires(const Layer& layer) {
@@ -83,20 +90,11 @@ struct HasSkippableLayers {
                   "the mask on to them. Derive it from LayerBase, with run, backpropagate, walk "
                   "and visit_parts (docs/extending.md)");
     static constexpr bool value =
-        is_skippable<Layer> || any_part<HasSkippableLayers, PartsOf<Layer>>;
+        is_skippable<Layer> || hides_its_parts<Layer> ||
+        any_part<HasSkippableLayers, PartsOf<Layer>>;
 };
 template <class Layer>
 inline constexpr bool has_skippable_layers = HasSkippableLayers<Layer>::value;
-
-/// Whether some skippable layer in a layer is no residual one, so that it has no branch to scale.
-template <class Layer>
-struct SkipsMoreThanBranches {
-    static constexpr bool value = [] {
-        if constexpr (requires { Layer::skips_more_than_a_branch; })
-            if (Layer::skips_more_than_a_branch) return true;
-        return any_part<SkipsMoreThanBranches, PartsOf<Layer>>;
-    }();
-};
 
 /// Whether a layer keeps statistics of the batches that it is trained on, or contains such layers.
 template <class Layer>

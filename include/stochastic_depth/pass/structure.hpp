@@ -34,6 +34,7 @@ template <class Name>
 /// Calls visit(path, description) for a layer and all layers inside it, outer before inner.
 template <class Layer, class Visit>
 void visit_layers(const Layer& layer, const Visit& visit, const std::string& path = {}) {
+    if constexpr (hides_its_parts<Layer>) return layer.visit_layers(visit, path);
     visit(path, description(layer));
     if constexpr (HasParts<Layer>)
         Layer::visit_parts(layer, [&](const auto& name, const auto& part) {

@@ -82,6 +82,8 @@ public:
     [[nodiscard]] bool step(const Layer& layer, Way& way) const {
         if constexpr (is_skippable<Layer>)
             return walker_.step(layer, way);
+        else if constexpr (requires { layer.step(*this, way); })
+            return layer.step(*this, way);
         else
             return false;
     }

@@ -156,6 +156,7 @@ public:
     /// \throws std::invalid_argument  if an option lies outside its range.
     AdamOptimizer(const Network& network, const Options& options)
         : options_(checked_adam<typename Network::Scalar>(name, options)), moments_(network) {}
+    explicit AdamOptimizer(const Network& network) : AdamOptimizer(network, Options{}) {}
 
     [[nodiscard]] const Options& options() const { return options_; }
 
@@ -226,6 +227,8 @@ class Adam : public detail::AdamOptimizer<Network, AdamOptions, detail::AdamKind
 };
 template <class Network>
 Adam(const Network&, AdamOptions) -> Adam<Network>;
+template <class Network>
+explicit Adam(const Network&) -> Adam<Network>;
 
 /// Adam with decoupled weight decay: lambda w is no part of g, and w loses eta lambda w beside
 /// Adam's step.
@@ -242,5 +245,7 @@ class AdamW : public detail::AdamOptimizer<Network, AdamWOptions, detail::AdamWK
 };
 template <class Network>
 AdamW(const Network&, AdamWOptions) -> AdamW<Network>;
+template <class Network>
+explicit AdamW(const Network&) -> AdamW<Network>;
 
 }  // namespace stochastic_depth

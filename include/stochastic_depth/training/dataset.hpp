@@ -41,17 +41,32 @@ void check_finite(std::string_view who, std::string_view what,
 
 }  // namespace detail
 
+template <class Targets>
+struct WeightedTargets;
+
+namespace detail {
+
+/// What a sample may have for a target.
+template <class Targets, class Scalar>
+inline constexpr bool are_targets =
+    std::same_as<Targets, Eigen::VectorXi> || std::same_as<Targets, Matrix<Scalar>>;
+template <class Targets, class Scalar>
+inline constexpr bool are_targets<WeightedTargets<Targets>, Scalar> = are_targets<Targets, Scalar>;
+
+}  // namespace detail
+
 /// Samples with what a network is to answer for them.
 ///
-/// With `Targets` = Eigen::VectorXi (the default) a sample's target is its class, an index in
-/// [0, classes). With `Targets` = Matrix<Scalar> it is a column of numbers. The losses use the same
-/// types: SoftmaxCrossEntropy the first, MeanSquaredError the second. A value, checked once: its
-/// numbers are finite, its labels name classes, and it never changes.
+/// With `Targets` = Eigen::VectorXi (the default) a sample's target is its class, an index in [0,
+/// classes). With `Targets` = Matrix<Scalar> it is a column of numbers. The losses use the same
+/// types: SoftmaxCrossEntropy the first, MeanSquaredError the second. With WeightedTargets of
+/// either (weighted_targets.hpp) a sample has a weight too. A value, checked once: its numbers are
+/// finite, its labels name classes, and it never changes.
 ///
 ///     Dataset digits{images, labels, 10};  // Dataset<float>
 ///     Dataset curve{x, y};                 // Dataset<double, Matrix<double>>
 template <std::floating_point Scalar_, class Targets_ = Eigen::VectorXi>
-    requires(std::same_as<Targets_, Eigen::VectorXi> || std::same_as<Targets_, Matrix<Scalar_>>)
+    requires(detail::are_targets<Targets_, Scalar_>)
 class Dataset {
     static constexpr bool has_labels_ = std::same_as<Targets_, Eigen::VectorXi>;
 

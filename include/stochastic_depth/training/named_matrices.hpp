@@ -14,6 +14,7 @@
 #include <stochastic_depth/io/sealed_file.hpp>
 #include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/training/parameters.hpp>
 #include <stochastic_depth/types.hpp>
 
 /// What checkpoints are made of: lists of named matrices. Needs POSIX, for which reason it is not
@@ -37,28 +38,6 @@ struct BitsOf {
 template <>
 struct BitsOf<float> {
     using type = std::uint32_t;
-};
-
-/// A visitor of parameters or state, reached or not, that passes on their paths for their names.
-template <class Visit>
-class WithPaths {
-public:
-    explicit WithPaths(const Visit& visit) : visit_(&visit) {}
-
-    [[nodiscard]] bool visits_unreached() const { return true; }
-    void enter(std::string_view part) { parts_.emplace_back(part); }
-    void enter(std::size_t part) { parts_.push_back(message(part)); }
-    void leave() { parts_.pop_back(); }
-    template <class... Matrices>
-    void operator()(const char* name, Matrices&... matrices) const {
-        std::string path;
-        for (const std::string& part : parts_) path += part + ".";
-        (*visit_)(path + name, matrices...);
-    }
-
-private:
-    const Visit* visit_;
-    std::vector<std::string> parts_;
 };
 
 // Lists: functions that call visit(name, matrix) for each record.

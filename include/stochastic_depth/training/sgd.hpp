@@ -44,6 +44,7 @@ public:
     /// \throws std::invalid_argument  if an option lies outside its range.
     Sgd(const Network& network, SgdOptions options)
         : options_(checked(options)), velocity_(network.zero_gradient()) {}
+    explicit Sgd(const Network& network) : Sgd(network, SgdOptions{}) {}
 
     [[nodiscard]] const SgdOptions& options() const { return options_; }
 

@@ -14,60 +14,14 @@
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
 #include <stochastic_depth/training/dataset.hpp>
+#include <stochastic_depth/training/early_stopping.hpp>
+#include <stochastic_depth/training/loss.hpp>
 #include <stochastic_depth/training/sgd.hpp>
+#include <stochastic_depth/training/trainer_options.hpp>
 #include <stochastic_depth/training/training_step.hpp>
+#include <stochastic_depth/training/validation_loss.hpp>
 
 namespace stochastic_depth {
-
-/// Where training stands after a step.
-struct TrainingProgress {
-    Index epoch = 0;   ///< from 0
-    Index epochs = 0;  ///< in all
-    Index step = 0;    ///< of this epoch, from 0
-    Index steps = 0;   ///< in an epoch
-    double loss = 0;   ///< of this step's batch
-};
-
-/// What an epoch came to.
-struct EpochRecord {
-    /// Mean training loss over the samples, under the masks that they were trained with.
-    double loss = 0;
-    double seconds = 0;
-    /// Evaluations of skippable layers, over all samples of the epoch: done, expected, and at full
-    /// depth.
-    double layer_evaluations = 0;
-    double expected_layer_evaluations = 0;
-    double full_depth_evaluations = 0;
-    /// Parts of `seconds`: masks, forward passes and losses; backward passes; updates.
-    double forward_seconds = 0;
-    double backward_seconds = 0;
-    double update_seconds = 0;
-};
-
-struct TrainerOptions {
-    Index batch_size = 128;
-    Index epochs = 10;
-    /// Steps of the training that are done already, counted over all epochs: those of a training
-    /// that goes on from a file (training_checkpoint.hpp).
-    Index first_step = 0;
-    /// Fixes the order of the samples and the masks.
-    std::uint64_t seed = 0;
-    MaskScope mask_scope = MaskScope::sample;
-    Scaling scaling = Scaling::none;
-    /// At least 1. Their number changes no bit.
-    unsigned threads = 1;
-    /// Of the Sgd that a training makes for itself; a training that is given an optimizer takes
-    /// that.
-    SgdOptions optimizer = {};
-    /// Sets the learning rate before each step, from the share of all steps that is done, in [0,
-    /// 1); none: the optimizer's stays.
-    std::function<double(double)> learning_rate = nullptr;
-    /// Sets the survival probabilities before each step, from the network's own and from where the
-    /// training stands; none: the network's own. The network keeps its own.
-    std::function<Eigen::VectorXd(const Eigen::VectorXd&, const TrainingTime&)> survival = nullptr;
-    /// Called after each step.
-    std::function<void(const TrainingProgress&)> on_step = nullptr;
-};
 
 /// Updates a network by a gradient.
 ///
@@ -83,6 +37,15 @@ concept OptimizerOf = requires(Optimizer& optimizer, Network& network,
     optimizer.set_learning_rate(learning_rate);
 };
 
+/// A network that Trainer::fit takes.
+template <class Network>
+concept TrainedByTrainer =
+    !std::is_const_v<Network> && MaskedNetwork<Network> && DifferentiableLayer<Network>;
+
+/// The data that a network is trained on by a loss.
+template <class Network, class Loss>
+using DataFor = Dataset<typename Network::Scalar, typename Loss::Targets>;
+
 /// Trains a network with stochastic depth: in each step the layers that the masks skip cost
 /// nothing, in the forward pass, in the backward pass and in the update.
 ///
@@ -94,66 +57,113 @@ concept OptimizerOf = requires(Optimizer& optimizer, Network& network,
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
 class Trainer {
 public:
-    /// \throws std::invalid_argument  if batch_size < 1, epochs < 0, first_step < 0 or threads < 1.
+    Trainer() = default;
+
+    /// \throws std::invalid_argument  if an option lies outside its range.
     explicit Trainer(TrainerOptions options) : options_(std::move(options)) {
         if (options_.batch_size < 1)
             detail::refuse("Trainer: batch_size must be at least 1, got ", options_.batch_size);
         if (options_.epochs < 0)
             detail::refuse("Trainer: epochs must be at least 0, got ", options_.epochs);
+        if (options_.schedule_epochs != 0 && options_.schedule_epochs < options_.epochs)
+            detail::refuse("Trainer: schedule_epochs must be 0 or at least epochs = ",
+                           options_.epochs, ", got ", options_.schedule_epochs);
         if (options_.first_step < 0)
             detail::refuse("Trainer: first_step must be at least 0, got ", options_.first_step);
         if (options_.threads < 1) detail::refuse("Trainer: threads must be at least 1, got 0");
+        if (options_.early_stopping) (void)EarlyStopping{*options_.early_stopping};
     }
 
-    /// \param network  Trained in place.
-    /// \param data     At least one sample, of as many features as the network takes.
-    /// \param loss     SoftmaxCrossEntropy, MeanSquaredError, or another type with their members.
-    /// \returns        A record for each epoch, of the steps that were done here.
+    /// Trains with an optimizer of the options, Sgd, or with one that is given:
+    ///
+    ///     Trainer{{.epochs = 20}}.fit(network, data, loss, Adam{network});
+    ///
+    /// \param network    Trained in place.
+    /// \param data       At least one sample, of as many features as the network takes.
+    /// \param loss       SoftmaxCrossEntropy, MeanSquaredError, or another (LossOf).
+    /// \param optimizer  Sgd, Adam, AdamW or another; one that outlives the call keeps its state,
+    ///                   and the next call goes on from there.
+    /// \returns          A record for each epoch, of the steps that were done here.
     /// \throws std::invalid_argument  if the data doesn't fit, or an optimizer option is out of
     ///                                range; the network is unchanged then.
     /// \throws std::runtime_error     if a batch's loss is not finite; the network is as the step
     ///                                before left it.
-    template <MaskedNetwork Network, class Loss>
-        requires(DifferentiableLayer<Network>)
-    std::vector<EpochRecord> fit(
-        Network& network, const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
-        const Loss& loss)
-    const { return fit(network, data, loss, Sgd<Network>{network, options_.optimizer}); }
+    template <TrainedByTrainer Network, LossOf<typename Network::Scalar> Loss>
+    std::vector<EpochRecord> fit(Network& network, const DataFor<Network, Loss>& data,
+                                 const Loss& loss) const {
+        return fit(network, data, loss, Sgd<Network>{network, options_.optimizer});
+    }
+    template <TrainedByTrainer Network, LossOf<typename Network::Scalar> Loss, class Optimizer>
+        requires(OptimizerOf<std::remove_reference_t<Optimizer>, Network>)
+    std::vector<EpochRecord> fit(Network& network, const DataFor<Network, Loss>& data,
+                                 const Loss& loss, Optimizer&& optimizer) const {
+        if (options_.early_stopping)
+            detail::refuse("Trainer: early_stopping needs validation data, got none");
+        return train(network, data, loss, optimizer, nullptr);
+    }
 
-    /// The same with another optimizer, in place of the options':
+    /// The same with validation data: after each epoch the mean loss over them is taken as the
+    /// network is used, by weight scaling, or at full depth after Scaling::inverted. (By another
+    /// rule, in `on_epoch`: exact, sampled, another measure.)
     ///
-    ///     Trainer{{.epochs = 20}}.fit(network, data, loss, Adam{network, {.learning_rate = 0.001}});
-    ///
-    /// \param optimizer  Sgd, Adam, AdamW or another; one that outlives the call keeps its state,
-    ///                   and the next call goes on from there.
-    template <MaskedNetwork Network, class Loss, class Optimizer>
-        requires(DifferentiableLayer<Network> &&
-                 OptimizerOf<std::remove_reference_t<Optimizer>, Network>)
-    std::vector<EpochRecord> fit(
-        Network& network, const Dataset<typename Network::Scalar, typename Loss::Targets>& data,
-        const Loss& loss, Optimizer&& optimizer) const {
-        if (data.size() < 1) detail::refuse("Trainer: data must have at least 1 sample, got 0");
-        const Index outputs = network.output_size(data.features());
-        check_outputs<Loss>(data, outputs);
-        Run<Network, Loss, std::remove_reference_t<Optimizer>> run{network, data, loss, options_,
-                                                                   optimizer};
-        std::vector<EpochRecord> history;
-        for (Index epoch = options_.first_step / run.steps; epoch < options_.epochs; ++epoch)
-            history.push_back(run.epoch(epoch));
+    /// \param validation  At least one sample. Not trained on.
+    /// \complexity        One pass over the validation data for each epoch more.
+    template <TrainedByTrainer Network, LossOf<typename Network::Scalar> Loss>
+    std::vector<EpochRecord> fit(Network& network, const DataFor<Network, Loss>& data,
+                                 const Loss& loss,
+                                 const DataFor<Network, Loss>& validation) const {
+        return fit(network, data, loss, Sgd<Network>{network, options_.optimizer}, validation);
+    }
+    template <TrainedByTrainer Network, LossOf<typename Network::Scalar> Loss, class Optimizer>
+        requires(OptimizerOf<std::remove_reference_t<Optimizer>, Network>)
+    std::vector<EpochRecord> fit(Network& network, const DataFor<Network, Loss>& data,
+                                 const Loss& loss, Optimizer&& optimizer,
+                                 const DataFor<Network, Loss>& validation) const {
+        check_data("validation", network, validation, loss);
+        EarlyStopping stopping{options_.early_stopping.value_or(EarlyStoppingOptions{})};
+        auto history = train(network, data, loss, optimizer, [&](EpochRecord& record) {
+            record.validation_loss =
+                detail::validation_loss(network, validation, loss, options_.scaling);
+            return !options_.early_stopping || stopping.goes_on(network, record.validation_loss);
+        });
+        if (options_.early_stopping) stopping.restore(network);
         return history;
     }
 
+    /// Said here, and not deep in an update of parameters.
+    template <class Network, class... Others>
+        requires(std::is_const_v<Network>)
+    std::vector<EpochRecord> fit(Network&, const Others&...) const {
+        static_assert(!std::is_const_v<Network>,
+                      "Trainer::fit trains the network in place: it must not be const");
+        return {};
+    }
+
 private:
-    template <class Loss, class Data>
-    static void check_outputs(const Data& data, Index outputs) {
-        if constexpr (std::is_same_v<typename Loss::Targets, Eigen::VectorXi>) {
-            if (data.classes() > outputs)
-                detail::refuse("Trainer: network must have an output for each of ", data.classes(),
-                               " classes, got ", outputs);
-        } else if (data.outputs() != outputs) {
-            detail::refuse("Trainer: network must have ", data.outputs(),
-                           " outputs as the targets have, got ", outputs);
+    template <class Network, class Data, class Loss>
+    static void check_data(const char* name, const Network& network, const Data& data,
+                           const Loss& loss) {
+        if (data.size() < 1)
+            detail::refuse("Trainer: ", name, " must have at least 1 sample, got 0");
+        detail::check_targets(loss, network.output_size(data.features()), data.targets());
+    }
+
+    /// \param after_epoch  Completes the record, and says whether to go on; may be null.
+    template <class Network, class Data, class Loss, class Optimizer>
+    std::vector<EpochRecord> train(Network& network, const Data& data, const Loss& loss,
+                                   Optimizer& optimizer,
+                                   const std::function<bool(EpochRecord&)>& after_epoch) const {
+        check_data("data", network, data, loss);
+        Run<Network, Loss, Optimizer> run{network, data, loss, options_, optimizer};
+        std::vector<EpochRecord> history;
+        bool goes_on = true;
+        for (Index epoch = options_.first_step / run.steps; goes_on && epoch < options_.epochs;
+             ++epoch) {
+            EpochRecord& record = history.emplace_back(run.epoch(epoch));
+            if (after_epoch) goes_on = after_epoch(record);
+            if (options_.on_epoch) goes_on = options_.on_epoch(record) && goes_on;
         }
+        return history;
     }
 
     /// The state of one training.
@@ -190,11 +200,13 @@ private:
                 data.size(), detail::stream_key(options.seed, detail::StreamPurpose::shuffling, 1),
                 static_cast<std::uint64_t>(epoch));
             EpochRecord record;
+            record.epoch = epoch;
             for (Index step = std::max(Index{0}, options.first_step - epoch * steps); step < steps;
                  ++step) {
                 const Index first = step * options.batch_size;
                 const Index batch = std::min(options.batch_size, data.size() - first);
-                const TrainingTime time{epoch * steps + step, options.epochs * steps};
+                const Index epochs = std::max(options.epochs, options.schedule_epochs);
+                const TrainingTime time{epoch * steps + step, epochs * steps};
                 follow_schedules(time);
                 inputs.resize(data.features(), batch);
                 data.resize_targets(targets, batch);

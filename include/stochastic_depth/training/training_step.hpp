@@ -15,6 +15,7 @@
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
 #include <stochastic_depth/threads/thread_team.hpp>
+#include <stochastic_depth/training/loss.hpp>
 #include <stochastic_depth/training/step_options.hpp>
 
 namespace stochastic_depth {
@@ -38,7 +39,7 @@ namespace stochastic_depth {
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
 template <MaskedNetwork Network, class Loss>
-    requires(DifferentiableLayer<Network>)
+    requires(DifferentiableLayer<Network> && LossOf<Loss, typename Network::Scalar>)
 class TrainingStep {
 public:
     using Scalar = typename Network::Scalar;
@@ -51,7 +52,7 @@ public:
     ///                                no branch.
     TrainingStep(const Network& network, Loss loss, TrainingStepOptions options = {})
         : loss_(std::move(loss)),
-          options_(checked(options)),
+          options_(checked(network, options)),
           sampler_(network.survival_probabilities(), options_.seed),
           subsets_(survival_probabilities(), options_.seed),
           gradient_(network.zero_gradient()),
@@ -153,11 +154,12 @@ public:
 private:
     using Clock = std::chrono::steady_clock;
 
-    [[nodiscard]] static TrainingStepOptions checked(TrainingStepOptions options) {
+    [[nodiscard]] static TrainingStepOptions checked(const Network& network,
+                                                     TrainingStepOptions options) {
         if (options.threads < 1 || options.threads > Team::largest)
             detail::refuse("TrainingStep: threads must lie in [1, ", Team::largest,
                            "], got ", options.threads);
-        if (detail::SkipsMoreThanBranches<Network>::value && options.scaling == Scaling::inverted)
+        if (options.scaling == Scaling::inverted && detail::skips_more_than_branches(network))
             detail::refuse(
                 "TrainingStep: scaling must be Scaling::none for a network that skips layers other "
                 "than Residual, got Scaling::inverted");
@@ -199,6 +201,7 @@ private:
             detail::refuse("TrainingStep: network must have ", sampler_.depth(),
                            " skippable layers, got ", network.depth());
         const Index outputs = network.output_size(x.rows());
+        detail::check_targets(loss_, outputs, targets);
         const Masks& masks = masks_of_part(all_masks, part.first, x.cols());
         const detail::StepContext context{options_.scaling, survival_probabilities().data(),
                                           options_.seed, t, part.first};

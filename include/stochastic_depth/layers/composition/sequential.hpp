@@ -34,7 +34,17 @@ struct Segment {
     using Record = typename Sequential::template Record<Memory>;
     using Gradient = typename Sequential::Gradient;
 
+    /// Whether gradients pass through it, if they do through the whole.
+    static constexpr bool has_way_back = DifferentiableLayer<Sequential>;
+
     const Sequential& whole;
+
+    [[nodiscard]] Index output_size(Index input_size) const {
+        for_each_index<End - Begin>([&](auto i) {
+            input_size = std::get<Begin + i>(whole.layers()).output_size(input_size);
+        });
+        return input_size;
+    }
 
     template <class Batch, class Record, class Mask, class Epilogue>
     void run(Batch& batch, Record& record, const Mask& mask, const Epilogue& epilogue) const {

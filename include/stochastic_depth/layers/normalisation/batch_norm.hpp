@@ -63,6 +63,23 @@ public:
         running_variance_.setOnes(features);
     }
 
+    /// Of what was learned elsewhere; options.momentum is the newest batch's share.
+    /// \param gain, bias, running_mean, running_variance  [features], at least 1, all finite; the
+    ///                                                    variances at least 0.
+    /// \throws std::invalid_argument  otherwise, or if an option lies outside its range.
+    BatchNorm(const Eigen::Ref<const Vector<Scalar>>& gain,
+              const Eigen::Ref<const Vector<Scalar>>& bias,
+              const Eigen::Ref<const Vector<Scalar>>& running_mean,
+              const Eigen::Ref<const Vector<Scalar>>& running_variance,
+              BatchNormOptions options = {})
+        : BatchNorm(gain.size(), options) {
+        check_values("gain", gain);
+        check_values("bias", bias);
+        set_running_statistics(running_mean, running_variance);
+        gain_ = gain;
+        bias_ = bias;
+    }
+
     [[nodiscard]] Index features() const { return gain_.size(); }
     [[nodiscard]] const BatchNormOptions& options() const { return options_; }
     /// [features].
@@ -75,8 +92,8 @@ public:
     /// \throws std::invalid_argument  otherwise; nothing is changed then.
     void set_running_statistics(const Eigen::Ref<const Vector<Scalar>>& mean,
                                 const Eigen::Ref<const Vector<Scalar>>& variance) {
-        check_statistics("mean", mean, -std::numeric_limits<Scalar>::max());
-        check_statistics("variance", variance, Scalar(0));
+        check_values("running mean", mean);
+        check_values("running variance", variance, Scalar(0));
         running_mean_ = mean;
         running_variance_ = variance;
     }
@@ -219,14 +236,14 @@ public:
     }
 
 private:
-    void check_statistics(const char* name, const Eigen::Ref<const Vector<Scalar>>& values,
-                          Scalar least) const {
+    void check_values(const char* name, const Eigen::Ref<const Vector<Scalar>>& values,
+                      Scalar least = -std::numeric_limits<Scalar>::max()) const {
         if (values.size() != features())
-            detail::refuse("BatchNorm: running ", name, " must have ", features(), " entries, got ",
+            detail::refuse("BatchNorm: ", name, " must have ", features(), " entries, got ",
                            values.size());
         for (Index i = 0; i < values.size(); ++i)
             if (!(values(i) >= least && std::isfinite(values(i))))
-                detail::refuse("BatchNorm: running ", name, "(", i, ") must be finite",
+                detail::refuse("BatchNorm: ", name, "(", i, ") must be finite",
                                least == 0 ? " and at least 0" : "", ", got ", values(i));
     }
 

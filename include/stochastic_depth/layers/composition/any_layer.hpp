@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <array>
+#include <any>
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/pass/erased_walk.hpp>
+#include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/structure.hpp>
+
+namespace stochastic_depth {
+namespace detail {
+
+/// A visitor of what a layer keeps beside its parameters, of any type.
+struct ErasedStateVisit {
+    FunctionRef<void(const char*, Eigen::Map<Matrix<float>>&)> visit_float;
+    FunctionRef<void(const char*, Eigen::Map<Matrix<double>>&)> visit_double;
+    FunctionRef<void(std::string_view)> enter_part;
+    FunctionRef<void()> leave_part;
+
+    void enter(std::string_view name) const { enter_part(name); }
+    void enter(std::size_t number) const { enter_part(message(number)); }
+    void leave() const { leave_part(); }
+    template <class Entries>
+    void operator()(const char* name, Entries& entries) const {
+        auto map = ErasedVisit<typename Entries::Scalar>::of(entries);
+        if constexpr (std::is_same_v<typename Entries::Scalar, float>)
+            visit_float(name, map);
+        else
+            visit_double(name, map);
+    }
+};
+
+/// A gradient of any type; empty until a layer makes one.
+struct ErasedGradient {
+    std::any value;
+    void (*set_to_zero)(std::any&) = nullptr;
+
+    void set_zero() {
+        if (set_to_zero) set_to_zero(value);
+    }
+};
+
+/// What an AnyLayer asks of the layer that it holds.
+template <class Scalar>
+class HeldLayerInterface : public WalkedLayerInterface<Scalar> {
+public:
+    using NodeInRow = ErasedNode<Scalar, false, true>;
+
+    [[nodiscard]] virtual std::unique_ptr<HeldLayerInterface> copy() const = 0;
+    [[nodiscard]] virtual Index random_layers() const = 0;
+    [[nodiscard]] virtual bool skips_more_than_branches() const = 0;
+    [[nodiscard]] virtual bool is_residual() const = 0;
+    virtual void write_survival_probabilities(double*& first) const = 0;
+    virtual void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const = 0;
+    virtual void visit_layers(
+        const FunctionRef<void(const std::string&, const std::string&)>& visit,
+        const std::string& path) const = 0;
+    virtual void visit_parameters(const ErasedVisit<Scalar>& visit,
+                                  std::span<ErasedGradient* const> gradients) = 0;
+    virtual void visit_state(const ErasedStateVisit& visit) = 0;
+    virtual void update_statistics(const ErasedRecord& record) = 0;
+    virtual void begin_statistics() = 0;
+    [[nodiscard]] virtual ErasedGradient zero_gradient() const = 0;
+    /// Its own type's gradient. Refuses another's.
+    [[nodiscard]] virtual void* own(ErasedGradient& gradient) const = 0;
+
+    /// Calls use(node) if the layer is a skippable one that needs no walk inside.
+    /// \returns  Whether it is.
+    virtual bool as_node(const FunctionRef<void(const NodeInRow&)>& use) const = 0;
+    [[nodiscard]] virtual typename NodeInRow::Gradient node_gradient(void* gradient) const = 0;
+};
+
+/// A base before the other, which refers to what is in it.
+template <class Layer>
+struct HeldLayer {
+    Layer held;
+};
+
+template <class Layer>
+class HeldLayerModel final
+    : private HeldLayer<Layer>,
+      public WalkedLayerModelOf<Layer, HeldLayerInterface<typename Layer::Scalar>> {
+    using Scalar = typename Layer::Scalar;
+    using Base = WalkedLayerModelOf<Layer, HeldLayerInterface<Scalar>>;
+    using typename HeldLayerInterface<Scalar>::NodeInRow;
+    using HeldLayer<Layer>::held;
+    static constexpr bool is_node = [] {
+        if constexpr (is_skippable<Layer>)
+            return Layer::skips_to_identity && !any_part<HasSkippableLayers, PartsOf<Layer>>;
+        else
+            return false;
+    }();
+
+public:
+    explicit HeldLayerModel(Layer layer) : HeldLayer<Layer>{std::move(layer)}, Base(held) {}
+
+    [[nodiscard]] std::unique_ptr<HeldLayerInterface<Scalar>> copy() const override {
+        return std::make_unique<HeldLayerModel>(held);
+    }
+    [[nodiscard]] Index random_layers() const override {
+        return detail::random_layers(held);
+    }
+    [[nodiscard]] bool skips_more_than_branches() const override {
+        return detail::skips_more_than_branches(held);
+    }
+    [[nodiscard]] bool is_residual() const override { return detail::is_residual<Layer>; }
+    void write_survival_probabilities(double*& first) const override {
+        detail::write_survival_probabilities(held, first);
+    }
+    void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const override {
+        detail::write_enclosing_layers(held, first, next, enclosing);
+    }
+    void visit_layers(const FunctionRef<void(const std::string&, const std::string&)>& visit,
+                      const std::string& path) const override {
+        detail::visit_layers(held, visit, path);
+    }
+    void visit_parameters(const ErasedVisit<Scalar>& visit,
+                          std::span<ErasedGradient* const> gradients) override {
+        if constexpr (DifferentiableLayer<Layer>) {
+            const auto of = [&](std::size_t k) -> auto& {
+                return *static_cast<typename Layer::Gradient*>(own(*gradients[k]));
+            };
+            if (gradients.empty()) return detail::visit_parameters(held, visit);
+            if (gradients.size() == 1) return detail::visit_parameters(held, visit, of(0));
+            if (gradients.size() == 2)
+                return detail::visit_parameters(held, visit, of(0), of(1));
+            detail::visit_parameters(held, visit, of(0), of(1), of(2));
+        } else if (!gradients.empty()) {
+            this->refuse_to_differentiate();
+        }
+    }
+    void visit_state(const ErasedStateVisit& visit) override {
+        detail::visit_state(held, visit);
+    }
+    void update_statistics(const ErasedRecord& record) override {
+        if constexpr (has_statistics<Layer>)
+            if (const auto* const own = record.find<RecordOf<Layer, Records>>())
+                detail::update_statistics(held, *own);
+    }
+    void begin_statistics() override { detail::begin_statistics(held); }
+
+    [[nodiscard]] ErasedGradient zero_gradient() const override {
+        if constexpr (DifferentiableLayer<Layer>)
+            return {held.zero_gradient(), [](std::any& value) {
+                        std::any_cast<typename Layer::Gradient>(&value)->set_zero();
+                    }};
+        else
+            this->refuse_to_differentiate();
+    }
+    [[nodiscard]] void* own(ErasedGradient& gradient) const override {
+        if constexpr (DifferentiableLayer<Layer>) {
+            void* const found = std::any_cast<typename Layer::Gradient>(&gradient.value);
+            if (!found) refuse("AnyLayer: gradient must be of this layer, ", name_of<Layer>());
+            return found;
+        } else {
+            this->refuse_to_differentiate();
+        }
+    }
+
+    bool as_node(const FunctionRef<void(const NodeInRow&)>& use) const override {
+        if constexpr (is_node) as_erased_node(held, use);
+        return is_node;
+    }
+    [[nodiscard]] typename NodeInRow::Gradient node_gradient(
+        [[maybe_unused]] void* gradient) const override {
+        if constexpr (is_node && DifferentiableLayer<Layer>)
+            return erased_gradient<NodeInRow>(*static_cast<typename Layer::Gradient*>(gradient));
+        else
+            this->refuse_to_differentiate();
+    }
+};
+
+}  // namespace detail
+
+/// A layer of any type, chosen at run time: a value that holds a Linear today and a
+/// StochasticDepth<Residual<...>> tomorrow. `Stack<AnyLayer<float>>` is a network whose
+/// architecture comes from a file.
+///
+/// It is all that the layer is that it holds: skippable, in the tree of masks, trained, described
+/// and saved like that (a checkpoint of either loads into the other). What it costs is an indirect
+/// call for each layer and pass, and that nothing is fused across its border: hold whole blocks
+/// rather than single layers. A copy copies the layer.
+///
+/// A skippable layer goes inside, AnyLayer{StochasticDepth{Residual{...}, p}}: StochasticDepth
+/// around an AnyLayer takes the identity for its shortcut, and refuses to hold a Residual.
+///
+/// A layer that is not differentiable is refused when it is to be trained, with
+/// std::invalid_argument.
+template <class Scalar_>
+class AnyLayer : public LayerBase<AnyLayer<Scalar_>, Scalar_> {
+public:
+    using Scalar = Scalar_;
+    using Gradient = detail::ErasedGradient;
+    static constexpr bool hides_its_parts = true;
+    static constexpr bool has_statistics = true;
+    static constexpr bool draws_random_numbers = true;
+
+    /// Not explicit: a list of layers of several types is a list of these.
+    template <class Layer>
+        requires(!std::is_same_v<Layer, AnyLayer> &&
+                 std::is_same_v<typename Layer::Scalar, Scalar> && ForwardLayer<Layer>)
+    AnyLayer(Layer layer)
+        : layer_(std::make_unique<detail::HeldLayerModel<Layer>>(std::move(layer))) {}
+
+    AnyLayer(const AnyLayer& other) : layer_(other.layer_->copy()) {}
+    AnyLayer(AnyLayer&&) noexcept = default;
+    AnyLayer& operator=(const AnyLayer& other) { return *this = AnyLayer(other); }
+    AnyLayer& operator=(AnyLayer&&) noexcept = default;
+    ~AnyLayer() = default;
+
+    /// \throws std::invalid_argument  if the layer cannot take the input.
+    [[nodiscard]] Index output_size(Index input_size) const {
+        return layer_->output_size(input_size);
+    }
+
+    /// Number of skippable layers: the length of a mask.
+    [[nodiscard]] Index depth() const { return layer_->depth(); }
+
+    template <class Memory>
+    using Record = detail::RecordOfErased<Memory>;
+
+    template <class Batch, class Mask, class Epilogue>
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
+             const Epilogue& epilogue) const {
+        detail::run_erased<Scalar>(*layer_, batch, record, mask, epilogue);
+    }
+    template <class Batch, class Epilogue>
+    void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
+                       const Epilogue& epilogue) const {
+        detail::backpropagate_erased<Scalar>(*layer_, batch, record, layer_->own(gradient),
+                                             epilogue);
+    }
+
+    template <class Walk, class X, class Then, class State, class... Gradients>
+    void walk(const Walk& walk, X& x, const Then& then, const State& state,
+              Gradients&... gradients) const {
+        // What needs no walk inside is one step of this walk.
+        const auto at = [&](const auto& node) {
+            if constexpr (sizeof...(Gradients) > 0) {
+                auto gradient = layer_->node_gradient(layer_->own(gradients...));
+                walk(node, x, then, state, gradient);
+            } else {
+                walk(node, x, then, state);
+            }
+        };
+        if (layer_->as_node(at)) return;
+        if (layer_->depth() == 0)
+            run_in(walk, x, then, state, gradients...);
+        else
+            detail::walk_erased<Scalar>(*layer_, walk, x, then, state, layer_->own(gradients)...);
+    }
+
+    /// A step of a walk through a row of layers.
+    template <class Walk, class Way>
+    [[nodiscard]] bool step(const Walk& walk, Way& way) const {
+        bool through = false;
+        if (layer_->as_node([&](const auto& node) { through = walk.step(node, way); }))
+            return through;
+        if (layer_->depth() > 0) return false;
+        way.run_through(detail::ErasedPart<Scalar, false>(*layer_));
+        return true;
+    }
+
+    [[nodiscard]] Gradient zero_gradient() const { return layer_->zero_gradient(); }
+
+    // What folds over parts ask.
+    [[nodiscard]] Index random_layers() const { return layer_->random_layers(); }
+    [[nodiscard]] bool skips_more_than_branches() const {
+        return layer_->skips_more_than_branches();
+    }
+    /// Whether it holds a layer that has a shortcut.
+    [[nodiscard]] bool hides_a_shortcut() const { return layer_->is_residual(); }
+    void write_survival_probabilities(double*& first) const {
+        layer_->write_survival_probabilities(first);
+    }
+    void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
+        layer_->write_enclosing_layers(first, next, enclosing);
+    }
+    template <class Visit>
+    void visit_layers(const Visit& visit, const std::string& path) const {
+        layer_->visit_layers(visit, path);
+    }
+    template <class Self, class Visit, class... Gradients>
+    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+        static_assert(sizeof...(Gradients) <= 3);
+        using Map = Eigen::Map<Matrix<Scalar>>;
+        const auto pass_on = [&](const char* name, Map& parameter, std::span<Map> of) {
+            [&]<std::size_t... k>(std::index_sequence<k...>) {
+                if constexpr (std::is_const_v<Self>)
+                    visit(name, std::as_const(parameter), of[k]...);
+                else
+                    visit(name, parameter, of[k]...);
+            }
+            (std::make_index_sequence<sizeof...(Gradients)>{});
+        };
+        const std::array<Gradient*, sizeof...(Gradients)> list{
+            const_cast<Gradient*>(&gradients)...};
+        self.layer_->visit_parameters(
+            detail::ErasedVisit<Scalar>{pass_on, enter(visit), leave(visit),
+                                        detail::visits_unreached(visit)},
+            list);
+    }
+    template <class Self, class Visit>
+    static void visit_state(Self& self, Visit&& visit) {
+        const auto pass_on = [&](const char* name, auto& entries) {
+            if constexpr (std::is_const_v<Self>)
+                visit(name, std::as_const(entries));
+            else
+                visit(name, entries);
+        };
+        self.layer_->visit_state(
+            detail::ErasedStateVisit{pass_on, pass_on, enter(visit), leave(visit)});
+    }
+    void update_statistics(const Record<detail::Records>& record) {
+        layer_->update_statistics(record.record);
+    }
+    void begin_statistics() { layer_->begin_statistics(); }
+
+private:
+    template <class Visit>
+    [[nodiscard]] static auto enter(Visit& visit) {
+        return [&visit](std::string_view part) { detail::enter_part(visit, part); };
+    }
+    template <class Visit>
+    [[nodiscard]] static auto leave(Visit& visit) {
+        return [&visit] { detail::leave_part<std::string_view>(visit); };
+    }
+
+    template <class Walk, class X, class Then, class State, class... Gradients>
+    void run_in(const Walk& walk, X& x, const Then& then, const State& state,
+                Gradients&... gradients) const {
+        using Part = detail::ErasedPart<Scalar, false>;
+        if constexpr (sizeof...(Gradients) > 0) {
+            typename Part::Gradient gradient{layer_->own(gradients...)};
+            walk(Part(*layer_), x, then, state, gradient);
+        } else {
+            walk(Part(*layer_), x, then, state);
+        }
+    }
+
+    std::unique_ptr<detail::HeldLayerInterface<Scalar>> layer_;
+};
+
+}  // namespace stochastic_depth

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include <stochastic_depth/pass/mask_context.hpp>
+#include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/survival/scaling.hpp>
+#include <stochastic_depth/types.hpp>
+
+namespace stochastic_depth::detail {
+
+/// The mean loss over the samples of the network as it is used after a training with this scaling:
+/// by weight scaling, or at full depth. Blocks of columns, so that memory does not grow with the
+/// data.
+template <class Network, class Data, class Loss>
+[[nodiscard]] double validation_loss(const Network& network, const Data& data, const Loss& loss,
+                                     Scaling scaling) {
+    using Scalar = typename Network::Scalar;
+    constexpr Index block = 256;
+    std::vector<Index> order(static_cast<std::size_t>(data.size()));
+    std::iota(order.begin(), order.end(), Index{0});
+    const Index outputs = network.output_size(data.features());
+    Matrix<Scalar> x, y, gradient;
+    typename Data::Targets targets;
+    double sum = 0.0;
+    for (Index first = 0; first < data.size(); first += block) {
+        const Index count = std::min(block, data.size() - first);
+        x.resize(data.features(), count);
+        y.resize(outputs, count);
+        gradient.resize(outputs, count);
+        data.resize_targets(targets, count);
+        data.gather(order, first, count, x, targets);
+        if (scaling == Scaling::none)
+            run_into(network, x, MeanOfMasks{}, y);
+        else
+            network.forward(x, y);
+        sum += static_cast<double>(count) * loss.value_and_gradient(y, targets, gradient);
+    }
+    return sum / static_cast<double>(data.size());
+}
+
+}  // namespace stochastic_depth::detail
