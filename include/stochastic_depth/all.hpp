@@ -63,6 +63,7 @@
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/survival/any_mask_law.hpp>
 #include <stochastic_depth/survival/depth_mixture_law.hpp>
 #include <stochastic_depth/survival/designed_mask_sampler.hpp>
 #include <stochastic_depth/survival/drop_probability.hpp>
