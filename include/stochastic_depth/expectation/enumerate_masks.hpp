@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <vector>
 
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/survival/mask_law.hpp>
+#include <stochastic_depth/survival/probable_masks.hpp>
 
 namespace stochastic_depth {
 
@@ -51,6 +54,24 @@ template <MaskedNetwork Network>
             if ((skipped >> (depth - 1 - l)) & 1u) mask.skip(l);
         rows.push_back({mask, probability(mask, p), masked_forward(network, x, mask)});
     }
+    return rows;
+}
+
+/// The same under a law: every mask that it gives a probability above 0, in this order.
+///
+/// \param most  How many masks there may be.
+/// \throws std::invalid_argument  if the network cannot take x, the law has another depth, or a
+///                                probability lies outside [0, 1].
+/// \throws std::length_error      if there are more masks; no layer has run then.
+template <MaskedNetwork Network, MaskLaw Law>
+[[nodiscard]] std::vector<MaskedOutput<typename Network::Scalar>> enumerate_masks(
+    const Network& network, const ConstMatrixRef<typename Network::Scalar>& x, const Law& law,
+    std::size_t most = std::size_t{1} << max_enumerated_depth) {
+    (void)network.output_size(x.rows());
+    detail::check_law("enumerate_masks", law, network.depth());
+    std::vector<MaskedOutput<typename Network::Scalar>> rows;
+    for (const ProbableMask& row : probable_masks(law, most))
+        rows.push_back({row.mask, row.probability, masked_forward(network, x, row.mask)});
     return rows;
 }
 

@@ -3,12 +3,15 @@
 
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/tree_sweep.hpp>
 #include <stochastic_depth/pass/folds.hpp>
+#include <stochastic_depth/survival/independent_law.hpp>
+#include <stochastic_depth/survival/mask_law.hpp>
 
 namespace stochastic_depth {
 
@@ -68,15 +71,62 @@ public:
     template <MaskedNetwork Network>
     void operator()(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
                     ExpectationResult<typename Network::Scalar>& result) const {
-        using Scalar = typename Network::Scalar;
-        const Index outputs = network.output_size(x.rows());
         const detail::ScratchArray<double> probabilities(network.depth());
         double* first = probabilities.data();
         detail::write_survival_probabilities(network, first);
         const Eigen::Map<const Eigen::VectorXd> p(probabilities.data(), network.depth());
-        const double evaluations = detail::evaluations_of_tree(network, p);
-        detail::check_budget("ExactExpectation", p.size(), evaluations,
+        of_independent(network, x, p, result);
+    }
+
+    /// The same over the masks of a law, in place of independent ones of the network's p_l.
+    ///
+    /// Where a layer is skipped that has skippable layers inside, their bits decide nothing, but the
+    /// law may depend on them: what follows then has the law's probabilities, summed over them.
+    ///
+    /// \param law  A MaskLaw of L layers.
+    /// \throws std::invalid_argument  besides, if the law has another depth or a probability outside
+    ///                                [0, 1].
+    /// \throws std::length_error      besides, if more than 2^20 of its states differ behind a layer.
+    /// \complexity  A layer evaluation for each prefix of positive probability that keeps the layer.
+    ///              IndependentLaw as above; under other laws few columns run at less speed, as
+    ///              what follows a layer kept and a layer skipped no longer runs side by side.
+    template <MaskedNetwork Network, MaskLaw Law>
+    [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
+        const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+        const Law& law) const {
+        ExpectationResult<typename Network::Scalar> result;
+        (*this)(network, x, law, result);
+        return result;
+    }
+    template <MaskedNetwork Network, MaskLaw Law>
+    void operator()(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                    const Law& law, ExpectationResult<typename Network::Scalar>& result) const {
+        (void)network.output_size(x.rows());
+        detail::check_law("ExactExpectation", law, network.depth());
+        if constexpr (std::is_same_v<Law, IndependentLaw>) {
+            of_independent(network, x, law.survival_probabilities(), result);
+        } else {
+            const detail::TreeLaw<Network, Law> tree_law{law};
+            compute(network, x, tree_law, detail::evaluations_under(tree_law, network), result);
+        }
+    }
+
+private:
+    template <class Network, class Scalar = typename Network::Scalar>
+    void of_independent(const Network& network, const ConstMatrixRef<Scalar>& x,
+                        const Eigen::Ref<const Eigen::VectorXd>& p,
+                        ExpectationResult<Scalar>& result) const {
+        (void)network.output_size(x.rows());
+        compute(network, x, detail::IndependentBits{p}, detail::evaluations_of_tree(network, p),
+                result);
+    }
+
+    template <class Network, class Law, class Scalar = typename Network::Scalar>
+    void compute(const Network& network, const ConstMatrixRef<Scalar>& x, const Law& law,
+                 double evaluations, ExpectationResult<Scalar>& result) const {
+        detail::check_budget("ExactExpectation", law.depth(), evaluations,
                              options_.max_layer_evaluations);
+        const Index outputs = network.output_size(x.rows());
         result.method = ExpectationMethod::exact;
         result.samples = 0;
         result.layer_evaluations = evaluations;
@@ -84,12 +134,11 @@ public:
         result.mean.resize(outputs, x.cols());
         result.variance.resize(outputs, x.cols());
         result.standard_error.setConstant(outputs, x.cols(), Scalar(0));
-        detail::sweep_tree<detail::Sweep::moments, Scalar>(
-            network, x, p, result.layer_evaluations, options_.threads, options_.progress,
+        detail::sweep_tree_of<detail::Sweep::moments, Scalar>(
+            law, network, x, evaluations, options_.threads, options_.progress,
             {result.mean.data(), result.variance.data(), outputs});
     }
 
-private:
     ExactExpectationOptions options_;
 };
 

@@ -5,16 +5,20 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include <stochastic_depth/expectation/control_variates.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
+#include <stochastic_depth/expectation/law_mask_source.hpp>
 #include <stochastic_depth/expectation/monte_carlo_plan.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/sample_moments.hpp>
 #include <stochastic_depth/expectation/sampled_blocks.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/survival/independent_law.hpp>
 #include <stochastic_depth/survival/mask_design.hpp>
+#include <stochastic_depth/survival/mask_law.hpp>
 
 namespace stochastic_depth {
 
@@ -110,7 +114,7 @@ public:
         if (in_rounds())
             detail::refuse("MonteCarloExpectation: plan needs a number of masks that is known: "
                            "neither target_standard_error nor progress");
-        const detail::MaskSource source = source_for(network);
+        const detail::MaskSource source = source_for(network, network.survival_probabilities());
         return {network.survival_probabilities(),
                 source.sample(0, next_round(source, 0, 0, 0).samples), options_.threads};
     }
@@ -133,8 +137,58 @@ public:
     void operator()(const Network& network,
                     const ConstMatrixRef<typename Network::Scalar>& x,
                     ExpectationResult<typename Network::Scalar>& result) const {
+        (void)network.output_size(x.rows());
+        estimate(network, x, source_for(network, network.survival_probabilities()), result);
+    }
+
+    /// The same from masks of a law, in place of independent ones of the network's p_l: mask k is
+    /// that of sample k of step 0 of `LawMaskSampler{law, seed}`; for IndependentLaw all is as
+    /// above.
+    ///
+    /// \param law  A MaskLaw of L layers.
+    /// \throws std::invalid_argument  besides, if the law has another depth or a probability outside
+    ///                                [0, 1]; for an option that needs layers to be independent: a
+    ///                                design, enumerated layers, control variates.
+    template <MaskedNetwork Network, MaskLaw Law>
+    [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
+        const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+        const Law& law) const {
+        (void)network.output_size(x.rows());
+        detail::check_law("MonteCarloExpectation", law, network.depth());
+        ExpectationResult<typename Network::Scalar> result;
+        if constexpr (std::is_same_v<Law, IndependentLaw>) {
+            estimate(network, x, source_for(network, law.survival_probabilities()), result);
+        } else {
+            refuse_what_needs_independent_layers();
+            estimate(network, x,
+                     detail::LawMaskSource<Law>(law, detail::enclosing_layers(network),
+                                                options_.seed),
+                     result);
+        }
+        return result;
+    }
+
+private:
+    /// Masks of the first round, if there are several.
+    static constexpr Index first_round = 64;
+
+    void refuse_what_needs_independent_layers() const {
+        const auto refuse_unless = [](bool valid, const char* option, const char* only) {
+            if (!valid)
+                detail::refuse("MonteCarloExpectation: ", option, " must be ", only,
+                               " under a law, as layers may depend on each other there");
+        };
+        refuse_unless(options_.design == MaskDesign::independent, "design",
+                      "MaskDesign::independent");
+        refuse_unless(options_.enumerated_layers == 0, "enumerated_layers", "0");
+        refuse_unless(options_.control_variates == ControlVariates::none, "control_variates",
+                      "ControlVariates::none");
+    }
+
+    template <class Network, class Source, class Scalar = typename Network::Scalar>
+    void estimate(const Network& network, const ConstMatrixRef<Scalar>& x, const Source& source,
+                  ExpectationResult<Scalar>& result) const {
         const Index outputs = network.output_size(x.rows());
-        const detail::MaskSource source = source_for(network);
         detail::SampleMoments moments(outputs, x.cols());
         double evaluations = 0;
         Index drawn = 0;
@@ -157,13 +211,9 @@ public:
         result.samples = moments.samples;
     }
 
-private:
-    /// Masks of the first round, if there are several.
-    static constexpr Index first_round = 64;
-
     template <class Network>
-    [[nodiscard]] detail::MaskSource source_for(const Network& network) const {
-        return {network.survival_probabilities(), detail::enclosing_layers(network),
+    [[nodiscard]] detail::MaskSource source_for(const Network& network, Eigen::VectorXd p) const {
+        return {std::move(p), detail::enclosing_layers(network),
                 {options_.design, groups(), options_.enumerated_layers, options_.control_variates,
                  options_.seed}};
     }
@@ -193,7 +243,8 @@ private:
     };
 
     /// How many masks come next, 0 for none; as many as the budget of layer evaluations allows.
-    [[nodiscard]] Round next_round(const detail::MaskSource& source, Index done, Index drawn,
+    template <class Source>
+    [[nodiscard]] Round next_round(const Source& source, Index done, Index drawn,
                                    double evaluations) const {
         const Index left = options_.samples - done;
         const Index fewest = std::min(source.fewest(), source.rounded(options_.samples));

@@ -7,6 +7,7 @@
 
 #include <stochastic_depth/expectation/moments.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
+#include <stochastic_depth/expectation/tree_law.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/pass/walk.hpp>
 #include <stochastic_depth/threads/parallel.hpp>
@@ -20,14 +21,16 @@ namespace stochastic_depth::detail {
 ///
 /// Three phases. Wide: while there are few columns, the two children of a node stand side by side
 /// in one block, so that one product serves both. Split: once there are enough columns, blocks of
-/// them go to the threads. Deep: each block walks the rest of the tree depth first.
-template <class Scalar, Sweep sweep = Sweep::moments>
+/// them go to the threads. Deep: each block walks the rest of the tree depth first. Children that
+/// the law of the masks tells apart have other nodes below, so they don't stand in one block: there
+/// the deep phase begins at once.
+template <class Scalar, Sweep sweep = Sweep::moments, class Law = IndependentBits>
 class PrefixTree {
 public:
     struct Options {
-        /// p_l of each skippable layer; a layer with p_l = 1 is not skipped, one with p_l = 0 not
-        /// run, unless derivatives are computed.
-        const Eigen::Ref<const Eigen::VectorXd>& survival_probabilities;
+        /// P(s_l = 1) at each node; where it is 1, the layer is not skipped, where it is 0, not run,
+        /// unless derivatives are computed.
+        const Law& law;
         /// Rows of the network's output.
         Index outputs;
         /// The largest number of rows of activations on their way.
@@ -47,7 +50,7 @@ public:
               MomentsView<Scalar> to) const {
         const Block<Scalar> all(x.data(), x.rows(), x.cols(),
                                 Eigen::OuterStride<>(x.outerStride()));
-        const State whole{{to}, depth(), Phase::wide};
+        const State whole{{to}, depth(), Phase::wide, options_.law.start()};
         const auto run = [&](const Block<Scalar>& block, const State& state) {
             Walk<PrefixTree>{*this}(network, block, Output{*this}, state);
         };
@@ -67,6 +70,8 @@ private:
         /// Skippable layers still to come.
         Index layers;
         Phase phase;
+        /// What the law knows of the bits so far.
+        [[no_unique_address]] LawState<Law> bits;
     };
 
     /// A block on its way through layers that do not branch.
@@ -91,7 +96,7 @@ private:
     template <class Node>
     using LayerOf = std::remove_cvref_t<decltype(std::declval<const Node&>().layer())>;
 
-    [[nodiscard]] Index depth() const { return options_.survival_probabilities.size(); }
+    [[nodiscard]] Index depth() const { return options_.law.depth(); }
 
     /// As many columns as keep the blocks that are in use at a time in the second-level cache, in
     /// whole tiles of the product.
@@ -115,7 +120,7 @@ private:
         parallel_blocks(x.cols(), block_columns_, options_.threads, [&](Index first, Index columns) {
             run(Block<Scalar>(x.data() + first * x.outerStride(), x.rows(), columns,
                               Eigen::OuterStride<>(x.outerStride())),
-                State{{state.to.moments.from_column(first)}, state.layers, Phase::deep});
+                State{{state.to.moments.from_column(first)}, state.layers, Phase::deep, state.bits});
         });
     }
 
@@ -180,11 +185,13 @@ private:
         constexpr bool is_last =
             is_end<Then> && Node::skips_to_identity && !has_skippable_layers<LayerOf<Node>>;
         const Children children = children_of(node, state);
-        if (!is_last && children.both && state.phase == Phase::wide && x.cols() >= wide_columns())
+        if (!is_last && children.both && state.phase == Phase::wide &&
+            (x.cols() >= wide_columns() || !children.may_share_a_block()))
             return split(x, state, [&](const Block<Scalar>& block, const State& deep) {
                 walk(node, block, then, deep);
             });
-        if (options_.progress) options_.progress->add(static_cast<double>(x.cols()));
+        if (options_.progress && (children.both || children.p != Scalar(0)))
+            options_.progress->add(static_cast<double>(x.cols()));
         if (!children.both)
             walk_one(walk, node, x, then, state, children);
         else if constexpr (is_last)
@@ -203,13 +210,15 @@ private:
         } else {
             const Children children = children_of(node, way.state);
             if (children.both) return false;
-            if (options_.progress)
+            const bool kept = children.p != Scalar(0);
+            if (options_.progress && kept)
                 options_.progress->add(static_cast<double>(way.current().cols()));
-            if (children.p != Scalar(0))
+            if (kept)
                 way.run_through(node.layer());
             else if constexpr (!Node::skips_to_identity)
                 way.run_through(node.shortcut());
             way.state.layers = children.layers_of_active;
+            way.state.bits = kept ? children.bits_of_active : children.bits_of_skipped;
             return true;
         }
     }
@@ -222,6 +231,15 @@ private:
         /// Skippable layers still to come in each child.
         Index layers_of_active;
         Index layers_of_skipped;
+        [[no_unique_address]] LawState<Law> bits_of_active;
+        [[no_unique_address]] LawState<Law> bits_of_skipped;
+
+        [[nodiscard]] bool may_share_a_block() const {
+            if constexpr (std::is_empty_v<LawState<Law>>)
+                return true;
+            else
+                return bits_of_active == bits_of_skipped;
+        }
 
         [[nodiscard]] PendingSibling<Scalar> sibling(const MomentsView<Scalar>& active,
                                                      const Target<Scalar>& to) const {
@@ -232,19 +250,25 @@ private:
     template <class Node>
     [[nodiscard]] Children children_of(const Node& node,
                                        const State& state) const {
-        const double p = options_.survival_probabilities(depth() - state.layers);
+        const Index layer = depth() - state.layers, inside = node.depth() - 1;
+        const Law& law = options_.law;
+        const double p = law.survival_probability(layer, state.bits);
         const bool both = sweep == Sweep::derivatives || (p != 0.0 && p != 1.0);
         return {static_cast<Scalar>(p), static_cast<Scalar>(1 - p), both, state.layers - 1,
-                state.layers - node.depth()};
+                state.layers - 1 - inside,
+                both || p == 1.0 ? law.next(layer, state.bits, true) : state.bits,
+                both || p == 0.0 ? behind_skipped(law, layer, inside, state.bits) : state.bits};
     }
 
     template <class Walk, class Node, class Then>
     void walk_one(const Walk& walk, const Node& node, const Block<Scalar>& x,
                   const Then& then, const State& state, const Children& children) const {
         if (children.p != Scalar(0))
-            walk(node.layer(), x, then, State{state.to, children.layers_of_active, state.phase});
+            walk(node.layer(), x, then,
+                 State{state.to, children.layers_of_active, state.phase, children.bits_of_active});
         else
-            walk.skip(node, x, then, State{state.to, children.layers_of_skipped, state.phase});
+            walk.skip(node, x, then, State{state.to, children.layers_of_skipped, state.phase,
+                                           children.bits_of_skipped});
     }
 
     /// The last layer of the network.
@@ -290,9 +314,11 @@ private:
                    const Then& then, const State& state, const Children& children) const {
         const ScratchMoments active(state.to.moments, options_.outputs, x.cols(),
                                     children.layers_of_active);
-        walk(node.layer(), x, then, State{{*active}, children.layers_of_active, Phase::deep});
+        walk(node.layer(), x, then,
+             State{{*active}, children.layers_of_active, Phase::deep, children.bits_of_active});
         const auto sibling = children.sibling(*active, state.to);
-        const State skipped{{state.to.moments, &sibling}, children.layers_of_skipped, Phase::deep};
+        const State skipped{{state.to.moments, &sibling}, children.layers_of_skipped, Phase::deep,
+                            children.bits_of_skipped};
         walk.skip(node, x, then, skipped);
     }
 
@@ -305,14 +331,16 @@ private:
                                   children.layers_of_active);
         const MomentsView<Scalar> skipped = (*both).from_column(columns);
         if constexpr (has_skippable_layers<LayerOf<Node>>) {
-            walk(node.layer(), x, then, State{{*both}, children.layers_of_active, Phase::wide});
-            walk.skip(node, x, then, State{{skipped}, children.layers_of_skipped, Phase::wide});
+            walk(node.layer(), x, then,
+                 State{{*both}, children.layers_of_active, Phase::wide, children.bits_of_active});
+            walk.skip(node, x, then, State{{skipped}, children.layers_of_skipped, Phase::wide,
+                                           children.bits_of_skipped});
         } else {
             ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), 2 * columns);
             run_to_end(node.layer(), x, store_to(outputs->leftCols(columns)));
             run_to_end(node.shortcut(), x, store_to(outputs->rightCols(columns)));
             const Block<Scalar> y = const_view(*outputs);
-            then(y, State{{*both}, children.layers_of_active, Phase::wide});
+            then(y, State{{*both}, children.layers_of_active, Phase::wide, children.bits_of_active});
         }
         const auto sibling = children.sibling(*both, state.to);
         transform<Scalar>(mean_of({skipped}, columns), mean_of(state.to, columns),

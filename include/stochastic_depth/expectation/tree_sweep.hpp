@@ -55,7 +55,7 @@ template <class Scalar>
 template <class Scalar, class Tree, class Network>
 void mend_overflow(const Network& network, const ConstMatrixRef<Scalar>& x,
                    typename Tree::Options options, const MomentsView<Scalar>& to) {
-    const Index outputs = options.outputs, layers = options.survival_probabilities.size();
+    const Index outputs = options.outputs, layers = options.law.depth();
     Index first = 0, end = x.cols();
     while (first < end && is_finite(to, outputs, layers, first)) ++first;
     while (first < end && is_finite(to, outputs, layers, end - 1)) --end;
@@ -84,13 +84,13 @@ void mend_overflow(const Network& network, const ConstMatrixRef<Scalar>& x,
     });
 }
 
-/// Sweeps the tree under survival probabilities that may be others than the network's own.
-template <Sweep sweep, class Scalar, class Network>
-void sweep_tree(const Network& network, const ConstMatrixRef<Scalar>& x,
-                const Eigen::Ref<const Eigen::VectorXd>& p, double evaluations, unsigned threads,
-                const ProgressCallback& callback, MomentsView<Scalar> to) {
-    using Tree = PrefixTree<Scalar, sweep>;
-    typename Tree::Options options{p, network.output_size(x.rows()), most_rows(network, x.rows()),
+/// Sweeps the tree of the masks of a law.
+template <Sweep sweep, class Scalar, class Network, class Law>
+void sweep_tree_of(const Law& law, const Network& network, const ConstMatrixRef<Scalar>& x,
+                   double evaluations, unsigned threads, const ProgressCallback& callback,
+                   MomentsView<Scalar> to) {
+    using Tree = PrefixTree<Scalar, sweep, Law>;
+    typename Tree::Options options{law, network.output_size(x.rows()), most_rows(network, x.rows()),
                                    threads};
     const auto run = [&] {
         Tree(options).walk(network, x, to);
@@ -100,6 +100,16 @@ void sweep_tree(const Network& network, const ConstMatrixRef<Scalar>& x,
     ProgressMeter progress(callback, evaluations * static_cast<double>(x.cols()));
     options.progress = &progress;
     run();
+}
+
+/// The same under survival probabilities of independent masks, which may be others than the
+/// network's own.
+template <Sweep sweep, class Scalar, class Network>
+void sweep_tree(const Network& network, const ConstMatrixRef<Scalar>& x,
+                const Eigen::Ref<const Eigen::VectorXd>& p, double evaluations, unsigned threads,
+                const ProgressCallback& callback, MomentsView<Scalar> to) {
+    sweep_tree_of<sweep, Scalar>(IndependentBits{p}, network, x, evaluations, threads, callback,
+                                 to);
 }
 
 }  // namespace stochastic_depth::detail

@@ -5,7 +5,10 @@
 
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
+#include <stochastic_depth/pass/reached_layers.hpp>
 #include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/survival/any_mask_law.hpp>
+#include <stochastic_depth/survival/mask_law.hpp>
 
 namespace stochastic_depth {
 
@@ -36,11 +39,35 @@ public:
     template <MaskedNetwork Network>
     void operator()(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
                     ExpectationResult<typename Network::Scalar>& result) const {
-        using Scalar = typename Network::Scalar;
+        scale(network, x, detail::MeanOfMasks{}, result);
+    }
+
+    /// The same under a law, with P(s_l = 1), over all masks that reach the layer, in place of p_l.
+    ///
+    /// \param law  A MaskLaw of L layers.
+    /// \throws std::invalid_argument  besides, if the law has another depth or a probability outside
+    ///                                [0, 1].
+    /// \throws std::length_error      if more than 2^20 of its states differ behind a layer.
+    template <MaskedNetwork Network, MaskLaw Law>
+    [[nodiscard]] ExpectationResult<typename Network::Scalar> operator()(
+        const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+        const Law& law) const {
+        (void)network.output_size(x.rows());
+        detail::check_law("WeightScaling", law, network.depth());
+        const auto reached = detail::reached_layers(network, AnyMaskLaw(law).with_seed(0));
+        ExpectationResult<typename Network::Scalar> result;
+        scale(network, x, detail::MeanOfLaw(reached.survival_probabilities.data()), result);
+        return result;
+    }
+
+private:
+    template <class Network, class Means, class Scalar = typename Network::Scalar>
+    static void scale(const Network& network, const ConstMatrixRef<Scalar>& x, const Means& means,
+                      ExpectationResult<Scalar>& result) {
         const Index outputs = network.output_size(x.rows());
         result.method = ExpectationMethod::weight_scaling;
         result.mean.resize(outputs, x.cols());
-        detail::run_into(network, x, detail::MeanOfMasks{}, result.mean);
+        detail::run_into(network, x, means, result.mean);
         result.variance.setConstant(outputs, x.cols(), std::numeric_limits<Scalar>::quiet_NaN());
         result.standard_error = result.variance;
         result.layer_evaluations = static_cast<double>(network.depth());

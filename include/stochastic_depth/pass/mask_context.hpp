@@ -64,6 +64,26 @@ struct MeanOfMasks : EveryLayer {
     [[nodiscard]] constexpr double scale(double p) const { return p; }
 };
 
+/// The same where a law says how often a layer is kept; one that never is is skipped.
+class MeanOfLaw : public EveryLayer {
+public:
+    static constexpr bool takes_means = true;
+
+    /// \param p  Of the layers from this one on, where they are reached.
+    explicit MeanOfLaw(const double* p) : p_(p) {}
+
+    [[nodiscard]] MeanOfLaw inside() const { return MeanOfLaw(p_ + 1); }
+    template <class Layer>
+    [[nodiscard]] MeanOfLaw behind(const Layer& layer) const {
+        return MeanOfLaw(p_ + depth(layer));
+    }
+    [[nodiscard]] bool keeps(Index) const { return *p_ > 0; }
+    [[nodiscard]] double scale(double) const { return *p_; }
+
+private:
+    const double* p_;
+};
+
 /// One mask for the whole batch, or one for each sample, from layer `first` on. Where an outer
 /// layer has left samples out, column j of the batch is sample samples[j].
 class MaskView {

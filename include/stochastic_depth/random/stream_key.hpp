@@ -18,6 +18,7 @@ enum class StreamPurpose : std::uint32_t {
     layer_coalitions = 5,
     fixed_size_masks = 6,
     dropout = 7,
+    law_masks = 8,
 };
 
 /// The Philox key of a purpose's stream.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include <stochastic_depth/survival/any_mask_law.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/types.hpp>
 
@@ -26,6 +27,9 @@ struct TrainingStepOptions {
     std::uint64_t seed = 0;
     /// At least 1, the caller's among them. Their number changes no bit.
     unsigned threads = 1;
+    /// Where masks come from: none, independent layers with the network's survival probabilities; or
+    /// a MaskLaw of the network's depth, for MaskScope::batch and ::sample.
+    AnyMaskLaw law = {};
 };
 
 /// The part of a step's batch that a call is given. Samples keep the numbers, and so the masks, that

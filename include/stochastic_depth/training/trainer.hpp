@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <stochastic_depth/pass/folds.hpp>
+#include <stochastic_depth/pass/reached_layers.hpp>
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
@@ -51,8 +52,8 @@ using DataFor = Dataset<typename Network::Scalar, typename Loss::Targets>;
 ///
 /// The order of the samples is a function of seed and epoch, the masks of seed and step: step s of
 /// the training, counted over all epochs from 0, uses `MaskSampler{p, seed}.sample(s)` or
-/// `.sample(s, batch)`, or `FixedSizeMaskSampler`'s. With Scaling::none outputs are not rescaled:
-/// the network at test time is f_SD, not full depth.
+/// `.sample(s, batch)`, or `FixedSizeMaskSampler`'s, or under a law `LawMaskSampler`'s. With
+/// Scaling::none outputs are not rescaled: the network at test time is f_SD, not full depth.
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
 class Trainer {
@@ -71,6 +72,8 @@ public:
         if (options_.first_step < 0)
             detail::refuse("Trainer: first_step must be at least 0, got ", options_.first_step);
         if (options_.threads < 1) detail::refuse("Trainer: threads must be at least 1, got 0");
+        if (options_.law && options_.survival)
+            detail::refuse("Trainer: survival must be none where there is a law, got both");
         if (options_.early_stopping) (void)EarlyStopping{*options_.early_stopping};
     }
 
@@ -120,10 +123,14 @@ public:
                                  const Loss& loss, Optimizer&& optimizer,
                                  const DataFor<Network, Loss>& validation) const {
         check_data("validation", network, validation, loss);
+        const Eigen::VectorXd p =
+            options_.law ? detail::reached_layers(network, options_.law.with_seed(options_.seed))
+                               .survival_probabilities
+                         : network.survival_probabilities();
         EarlyStopping stopping{options_.early_stopping.value_or(EarlyStoppingOptions{})};
         auto history = train(network, data, loss, optimizer, [&](EpochRecord& record) {
             record.validation_loss =
-                detail::validation_loss(network, validation, loss, options_.scaling);
+                detail::validation_loss(network, validation, loss, options_.scaling, p);
             return !options_.early_stopping || stopping.goes_on(network, record.validation_loss);
         });
         if (options_.early_stopping) stopping.restore(network);
@@ -192,7 +199,8 @@ private:
               p(network.survival_probabilities()),
               steps((data.size() + options.batch_size - 1) / options.batch_size),
               training_step(network, loss,
-                            {options.mask_scope, options.scaling, options.seed, options.threads}) {}
+                            {options.mask_scope, options.scaling, options.seed, options.threads,
+                             options.law}) {}
 
         EpochRecord epoch(Index epoch) {
             const auto start = Clock::now();

@@ -6,6 +6,7 @@
 #include <limits>
 #include <optional>
 
+#include <stochastic_depth/survival/any_mask_law.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
 #include <stochastic_depth/training/early_stopping.hpp>
@@ -57,6 +58,8 @@ struct TrainerOptions {
     std::uint64_t seed = 0;
     MaskScope mask_scope = MaskScope::sample;
     Scaling scaling = Scaling::none;
+    /// Where masks come from, as TrainingStepOptions::law; `survival` is none then.
+    AnyMaskLaw law = {};
     /// At least 1. Their number changes no bit.
     unsigned threads = 1;
     /// Of the Sgd that a training makes for itself; a training that is given an optimizer takes

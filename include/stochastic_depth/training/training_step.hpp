@@ -10,7 +10,9 @@
 
 #include <stochastic_depth/pass/evaluations.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
+#include <stochastic_depth/pass/reached_layers.hpp>
 #include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/survival/any_mask_law.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
@@ -49,28 +51,35 @@ public:
     /// \param network  Of the shape of those to come.
     /// \throws std::invalid_argument  unless options.threads lies in [1, 65535]; for inverted
     ///                                scaling of a skippable layer that is no Residual, which has
-    ///                                no branch.
+    ///                                no branch; for a law of another depth, or with
+    ///                                MaskScope::subset.
     TrainingStep(const Network& network, Loss loss, TrainingStepOptions options = {})
         : loss_(std::move(loss)),
           options_(checked(network, options)),
           sampler_(network.survival_probabilities(), options_.seed),
-          subsets_(survival_probabilities(), options_.seed),
+          subsets_(sampler_.survival_probabilities(), options_.seed),
           gradient_(network.zero_gradient()),
           mask_(SurvivalMask::none(sampler_.depth())),
           evaluations_(network),
-          expected_evaluations_(evaluations_.expected(survival_probabilities())),
-          team_(options_.threads) {}
+          expected_evaluations_(evaluations_.expected(sampler_.survival_probabilities())),
+          team_(options_.threads) {
+        if (options_.law) take_law(network);
+    }
 
     [[nodiscard]] const TrainingStepOptions& options() const { return options_; }
 
-    /// p_l of the steps to come: the network's, or what `set_survival_probabilities` said.
+    /// p_l of the steps to come: the network's, or what `set_survival_probabilities` said; under a
+    /// law, how often a layer that is reached is kept.
     [[nodiscard]] const Eigen::VectorXd& survival_probabilities() const {
-        return sampler_.survival_probabilities();
+        return options_.law ? reached_.survival_probabilities : sampler_.survival_probabilities();
     }
 
     /// Sets p_l for the steps to come, as a schedule over time does; the network's own stay.
-    /// \throws std::invalid_argument  unless there is one in (0, 1] for each layer.
+    /// \throws std::invalid_argument  unless there is one in (0, 1] for each layer; under a law.
     void set_survival_probabilities(const Eigen::VectorXd& p) {
+        if (options_.law)
+            detail::refuse("TrainingStep: survival probabilities must be left to options.law, got ",
+                           p.size());
         if (p.size() != sampler_.depth())
             detail::refuse("TrainingStep: survival probabilities must be ", sampler_.depth(),
                            ", got ", p.size());
@@ -95,11 +104,16 @@ public:
         const auto start = Clock::now();
         const Index batch = check_part(part, x.cols());
         if (options_.mask_scope == MaskScope::batch) {
-            sampler_.sample(t, mask_);
+            if (options_.law)
+                law_.sample_one(t, mask_);
+            else
+                sampler_.sample(t, mask_);
             return differentiate_under(network, x, targets, mask_, t, part, start);
         }
         masks_.resize(sampler_.depth(), batch);
-        if (options_.mask_scope == MaskScope::sample)
+        if (options_.law)
+            law_.sample_each(t, masks_);
+        else if (options_.mask_scope == MaskScope::sample)
             sampler_.sample(t, masks_);
         else
             subsets_.sample(t, masks_);
@@ -164,6 +178,18 @@ private:
                 "TrainingStep: scaling must be Scaling::none for a network that skips layers other "
                 "than Residual, got Scaling::inverted");
         return options;
+    }
+
+    void take_law(const Network& network) {
+        if (options_.mask_scope == MaskScope::subset)
+            detail::refuse("TrainingStep: mask_scope must be MaskScope::batch or MaskScope::sample "
+                           "under a law, got MaskScope::subset, which takes layers one by one");
+        law_ = options_.law.with_seed(options_.seed);
+        if (law_.marginals.size() != sampler_.depth())
+            detail::refuse("TrainingStep: law must have ", sampler_.depth(), " layers, got ",
+                           law_.marginals.size());
+        reached_ = detail::reached_layers(network, law_);
+        expected_evaluations_ = reached_.evaluations;
     }
 
     [[nodiscard]] static double seconds(Clock::duration time) {
@@ -251,6 +277,9 @@ private:
     TrainingStepOptions options_;
     MaskSampler sampler_;
     FixedSizeMaskSampler subsets_;
+    /// Of options_.law, if there is one.
+    detail::ErasedLaw law_;
+    detail::ReachedLayers reached_;
     Gradient gradient_;
     SurvivalMask mask_;
     SurvivalMasks masks_, part_masks_, one_mask_;

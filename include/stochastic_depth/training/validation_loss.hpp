@@ -15,9 +15,10 @@ namespace stochastic_depth::detail {
 /// The mean loss over the samples of the network as it is used after a training with this scaling:
 /// by weight scaling, or at full depth. Blocks of columns, so that memory does not grow with the
 /// data.
+/// \param p  How often each layer that is reached is kept.
 template <class Network, class Data, class Loss>
 [[nodiscard]] double validation_loss(const Network& network, const Data& data, const Loss& loss,
-                                     Scaling scaling) {
+                                     Scaling scaling, const Eigen::VectorXd& p) {
     using Scalar = typename Network::Scalar;
     constexpr Index block = 256;
     std::vector<Index> order(static_cast<std::size_t>(data.size()));
@@ -34,7 +35,7 @@ template <class Network, class Data, class Loss>
         data.resize_targets(targets, count);
         data.gather(order, first, count, x, targets);
         if (scaling == Scaling::none)
-            run_into(network, x, MeanOfMasks{}, y);
+            run_into(network, x, MeanOfLaw(p.data()), y);
         else
             network.forward(x, y);
         sum += static_cast<double>(count) * loss.value_and_gradient(y, targets, gradient);
