@@ -28,10 +28,9 @@ using Loss = MeanSquaredError<double>;
 /// Four layers, the second inside the first; all residual, for inverted scaling.
 auto nest(double outer, double inner, double third, double fourth) {
     test::Structures make{12};
-    return Sequential{
-        StochasticDepth{Residual{Sequential{make.block(4, inner), make.linear(4, 4)}},
-                        SurvivalProbability{outer}},
-        make.block(4, third), make.block(4, fourth), make.linear(4, 2)};
+    return Sequential{StochasticDepth{Residual{Sequential{make.block(4, inner), make.linear(4, 4)}},
+                                      SurvivalProbability{outer}},
+                      make.block(4, third), make.block(4, fourth), make.linear(4, 2)};
 }
 using Network = decltype(nest(1, 1, 1, 1));
 
@@ -92,8 +91,8 @@ TEST_CASE("TrainingStep: inverted scaling divides by how often a layer is kept w
     // E of the layers that run, by listing.
     double evaluations = 0;
     for (const SurvivalMask& mask : test::all_masks(4))
-        evaluations += probability(mask, law) *
-                       (mask[0] + (mask[0] && mask[1]) + mask[2] + mask[3]);
+        evaluations +=
+            probability(mask, law) * (mask[0] + (mask[0] && mask[1]) + mask[2] + mask[3]);
     CHECK(std::abs(ledger.expected_layer_evaluations - 30 * evaluations) <= 1e-12);
     CHECK(std::abs(step.survival_probabilities()(1) - 0.5) <= 1e-15);
 }
@@ -102,8 +101,8 @@ TEST_CASE("Trainer: every step under a law of exactly k layers takes the same wo
           "[any_mask_law]") {
     Problem problem;
     test::Structures make{5};
-    auto network = Sequential{make.block(4, 0.5), make.block(4, 0.5), make.block(4, 0.5),
-                              make.linear(4, 2)};
+    auto network =
+        Sequential{make.block(4, 0.5), make.block(4, 0.5), make.block(4, 0.5), make.linear(4, 2)};
     const Dataset<double, Matrix<double>> data{problem.x, problem.targets};
     TrainerOptions options{.batch_size = 10, .epochs = 30, .seed = 4};
     options.law = LayerCountLaw::exactly(3, 2);
@@ -125,8 +124,8 @@ TEST_CASE("AnyMaskLaw: independent layers as a law are what they are without", "
     Problem problem;
     const auto network = nest(0.9, 0.8, 0.7, 0.6);
     TrainingStep plain{network, Loss{}, {.seed = 6}};
-    TrainingStep step{network, Loss{},
-                      {.seed = 6, .law = IndependentLaw{network.survival_probabilities()}}};
+    TrainingStep step{
+        network, Loss{}, {.seed = 6, .law = IndependentLaw{network.survival_probabilities()}}};
     const auto expected = plain.differentiate(network, problem.x, problem.targets, 2);
     const auto ledger = step.differentiate(network, problem.x, problem.targets, 2);
     CHECK(ledger.loss == expected.loss);

@@ -93,7 +93,8 @@ TEST_CASE("ExactExpectation: bits of layers inside a skipped one count for the l
     check_nest(make, make.residual_around(), 6);
 }
 
-TEST_CASE("ExactExpectation: exactly k of linear layers in closed form", "[exact_expectation_law]") {
+TEST_CASE("ExactExpectation: exactly k of linear layers in closed form",
+          "[exact_expectation_law]") {
     // Diagonal branches commute: row i of the mean is x_i e_k(w_i) / C(L, k), with the elementary
     // symmetric polynomial of 1 + w... of kept layers, and 1 of skipped ones.
     Philox random{3};
@@ -154,7 +155,8 @@ TEST_CASE("ExactExpectation: a Markov chain of linear layers in closed form",
     const Eigen::MatrixXd x = test::random_matrix<double>(random, width, 50);
     Eigen::MatrixXd kept = x, skipped = Eigen::MatrixXd::Zero(width, 50);
     for (std::size_t l = 0; l < w.size(); ++l) {
-        const double p = after_kept(static_cast<Index>(l)), q = after_skipped(static_cast<Index>(l));
+        const double p = after_kept(static_cast<Index>(l)),
+                     q = after_skipped(static_cast<Index>(l));
         const Eigen::MatrixXd into_kept = p * kept + q * skipped;
         skipped = (1 - p) * kept + (1 - q) * skipped;
         kept = into_kept + w[l] * into_kept;
@@ -187,7 +189,8 @@ TEST_CASE("ExactExpectation: the law of the network's own p is the call without 
     }
 }
 
-TEST_CASE("ExactExpectation: only what a law can reach runs and counts", "[exact_expectation_law]") {
+TEST_CASE("ExactExpectation: only what a law can reach runs and counts",
+          "[exact_expectation_law]") {
     Structures make{6};
     const auto network = chain(make, 20, 3);
     const Eigen::MatrixXd x = test::random_matrix<double>(make.random, 3, 2);

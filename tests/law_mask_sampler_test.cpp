@@ -105,10 +105,12 @@ TEST_CASE("LawMaskSampler: no layers, no samples, and what is refused", "[law_ma
           "LawMaskSampler: first sample must be at least 0, got -1");
     CHECK(test::refusal([&] { (void)sampler.sample(0, -1); }) ==
           "LawMaskSampler: batch size must be at least 0, got -1");
-    CHECK(test::refusal([&] { sampler.sample(0, Index{1} << 38, fitting); }) ==
-          "LawMaskSampler: samples must be less than 274877906944, got 2 samples from 274877906944");
-    CHECK(test::refusal([&] { (void)LawMaskSampler{test::TwoBackLaw{1 << 22}, 1}; }) ==
-          "LawMaskSampler: depth must lie in [0, 4194304), got 4194304");
+    CHECK(
+        test::refusal([&] { sampler.sample(0, Index{1} << 38, fitting); }) ==
+        "LawMaskSampler: samples must be less than 274877906944, got 2 samples from 274877906944");
+    CHECK(test::refusal([&] {
+              (void)LawMaskSampler{test::TwoBackLaw{1 << 22}, 1};
+          }) == "LawMaskSampler: depth must lie in [0, 4194304), got 4194304");
 }
 
 }  // namespace

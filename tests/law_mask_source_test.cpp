@@ -32,8 +32,7 @@ TEST_CASE("MonteCarloExpectation: the masks of a law, each counting the same",
     const SurvivalMasks masks = LawMaskSampler{law, 8}.sample(0, 50);
     Eigen::MatrixXd mean = Eigen::MatrixXd::Zero(sampled.mean.rows(), 3), squares = mean;
     for (Index k = 0; k < 50; ++k) mean += network(x, masks.mask(k)) / 50;
-    for (Index k = 0; k < 50; ++k)
-        squares += (network(x, masks.mask(k)) - mean).cwiseAbs2() / 49;
+    for (Index k = 0; k < 50; ++k) squares += (network(x, masks.mask(k)) - mean).cwiseAbs2() / 49;
     CHECK((sampled.mean - mean).cwiseAbs().maxCoeff() <= 1e-12);
     CHECK((sampled.variance - squares).cwiseAbs().maxCoeff() <= 1e-12);
     CHECK((sampled.standard_error - (squares / 50).cwiseSqrt()).cwiseAbs().maxCoeff() <= 1e-12);
@@ -81,9 +80,8 @@ TEST_CASE("MonteCarloExpectation: what needs independent layers is refused under
     const auto network = make.nested();
     const auto x = test::random_matrix<double>(make.random, 5, 1);
     const auto refused = [&](MonteCarloExpectationOptions options, Index depth) {
-        return refusal([&] {
-            (void)MonteCarloExpectation{options}(network, x, test::TwoBackLaw{depth});
-        });
+        return refusal(
+            [&] { (void)MonteCarloExpectation{options}(network, x, test::TwoBackLaw{depth}); });
     };
     const Index depth = network.depth();
     CHECK(refused({}, depth + 1) == detail::message("MonteCarloExpectation: law must have ", depth,
@@ -102,16 +100,16 @@ TEST_CASE("WeightScaling: a law's survival probabilities are those where a layer
     const auto small = [&](double p) { return make.block(4, p); };
     const auto make_network = [&](auto outer, auto inner, auto next, auto& weights) {
         make.random = weights;
-        return Sequential{
-            StochasticDepth{Residual{Sequential{small(inner), make.linear(4, 4)}},
-                            SurvivalProbability{outer}},
-            small(next)};
+        return Sequential{StochasticDepth{Residual{Sequential{small(inner), make.linear(4, 4)}},
+                                          SurvivalProbability{outer}},
+                          small(next)};
     };
     const Philox weights{99};
     const MarkovLaw law{(Eigen::VectorXd(3) << 0.6, 0.3, 0.8).finished(),
                         (Eigen::VectorXd(3) << 0, 0.9, 0.1).finished()};
     // The inner layer is reached where the outer one is kept; the last one always.
-    const double inner_kept = 0.6 * 0.3 + 0.4 * 0.9, last = inner_kept * 0.8 + (1 - inner_kept) * 0.1;
+    const double inner_kept = 0.6 * 0.3 + 0.4 * 0.9,
+                 last = inner_kept * 0.8 + (1 - inner_kept) * 0.1;
     const auto network = make_network(0.5, 0.5, 0.5, weights);
     const auto as_law = make_network(0.6, 0.3, last, weights);
     const auto x = test::random_matrix<double>(make.random, 4, 5);

@@ -106,14 +106,12 @@ TEST_CASE("MaskLaw: the laws are what their definitions say", "[mask_law]") {
                                     return in ? probability(mask, p) : 0;
                                 }));
     for (Index k = 0; k <= 5; ++k) {
-        check_probabilities(LayerCountLaw::exactly(5, k),
-                            normalised(5, [&](const SurvivalMask& mask) -> double {
-                                return mask.count() == k;
-                            }));
-        check_probabilities(LayerCountLaw::at_most(5, k),
-                            normalised(5, [&](const SurvivalMask& mask) -> double {
-                                return mask.count() <= k;
-                            }));
+        check_probabilities(
+            LayerCountLaw::exactly(5, k),
+            normalised(5, [&](const SurvivalMask& mask) -> double { return mask.count() == k; }));
+        check_probabilities(
+            LayerCountLaw::at_most(5, k),
+            normalised(5, [&](const SurvivalMask& mask) -> double { return mask.count() <= k; }));
     }
     const Eigen::VectorXd weights = (Eigen::VectorXd(6) << 2, 0, 1, 3, 0.5, 0).finished();
     check_probabilities(DepthMixtureLaw{weights}, normalised(5, [&](const SurvivalMask& mask) {
@@ -121,8 +119,8 @@ TEST_CASE("MaskLaw: the laws are what their definitions say", "[mask_law]") {
                             while (first < 5 && mask[first]) ++first;
                             return first == mask.count() ? weights(first) : 0;
                         }));
-    const std::vector<SurvivalMask> list{{1, 0, 1, 0, 0}, {1, 0, 1, 1, 0}, {0, 0, 0, 0, 0},
-                                         {1, 0, 1, 0, 0}, {1, 1, 1, 1, 1}};
+    const std::vector<SurvivalMask> list{
+        {1, 0, 1, 0, 0}, {1, 0, 1, 1, 0}, {0, 0, 0, 0, 0}, {1, 0, 1, 0, 0}, {1, 1, 1, 1, 1}};
     const Eigen::VectorXd each = (Eigen::VectorXd(5) << 1, 4, 2, 3, 0).finished();
     check_probabilities(MaskListLaw{list, each}, normalised(5, [&](const SurvivalMask& mask) {
                             double sum = 0;
@@ -153,14 +151,18 @@ TEST_CASE("MaskLaw: what is no law is refused by name", "[mask_law]") {
     using V = Eigen::VectorXd;
     CHECK(refusal([&] { (void)IndependentLaw{V::Constant(2, 0.0)}; }) ==
           "IndependentLaw: survival probability p(0) must lie in (0, 1], got 0");
-    CHECK(refusal([&] { (void)MarkovLaw{V::Constant(2, 0.5), V::Constant(3, 0.5)}; }) ==
-          "MarkovLaw: after_skipped must have 2 entries as after_kept has, got 3");
-    CHECK(refusal([&] { (void)MarkovLaw{V::Constant(1, nan), V::Constant(1, 0.5)}; }) ==
-          "MarkovLaw: after_kept(0) must lie in [0, 1], got nan");
-    CHECK(refusal([&] { (void)MarkovLaw{V::Constant(1, 0), V::Constant(1, 1.5)}; }) ==
-          "MarkovLaw: after_skipped(0) must lie in [0, 1], got 1.5");
-    CHECK(refusal([&] { (void)LayerCountLaw{V::Constant(3, 0.5), 2, 1}; }) ==
-          "LayerCountLaw: fewest and most must be 0 <= fewest <= most <= 3, got 2 and 1");
+    CHECK(refusal([&] {
+              (void)MarkovLaw{V::Constant(2, 0.5), V::Constant(3, 0.5)};
+          }) == "MarkovLaw: after_skipped must have 2 entries as after_kept has, got 3");
+    CHECK(refusal([&] {
+              (void)MarkovLaw{V::Constant(1, nan), V::Constant(1, 0.5)};
+          }) == "MarkovLaw: after_kept(0) must lie in [0, 1], got nan");
+    CHECK(refusal([&] {
+              (void)MarkovLaw{V::Constant(1, 0), V::Constant(1, 1.5)};
+          }) == "MarkovLaw: after_skipped(0) must lie in [0, 1], got 1.5");
+    CHECK(refusal([&] {
+              (void)LayerCountLaw{V::Constant(3, 0.5), 2, 1};
+          }) == "LayerCountLaw: fewest and most must be 0 <= fewest <= most <= 3, got 2 and 1");
     CHECK(refusal([&] { (void)LayerCountLaw::exactly(3, 4); }) ==
           "LayerCountLaw: fewest and most must be 0 <= fewest <= most <= 3, got 4 and 4");
     CHECK(refusal([&] { (void)LayerCountLaw::at_most(3, -1); }) ==
@@ -173,14 +175,18 @@ TEST_CASE("MaskLaw: what is no law is refused by name", "[mask_law]") {
           "DepthMixtureLaw: weight 0 must lie in [0, 1e300], got -1");
     CHECK(refusal([&] { (void)MaskListLaw({}, V()); }) ==
           "MaskListLaw: masks must not be empty, got 0 masks");
-    CHECK(refusal([&] { (void)MaskListLaw({{1, 0}, {1}}, V::Constant(2, 1)); }) ==
-          "MaskListLaw: mask 1 must have 2 layers, got 1");
-    CHECK(refusal([&] { (void)MaskListLaw({{1, 0}}, V::Constant(2, 1)); }) ==
-          "MaskListLaw: weights must be 1, got 2");
-    CHECK(refusal([&] { (void)MaskListLaw({{1, 0}}, V::Constant(1, nan)); }) ==
-          "MaskListLaw: weight 0 must lie in [0, 1e300], got nan");
-    CHECK(refusal([&] { (void)probability({1, 0}, test::TwoBackLaw{3}); }) ==
-          "probability: mask must have 3 layers, got 2");
+    CHECK(refusal([&] {
+              (void)MaskListLaw({{1, 0}, {1}}, V::Constant(2, 1));
+          }) == "MaskListLaw: mask 1 must have 2 layers, got 1");
+    CHECK(refusal([&] {
+              (void)MaskListLaw({{1, 0}}, V::Constant(2, 1));
+          }) == "MaskListLaw: weights must be 1, got 2");
+    CHECK(refusal([&] {
+              (void)MaskListLaw({{1, 0}}, V::Constant(1, nan));
+          }) == "MaskListLaw: weight 0 must lie in [0, 1e300], got nan");
+    CHECK(refusal([&] {
+              (void)probability({1, 0}, test::TwoBackLaw{3});
+          }) == "probability: mask must have 3 layers, got 2");
 }
 
 /// A law that is wrong in its second layer, and one that remembers everything.
@@ -206,9 +212,9 @@ TEST_CASE("MaskLaw: probabilities outside [0, 1] and too many states are refused
         CHECK(holds(refusal([&] { (void)probability({1, 1, 1}, Wrong{p}); }), text));
         CHECK(holds(refusal([&] { (void)probable_masks(Wrong{p}); }), text));
     }
-    CHECK(holds(
-        thrown<std::length_error>([] { (void)marginal_survival_probabilities(Remembers{}); }),
-        "MaskLaw: states behind layer", "at most 1048576"));
+    CHECK(
+        holds(thrown<std::length_error>([] { (void)marginal_survival_probabilities(Remembers{}); }),
+              "MaskLaw: states behind layer", "at most 1048576"));
     CHECK(thrown<std::length_error>([] { (void)probable_masks(Remembers{}, 1000); }) ==
           "probable_masks: masks must be at most 1000, got more");
 }

@@ -23,6 +23,7 @@
 #include <stochastic_depth/expectation/exact_sensitivity.hpp>
 #include <stochastic_depth/expectation/expectation.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
+#include <stochastic_depth/expectation/expected_value.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
 #include <stochastic_depth/expectation/mask_values.hpp>
 #include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
@@ -103,6 +104,7 @@
 #include <stochastic_depth/training/sample_weighted.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
+#include <stochastic_depth/training/survival_probability_step.hpp>
 #include <stochastic_depth/training/trainer.hpp>
 #include <stochastic_depth/training/trainer_options.hpp>
 #include <stochastic_depth/training/training_step.hpp>

@@ -33,9 +33,7 @@ public:
         return 0.8 - 0.3 * before.last - 0.1 * before.second_last -
                0.2 / static_cast<double>(layer + 1);
     }
-    State next(Index, const State& before, bool kept) const {
-        return {kept ? 1 : 0, before.last};
-    }
+    State next(Index, const State& before, bool kept) const { return {kept ? 1 : 0, before.last}; }
 
 private:
     Index depth_;

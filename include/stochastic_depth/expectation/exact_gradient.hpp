@@ -9,9 +9,12 @@
 #include <vector>
 
 #include <stochastic_depth/expectation/gradient_tree.hpp>
+#include <stochastic_depth/expectation/tree_law.hpp>
 #include <stochastic_depth/expectation/tree_sweep.hpp>
 #include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/pass/folds.hpp>
+#include <stochastic_depth/survival/independent_law.hpp>
+#include <stochastic_depth/survival/mask_law.hpp>
 
 namespace stochastic_depth {
 
@@ -60,10 +63,21 @@ public:
                  const ConstMatrixRef<typename Network::Scalar>& slopes,
                  typename Network::Gradient& gradient,
                  MatrixRef<typename Network::Scalar> dx) const {
+        of_mean(network, x, slopes, gradient, dx, IndependentLaw{network.survival_probabilities()});
+    }
+
+    /// The same over the masks of a law: a MaskLaw of L layers.
+    /// \throws  Besides, as ExactExpectation under a law.
+    template <MaskedNetwork Network, MaskLaw Law>
+        requires DifferentiableLayer<Network>
+    void of_mean(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                 const ConstMatrixRef<typename Network::Scalar>& slopes,
+                 typename Network::Gradient& gradient, MatrixRef<typename Network::Scalar> dx,
+                 const Law& law) const {
         using Scalar = typename Network::Scalar;
         detail::check_backward("ExactGradient", network, x, slopes, dx);
         run(
-            network, x, gradient,
+            network, x, gradient, law,
             [&](Matrix<Scalar>& y, double weight, Index first) {
                 y = static_cast<Scalar>(weight) * slopes.middleCols(first, y.cols());
             },
@@ -87,10 +101,22 @@ public:
                             const ConstMatrixRef<typename Network::Scalar>& x,
                             const typename Loss::Targets& targets, const Loss& loss,
                             typename Network::Gradient& gradient) const {
+        return of_expected_loss(network, x, targets, loss, gradient,
+                                IndependentLaw{network.survival_probabilities()});
+    }
+
+    /// The same over the masks of a law: a MaskLaw of L layers.
+    /// \throws  Besides, as ExactExpectation under a law.
+    template <MaskedNetwork Network, class Loss, MaskLaw Law>
+        requires DifferentiableLayer<Network>
+    double of_expected_loss(const Network& network,
+                            const ConstMatrixRef<typename Network::Scalar>& x,
+                            const typename Loss::Targets& targets, const Loss& loss,
+                            typename Network::Gradient& gradient, const Law& law) const {
         using Scalar = typename Network::Scalar;
         std::vector<double> losses(static_cast<std::size_t>(blocks(x.cols())), 0.0);
         run(
-            network, x, gradient,
+            network, x, gradient, law,
             [&](Matrix<Scalar>& y, double weight, Index first) {
                 const double share =
                     weight * static_cast<double>(y.cols()) / static_cast<double>(x.cols());
@@ -119,22 +145,36 @@ private:
     /// \param at_output  at_output(y, weight, first column): replaces the outputs under one mask by
     ///                   weight times the gradient by them.
     /// \param store      store(d, first column): is given the gradient by x.
-    template <class Network, class AtOutput, class Store>
+    template <class Network, class Law, class AtOutput, class Store>
     void run(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
-             typename Network::Gradient& gradient, const AtOutput& at_output,
+             typename Network::Gradient& gradient, const Law& law, const AtOutput& at_output,
              const Store& store) const {
+        (void)network.output_size(x.rows());
+        detail::check_law("ExactGradient", law, network.depth());
+        if constexpr (std::is_same_v<Law, IndependentLaw>) {
+            const Eigen::Ref<const Eigen::VectorXd> p = law.survival_probabilities();
+            run_tree(network, x, gradient, detail::IndependentBits{p},
+                     detail::evaluations_of_tree(network, p), at_output, store);
+        } else {
+            const detail::TreeLaw<Network, Law> tree_law{law};
+            run_tree(network, x, gradient, tree_law, detail::evaluations_under(tree_law, network),
+                     at_output, store);
+        }
+    }
+
+    template <class Network, class Law, class AtOutput, class Store>
+    void run_tree(const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+                  typename Network::Gradient& gradient, const Law& law, double evaluations,
+                  const AtOutput& at_output, const Store& store) const {
         using Scalar = typename Network::Scalar;
         using Gradient = typename Network::Gradient;
-        (void)network.output_size(x.rows());
-        const double evaluations =
-            detail::evaluations_of_tree(network, network.survival_probabilities());
         detail::check_budget("ExactGradient", network.depth(), evaluations,
                              options_.max_layer_evaluations);
         detail::ProgressMeter meter(options_.progress, evaluations * static_cast<double>(x.cols()));
         const auto run_block = [&](Index b, Gradient& sum) {
             const Index first = b * block_columns;
             Matrix<Scalar> h = x.middleCols(first, std::min(block_columns, x.cols() - first));
-            const detail::GradientTree<Scalar> tree(options_.progress ? &meter : nullptr);
+            const detail::GradientTree<Scalar, Law> tree(law, options_.progress ? &meter : nullptr);
             tree.walk(network, sum, h,
                       [&](Matrix<Scalar>& y, double weight) { at_output(y, weight, first); });
             store(h, first);

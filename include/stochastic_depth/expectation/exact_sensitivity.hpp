@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include <stochastic_depth/expectation/by_layer.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/expectation/tree_sweep.hpp>
+#include <stochastic_depth/survival/independent_law.hpp>
+#include <stochastic_depth/survival/mask_law.hpp>
 
 namespace stochastic_depth {
 
@@ -120,13 +123,33 @@ public:
     template <MaskedNetwork Network>
     [[nodiscard]] Sensitivities<typename Network::Scalar> operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
-        (void)network.output_size(x.rows());
-        const double evaluations =
-            detail::evaluations_of_tree(network, Eigen::VectorXd::Constant(network.depth(), 0.5));
-        detail::check_budget("ExactSensitivity", network.depth(), evaluations,
-                             options_.max_layer_evaluations);
-        return detail::differentiate(network, x, network.survival_probabilities(), evaluations,
-                                     options_);
+        return (*this)(network, x, IndependentLaw{network.survival_probabilities()});
+    }
+
+    /// The same at other survival probabilities than the network's.
+    ///
+    /// \param law  An IndependentLaw: masks of other laws have no p_l to differentiate by, which a
+    ///             compile-time error says.
+    /// \throws std::invalid_argument  besides, if the law has another depth.
+    template <MaskedNetwork Network, MaskLaw Law>
+    [[nodiscard]] Sensitivities<typename Network::Scalar> operator()(
+        const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+        const Law& law) const {
+        if constexpr (std::is_same_v<Law, IndependentLaw>) {
+            (void)network.output_size(x.rows());
+            detail::check_law("ExactSensitivity", law, network.depth());
+            const double evaluations = detail::evaluations_of_tree(
+                network, Eigen::VectorXd::Constant(network.depth(), 0.5));
+            detail::check_budget("ExactSensitivity", network.depth(), evaluations,
+                                 options_.max_layer_evaluations);
+            return detail::differentiate(network, x, law.survival_probabilities(), evaluations,
+                                         options_);
+        } else {
+            static_assert(
+                std::is_same_v<Law, IndependentLaw>,
+                "ExactSensitivity: derivatives by p_l are those of independent masks; the "
+                "law must be an IndependentLaw");
+        }
     }
 
 private:

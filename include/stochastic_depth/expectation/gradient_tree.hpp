@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stochastic_depth/expectation/progress.hpp>
+#include <stochastic_depth/expectation/tree_law.hpp>
 #include <stochastic_depth/pass/walk.hpp>
 
 namespace stochastic_depth::detail {
@@ -12,37 +13,66 @@ namespace stochastic_depth::detail {
 /// below. In between, `then(h, weight)` gets the layer's output under each way through it, with the
 /// probability of the prefix that led there, and leaves the gradient by it. Gradients are weighted
 /// where they begin, at the outputs, so that everything before adds them up.
-template <class Scalar>
+template <class Scalar, class Law>
 class GradientTree {
 public:
+    /// \param law       As TreeLaw, or IndependentBits.
     /// \param progress  Null: nobody asks.
-    explicit GradientTree(ProgressMeter* progress) : progress_(progress) {}
+    GradientTree(const Law& law, ProgressMeter* progress) : law_(law), progress_(progress) {}
 
+    /// \param then  then(y, weight).
     template <class Network, class Then>
     void walk(const Network& network, typename Network::Gradient& gradient, Matrix<Scalar>& h,
               const Then& then) const {
-        Walk<GradientTree>{*this}(network, h, then, 1.0, gradient);
+        const auto at_end = [&](Matrix<Scalar>& y, const Prefix& prefix) {
+            then(y, prefix.weight);
+        };
+        Walk<GradientTree>{*this}(network, h, at_end, Prefix{1.0, 0, law_.start()}, gradient);
     }
 
 private:
     friend Walk<GradientTree>;
 
+    struct Prefix {
+        double weight;
+        /// How many skippable layers are behind.
+        Index layer;
+        /// What the law knows of their bits.
+        [[no_unique_address]] LawState<Law> bits;
+    };
+
     template <class Walk, class Node, class Then>
-    void at(const Walk& walk, const Node& node, Matrix<Scalar>& h, const Then& then, double weight,
-            typename Node::Gradient& gradient) const {
-        if (progress_) progress_->add(static_cast<double>(h.cols()));
-        const double p = node.survival_probability().value();
-        gradient.reached = true;
-        if (p == 1.0) return walk(node.layer(), h, then, weight, gradient.layer);
+    void at(const Walk& walk, const Node& node, Matrix<Scalar>& h, const Then& then,
+            const Prefix& prefix, typename Node::Gradient& gradient) const {
+        const Index layer = prefix.layer, inside = node.depth() - 1;
+        const double p = law_.survival_probability(layer, prefix.bits);
+        const auto keep = [&](Matrix<Scalar>& active) {
+            if (progress_) progress_->add(static_cast<double>(active.cols()));
+            gradient.reached = true;
+            walk(node.layer(), active, then,
+                 Prefix{p * prefix.weight, layer + 1, law_.next(layer, prefix.bits, true)},
+                 gradient.layer);
+        };
+        if (p == 1.0) return keep(h);
+        const auto skip = [&] {
+            walk.skip(node, h, then,
+                      Prefix{(1 - p) * prefix.weight, layer + 1 + inside,
+                             behind_skipped(law_, layer, inside, prefix.bits)},
+                      gradient);
+        };
+        if (p == 0.0) {
+            gradient.shortcut_reached = gradient.shortcut_reached || !Node::skips_to_identity;
+            return skip();
+        }
         Matrix<Scalar> active = h;
-        walk(node.layer(), active, then, p * weight, gradient.layer);
-        walk.skip(node, h, then, (1 - p) * weight, gradient);
+        keep(active);
+        skip();
         h += active;
     }
 
     /// A layer with nothing to skip.
     template <class Layer, class Then, class Gradient>
-    void run(const Layer& layer, Matrix<Scalar>& h, const Then& then, double weight,
+    void run(const Layer& layer, Matrix<Scalar>& h, const Then& then, const Prefix& prefix,
              Gradient& gradient) const {
         const Tape::Mark before = tape_.mark();
         RecordOf<Layer, Records> record;
@@ -50,7 +80,7 @@ private:
             Batch<Scalar, Records> batch(Team::alone(), tape_, const_view(h));
             detail::run(layer, batch, record, EveryLayer{});
             Matrix<Scalar> y = batch.current();
-            then(y, weight);
+            then(y, prefix);
             SparePiece spare;
             GradientBatch<Scalar> slopes(Team::alone(), {&spare}, const_view(y));
             backpropagate(layer, slopes, record, gradient);
@@ -63,28 +93,29 @@ private:
     /// through the second.
     template <class Walk, class Join, class First, class Second, class Then>
     void join(const Walk& walk, const Join& join, const First& first, const Second& second,
-              Matrix<Scalar>& h, const Then& then, double weight) const {
+              Matrix<Scalar>& h, const Then& then, const Prefix& prefix) const {
         const Matrix<Scalar> x = h;
         Matrix<Scalar> by_second = Matrix<Scalar>::Zero(x.rows(), x.cols());
-        const auto after_first = [&](Matrix<Scalar>& a, double a_weight) {
+        const auto after_first = [&](Matrix<Scalar>& a, const Prefix& a_prefix) {
             Matrix<Scalar> by_a = Matrix<Scalar>::Zero(a.rows(), a.cols());
             Matrix<Scalar> by_x = x;
-            const auto after_second = [&](Matrix<Scalar>& b, double b_weight) {
+            const auto after_second = [&](Matrix<Scalar>& b, const Prefix& b_prefix) {
                 Matrix<Scalar> y(a.rows(), a.cols()), da, db;
                 join(a, b, y);
-                then(y, b_weight);
+                then(y, b_prefix);
                 join.backpropagate(a, b, y, da, db);
                 by_a += da;
                 b.swap(db);
             };
-            walk(second, by_x, after_second, a_weight);
+            walk(second, by_x, after_second, a_prefix);
             by_second += by_x;
             a.swap(by_a);
         };
-        walk(first, h, after_first, weight);
+        walk(first, h, after_first, prefix);
         h += by_second;
     }
 
+    const Law& law_;
     ProgressMeter* progress_;
     /// Passes begin and end on it as they are nested.
     mutable Tape tape_;

@@ -130,9 +130,9 @@ template <class Network, class Law>
 /// Whether some skippable layer in a layer has skippable layers inside.
 template <class Layer>
 struct HasNests {
-    static constexpr bool value = (is_skippable<Layer> &&
-                                   any_part<HasSkippableLayers, PartsOf<Layer>>) ||
-                                  any_part<HasNests, PartsOf<Layer>>;
+    static constexpr bool value =
+        (is_skippable<Layer> && any_part<HasSkippableLayers, PartsOf<Layer>>) ||
+        any_part<HasNests, PartsOf<Layer>>;
 };
 
 /// A law as the tree of such a network takes it.

@@ -44,12 +44,11 @@ public:
     AnyMaskLaw() = default;
 
     template <class Law>
-        requires(!std::same_as<Law, AnyMaskLaw>) && MaskLaw<Law>
-    AnyMaskLaw(Law law)
+        requires(!std::same_as<Law, AnyMaskLaw>)
+    &&MaskLaw<Law> AnyMaskLaw(Law law)
         : erase_([law = std::move(law)](std::uint64_t seed) -> detail::ErasedLaw {
-              const auto sampler =
-                  std::make_shared<const decltype(detail::sampler_of(law, seed))>(
-                      detail::sampler_of(law, seed));
+              const auto sampler = std::make_shared<const decltype(detail::sampler_of(law, seed))>(
+                  detail::sampler_of(law, seed));
               return {marginal_survival_probabilities(law),
                       [law](const SurvivalMask& layers) {
                           return detail::probability_of_keeping(law, layers);

@@ -19,12 +19,12 @@ namespace stochastic_depth {
 /// Draws survival masks of a law, independent of each other: what MaskSampler is for independent
 /// layers.
 ///
-/// A mask is a pure function of (law, seed, step, sample), and its bit of a layer of the bits before
-/// and of that layer's own random number: s_l = 1 with the probability that the law says, to within
-/// 2^-53. Where that is 0 or 1 the bit is certain.
+/// A mask is a pure function of (law, seed, step, sample), and its bit of a layer one of the bits
+/// before and of that layer's own random number: s_l = 1 with the probability that the law says, to
+/// within 2^-53. Where that is 0 or 1 the bit is certain.
 ///
-/// \complexity  A Philox block of 128 bits for two bits of a mask. Where the output is the caller's,
-///              nothing is allocated but by the law.
+/// \complexity  A Philox block of 128 bits for two bits of a mask. Where the output is the
+///              caller's, nothing is allocated but by the law.
 template <MaskLaw Law>
 class LawMaskSampler {
 public:
@@ -105,8 +105,7 @@ private:
     static void check_samples(Index first_sample, Index count) {
         if (first_sample < 0)
             detail::refuse("LawMaskSampler: first sample must be at least 0, got ", first_sample);
-        if (count < 0)
-            detail::refuse("LawMaskSampler: batch size must be at least 0, got ", count);
+        if (count < 0) detail::refuse("LawMaskSampler: batch size must be at least 0, got ", count);
         if (count > max_samples || first_sample > max_samples - count)
             detail::refuse("LawMaskSampler: samples must be less than ", max_samples, ", got ",
                            count, " samples from ", first_sample);

@@ -33,7 +33,7 @@ public:
             detail::refuse("LayerCountLaw: fewest and most must be 0 <= fewest <= most <= ", depth,
                            ", got ", fewest, " and ", most);
         kept_.resize(depth, most + 1);
-        // log P(the final count lies in range | n are kept before layer l), of the last layer first.
+        // log P(the final count is in range | n are kept before layer l), of the last layer first.
         constexpr double never = -std::numeric_limits<double>::infinity();
         Eigen::VectorXd ends = Eigen::VectorXd::Constant(most + 2, never);
         for (Index n = fewest; n <= most; ++n) ends(n) = 0;

@@ -54,8 +54,7 @@ namespace detail {
 
 /// P(s_l = 1) in a state, checked.
 template <MaskLaw Law>
-[[nodiscard]] double survival_probability(const Law& law, Index layer,
-                                          const LawState<Law>& state) {
+[[nodiscard]] double survival_probability(const Law& law, Index layer, const LawState<Law>& state) {
     const double p = law.survival_probability(layer, state);
     if (!(p >= 0.0 && p <= 1.0))
         refuse("MaskLaw: survival probability of layer ", layer, " must lie in [0, 1], got ", p);
@@ -64,8 +63,7 @@ template <MaskLaw Law>
 
 template <MaskLaw Law>
 void check_law(std::string_view who, const Law& law, Index depth) {
-    if (law.depth() != depth)
-        refuse(who, ": law must have ", depth, " layers, got ", law.depth());
+    if (law.depth() != depth) refuse(who, ": law must have ", depth, " layers, got ", law.depth());
 }
 
 /// The states that a law can be in before a layer, each with a weight.
