@@ -9,7 +9,7 @@
 // branch by its mean, Monte Carlo samples. This program trains such a network on Fashion-MNIST,
 // computes the exact answer for every test image, and shows how far from it the other rules are,
 // how well the masks' disagreement tells wrong predictions from right ones, and what each layer is
-// worth.
+// worth, and which layers can go.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -21,13 +21,16 @@
 
 #include "../common/data.hpp"
 #include "../common/output_file.hpp"
+#include "../common/plots.hpp"
 #include "../common/progress.hpp"
 #include "../common/text.hpp"
 #include "evaluation.hpp"
 #include "layer_importance.hpp"
 #include "network.hpp"
 #include "options.hpp"
+#include "plots.hpp"
 #include "report.hpp"
+#include "subnetworks.hpp"
 
 namespace fashion_mnist {
 namespace {
@@ -68,12 +71,13 @@ std::vector<sd::EpochRecord> train(Network& network, const sd::Dataset<float>& d
     return trainer.fit(network, data, sd::SoftmaxCrossEntropy<float>{});
 }
 
-/// Deeper networks would take minutes for the Shapley values of their layers.
+/// Deeper networks would take minutes for what their layers are worth.
 constexpr sd::Index deepest_ranked = 14;
 
 void run(const Options& options) {
     const auto start = std::chrono::steady_clock::now();
     if (!options.json.empty()) common::check_writable("--json", options.json);
+    if (!options.plot_dir.empty()) common::prepare_plots(options.plot_dir, "frontier");
     const common::Data data = common::load_data(options);
     Network network = make_network(data.train.features(), options);
 
@@ -82,13 +86,17 @@ void run(const Options& options) {
         Progress progress;
         report.epochs = train(network, data.train, options, progress);
         report.rows = Evaluation{network, data.test, options, progress}.run();
-        if (options.depth <= deepest_ranked)
+        if (options.depth <= deepest_ranked) {
             report.importance = layer_importance(network, data.test, options, progress);
+            report.subnetworks = subnetworks(network, data.test, options, progress);
+        }
     }
     report.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     print(std::cout, report);
     if (!options.json.empty()) write_json(options.json, report);
+    if (!options.plot_dir.empty() && report.subnetworks)
+        std::cout << '\n' << plot(options.plot_dir, *report.subnetworks) << '\n';
 }
 
 }  // namespace

@@ -35,6 +35,10 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
         ->check(common::seed());
     common::add_threads(app, options);
     common::add_json(app, options);
+    app.add_option("--plot-dir", options.plot_dir,
+                   "Also plot best sub-networks and interactions of layers into this folder, which "
+                   "is made if need be")
+        ->type_name("DIR");
 
     if (!common::parse(app, argc, argv)) return std::nullopt;
     return options;

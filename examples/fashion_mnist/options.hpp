@@ -24,6 +24,7 @@ struct Options {
     std::uint64_t seed = 0;
     unsigned threads = 1;  // parse_options: as many as the machine has
     std::string json;      // empty: none
+    std::string plot_dir;  // empty: no plots
 };
 
 /// \returns  Nothing after --help, which has been answered then.

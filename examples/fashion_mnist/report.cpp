@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "report.hpp"
 
+#include <algorithm>
 #include <array>
 #include <iomanip>
 #include <nlohmann/json.hpp>
 #include <ostream>
+#include <vector>
 
 #include "../common/mask_scope.hpp"
 #include "../common/output_file.hpp"
@@ -14,6 +16,7 @@ namespace fashion_mnist {
 namespace {
 
 using common::fixed;
+namespace sd = stochastic_depth;
 
 using Cells = std::array<std::string, 8>;
 
@@ -66,6 +69,19 @@ nlohmann::ordered_json json_of(const LayerImportance& importance) {
         {"images", importance.images}, {"full_error", importance.full_error}, {"layers", layers}};
 }
 
+nlohmann::ordered_json json_of(const Subnetworks& found) {
+    auto best = nlohmann::ordered_json::array();
+    for (const auto& each : found.best)
+        best.push_back({{"layers", each.mask.count()},
+                        {"mask", to_string(each.mask)},
+                        {"negative_log_likelihood", each.negative_log_likelihood},
+                        {"error", each.error}});
+    auto pairs = nlohmann::ordered_json::array();
+    for (const auto& row : found.pairs.rowwise())
+        pairs.push_back(std::vector<double>(row.begin(), row.end()));
+    return {{"images", found.images}, {"best", best}, {"shapley_interactions", pairs}};
+}
+
 nlohmann::ordered_json json_of(const Options& options) {
     return {{"data", options.data},
             {"train", options.train},
@@ -99,6 +115,8 @@ nlohmann::ordered_json json_of(const Report& report) {
             {"rules", rules},
             {"layer_importance",
              report.importance ? json_of(*report.importance) : nlohmann::ordered_json(nullptr)},
+            {"subnetworks",
+             report.subnetworks ? json_of(*report.subnetworks) : nlohmann::ordered_json(nullptr)},
             {"seconds", report.seconds}};
 }
 
@@ -115,6 +133,22 @@ void print(std::ostream& out, const LayerImportance& importance) {
             << fixed(layer.shapley, 4) << std::setw(15) << fixed(100 * layer.error_without, 1)
             << " %\n";
     }
+}
+
+void print(std::ostream& out, const Subnetworks& found) {
+    out << "\nThe best network of each size that is left when layers are taken out, of all masks, by "
+           "the\nnegative log-likelihood of the same images, which chose it:\n\n"
+        << "layers       NLL     error    kept\n";
+    for (const auto& best : found.best)
+        out << std::setw(6) << best.mask.count() << std::setw(10)
+            << fixed(best.negative_log_likelihood, 4) << std::setw(8) << fixed(100 * best.error, 1)
+            << " %    " << to_string(best.mask) << '\n';
+    sd::Index one = 0, other = 0;
+    if (found.pairs.rows() < 2) return;
+    found.pairs.cwiseAbs().maxCoeff(&one, &other);
+    out << "\nLayers " << std::min(one, other) + 1 << " and " << std::max(one, other) + 1
+        << " do most together: a Shapley interaction of " << fixed(found.pairs(one, other), 4)
+        << ".\n";
 }
 
 }  // namespace
@@ -161,6 +195,7 @@ void print(std::ostream& out, const Report& report) {
         << " for sampled\nand exact rows, one for the others; " << fixed(report.seconds, 1)
         << " s in all.\n";
     if (report.importance) print(out, *report.importance);
+    if (report.subnetworks) print(out, *report.subnetworks);
 }
 
 void write_json(const std::string& path, const Report& report) {

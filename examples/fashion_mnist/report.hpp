@@ -40,11 +40,24 @@ struct LayerImportance {
     std::vector<Layer> layers = {};
 };
 
+/// What is left when layers are taken out, by the negative log-likelihood of some images.
+struct Subnetworks {
+    struct Best {
+        stochastic_depth::SurvivalMask mask;
+        double negative_log_likelihood = 0;
+        double error = 0;
+    };
+    stochastic_depth::Index images = 0;
+    std::vector<Best> best = {};  // of 0, 1, ... layers
+    Eigen::MatrixXd pairs = {};   // Shapley interactions, [L x L]
+};
+
 struct Report {
     Options options;
     std::vector<stochastic_depth::EpochRecord> epochs = {};
     std::vector<Row> rows = {};
     std::optional<LayerImportance> importance = std::nullopt;  // none for networks too deep
+    std::optional<Subnetworks> subnetworks = std::nullopt;     // the same
     double seconds = 0;                                        // in all, reading the data included
 
     [[nodiscard]] double training_seconds() const;

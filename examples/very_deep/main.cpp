@@ -20,6 +20,7 @@
 
 #include "../common/data.hpp"
 #include "../common/output_file.hpp"
+#include "../common/plots.hpp"
 #include "../common/progress.hpp"
 #include "network.hpp"
 #include "options.hpp"
@@ -60,7 +61,7 @@ Run train_and_test(const common::Data& data, const Options& options, Run run,
 void run(const Options& options) {
     const auto start = std::chrono::steady_clock::now();
     if (!options.json.empty()) common::check_writable("--json", options.json);
-    if (!options.plot_dir.empty()) prepare_plots(options.plot_dir);
+    if (!options.plot_dir.empty()) common::prepare_plots(options.plot_dir, "loss");
     const common::Data data = common::load_data(options);
 
     std::vector<double> final_survivals{1.0};

@@ -7,10 +7,6 @@
 
 namespace very_deep {
 
-/// Makes the folder if it is not there.
-/// \throws common::UsageError  if files cannot be written into it.
-void prepare_plots(const std::string& folder);
-
 /// Writes loss.dat, loss.gp, gradient_norm.dat and gradient_norm.gp, and has gnuplot, where it is
 /// installed, draw loss.svg and gradient_norm.svg from them.
 /// \returns  What came of it, in one sentence.

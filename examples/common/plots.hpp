@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "output_file.hpp"
+#include "usage_error.hpp"
+
+/// Plots of a program with an option --plot-dir: gnuplot, where it is installed, draws NAME.svg from
+/// NAME.gp and NAME.dat.
+namespace common {
+
+/// Makes the folder if it is not there.
+/// \throws UsageError  if NAME.dat cannot be written into it.
+inline void prepare_plots(const std::string& folder, const std::string& name) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error)
+        throw UsageError("--plot-dir: cannot make the folder " + folder + ": " + error.message());
+    check_writable("--plot-dir", folder + "/" + name + ".dat");
+}
+
+/// A word of the shell that stands for exactly this text.
+[[nodiscard]] inline std::string shell_word(std::string_view text) {
+    std::string word = "'";
+    for (const char letter : text) {
+        if (letter == '\'')
+            word += "'\\''";
+        else
+            word += letter;
+    }
+    return word + "'";
+}
+
+/// What a script begins with.
+[[nodiscard]] inline std::string svg_head(const std::string& name, const std::string& x,
+                                          const std::string& y) {
+    return "set terminal svg size 900,540 dynamic background rgb 'white'\nset output '" + name +
+           ".svg'\nset xlabel '" + x + "'\nset ylabel '" + y + "'\nset grid\n";
+}
+
+/// Writes points and script of a plot.
+inline void write_plot(const std::string& folder, const std::string& name,
+                       const std::string& points, const std::string& script) {
+    write_file("--plot-dir", folder + "/" + name + ".dat", points);
+    write_file("--plot-dir", folder + "/" + name + ".gp", script);
+}
+
+/// Has gnuplot draw the plots that were written.
+/// \returns  What came of it, in one sentence.
+[[nodiscard]] inline std::string draw_plots(const std::string& folder,
+                                            const std::vector<std::string>& names) {
+    std::string scripts, pictures;
+    for (const std::string& name : names) {
+        scripts += " " + name + ".gp";
+        pictures += (pictures.empty() ? "" : " and ") + folder + "/" + name + ".svg";
+    }
+    if (std::system("command -v gnuplot >/dev/null 2>&1") != 0)
+        return "No plots: gnuplot is not installed (Debian: gnuplot-nox); in " + folder +
+               ", gnuplot" + scripts + " draws them.";
+    // "./", so that no folder's name is taken for an option.
+    const std::string there = folder.starts_with('/') ? folder : "./" + folder;
+    const std::string draw = "cd " + shell_word(there) + " && gnuplot" + scripts;
+    if (std::system(draw.c_str()) != 0)
+        return "No plots: gnuplot failed on" + scripts + " in " + folder + ".";
+    return "Plots: " + pictures + ".";
+}
+
+}  // namespace common
