@@ -14,19 +14,17 @@
 //
 // usage: estimator_table [depth 12] [epochs 15] [images 50] [replications 200] [folder of the data
 // set]
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
-#include <numbers>
 #include <string>
 #include <vector>
 
 #include <stochastic_depth/expectation/confidence_interval.hpp>
 #include <stochastic_depth/expectation/options_within_budget.hpp>
 
-#include "fashion_mnist/network.hpp"
+#include "trained_classifier.hpp"
 
 namespace {
 
@@ -50,24 +48,6 @@ Arguments parse(int argc, char** argv) {
     arguments.replications = static_cast<int>(number(4, 200));
     if (argc > 5) arguments.network.data = argv[5];
     return arguments;
-}
-
-fashion_mnist::Classifier trained(const sd::Dataset<float>& data,
-                                  const fashion_mnist::Options& options) {
-    auto network = fashion_mnist::make_network(data.features(), options);
-    const auto rate = [&](double done) {
-        return options.learning_rate * std::min(1.0, 20.0 * done + 0.01) * 0.5 *
-               (1.0 + std::cos(std::numbers::pi * done));
-    };
-    sd::Trainer{{.batch_size = options.batch_size,
-                 .epochs = options.epochs,
-                 .optimizer = {.learning_rate = options.learning_rate,
-                               .momentum = 0.9,
-                               .nesterov = true,
-                               .weight_decay = 5e-4},
-                 .learning_rate = rate}}
-        .fit(network, data, sd::SoftmaxCrossEntropy<float>{});
-    return fashion_mnist::Classifier{network, sd::Softmax<float>{}};
 }
 
 struct Estimator {
@@ -135,7 +115,7 @@ void print_row(const std::string& name, const sd::ExpectationResult<double>& exa
 
 void run(const Arguments& arguments) {
     const auto data = common::load_data(arguments.network);
-    const auto network = trained(data.train, arguments.network);
+    const auto network = trained_classifier(data.train, arguments.network);
     const Eigen::VectorXd p = network.survival_probabilities();
     const sd::Matrix<float> x = data.test.inputs().leftCols(arguments.images);
 

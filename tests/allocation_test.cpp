@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <stochastic_depth/expectation/exact_expectation.hpp>
@@ -29,7 +30,10 @@
 #include <stochastic_depth/survival/mask_dial.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/training/adam.hpp>
+#include <stochastic_depth/training/binary_cross_entropy.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
+#include <stochastic_depth/training/huber.hpp>
+#include <stochastic_depth/training/sample_weighted.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>
@@ -378,6 +382,31 @@ TEST_CASE("TrainingStep: a step like those before it allocates nothing", "[alloc
             steps();
             CHECK(allocations_of(steps) <= (threads == 1 ? none : threads * 4L));
         }
+}
+
+TEST_CASE("losses: weighted or not, a value and gradient allocates nothing", "[allocation]") {
+    Philox random{9};
+    const Matrix<float> z = random_matrix<float>(random, 4, 30);
+    const Matrix<float> numbers = (random_matrix<float>(random, 4, 30).array() + 1) / 2;
+    const Eigen::VectorXi labels = Eigen::VectorXi::Constant(30, 1);
+    Matrix<float> gradient(4, 30);
+    const auto check = [&](const auto& loss, const auto& targets, Index outputs) {
+        const SampleWeighted weighted{loss};
+        const WeightedTargets<std::remove_cvref_t<decltype(targets)>> of_weighted{
+            targets, Eigen::VectorXd::Ones(30)};
+        CHECK(allocations_of([&] {
+                  (void)loss.value_and_gradient(z.middleRows(0, outputs), targets,
+                                                gradient.topRows(outputs));
+                  (void)weighted.value_and_gradient(z.middleRows(0, outputs), of_weighted,
+                                                    gradient.topRows(outputs));
+              }) == none);
+    };
+    check(SoftmaxCrossEntropy<float>{{.class_weights = Eigen::Vector4d(1, 2, 3, 4),
+                                      .label_smoothing = 0.1}},
+          labels, 4);
+    check(BinaryCrossEntropy<float>{}, labels, 1);
+    check(BinaryCrossEntropy<float, Matrix<float>>{}, numbers, 4);
+    check(Huber<float>{}, numbers, 4);
 }
 
 TEST_CASE("optimizers, clip_gradient_norm: a step allocates nothing", "[allocation]") {

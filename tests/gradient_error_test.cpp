@@ -5,16 +5,19 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/dropout.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/training/huber.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 
 #include "own_composite.hpp"
 #include "support/catch.hpp"
@@ -131,6 +134,26 @@ TEST_CASE("gradient_error: under a mask, of a composite of one's own and with an
     CHECK(
         gradient_error(network, x.leftCols(0), SurvivalMask::all(2), Huber<double>{}, t.leftCols(0))
             .where.empty());
+}
+
+TEST_CASE("gradient_error: it checks the gradient of a training step, with its scaling and its seed",
+          "[gradient_error]") {
+    Philox random{5};
+    const MatrixXd x = random_matrix<double>(random, 3, 9), t = random_matrix<double>(random, 3, 9);
+    const GainedTanh wrong{VectorXd{{0.5, -1, 2}}, Fault::gain, 1};
+    const Sequential network{StochasticDepth{Residual{wrong}, SurvivalProbability{0.5}},
+                             Dropout<double>{0.4}};
+    const MeanSquaredError<double> loss;
+    const SurvivalMask mask = SurvivalMask::all(1);
+    for (const Scaling scaling : {Scaling::none, Scaling::inverted})
+        for (const std::uint64_t seed : {0u, 1u, 2u}) {
+            TrainingStep step{network, loss, {.scaling = scaling, .seed = seed}};
+            step.differentiate(network, x, t, mask, 0);
+            const GradientError error =
+                gradient_error(network, x, mask, loss, t, {.scaling = scaling, .seed = seed});
+            CHECK(error.where == "0.branch.gain(2, 0)");
+            CHECK(error.slope == std::get<0>(step.gradient().layers).layer.branch.gain(2));
+        }
 }
 
 TEST_CASE("gradient_error: float networks show gross mistakes", "[gradient_error]") {

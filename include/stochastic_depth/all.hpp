@@ -7,6 +7,7 @@
 #include <stochastic_depth/analysis/interactions.hpp>
 #include <stochastic_depth/analysis/lesion_study.hpp>
 #include <stochastic_depth/analysis/mask_distribution.hpp>
+#include <stochastic_depth/analysis/mask_histogram.hpp>
 #include <stochastic_depth/analysis/roc.hpp>
 #include <stochastic_depth/analysis/sampled_gradient_variance.hpp>
 #include <stochastic_depth/analysis/sobol_indices.hpp>

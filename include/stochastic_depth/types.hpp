@@ -3,9 +3,15 @@
 
 #include <Eigen/Core>
 
+#include <stochastic_depth/detail/one_alignment.hpp>
+
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error \
     "stochastic_depth needs IEEE arithmetic (NaN tests, fixed order of sums): build without -ffast-math and -ffinite-math-only"
+#endif
+
+#if defined(__GNUC__) && !defined(__cpp_exceptions)
+#error "stochastic_depth needs exceptions, by which it refuses bad input: build without -fno-exceptions"
 #endif
 
 /// Networks whose layers are skipped at random, and the exact mathematics of the ensemble that this

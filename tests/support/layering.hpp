@@ -50,6 +50,7 @@ inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
     static constexpr Place places[] = {
         {"types.hpp", 0},
         {"version.hpp", 0},
+        {"detail/one_alignment.hpp", 0},
         {"detail/", 1},
         {"memory/", 1},
         {"threads/", 2},

@@ -127,10 +127,9 @@ private:
     std::vector<Candidate> frontier_;
 };
 
-template <class Values>
-[[nodiscard]] BestSubnetworks best_of_table(SubnetworkChoice choice,
-                                            const std::vector<Index>& enclosing,
-                                            const Values& values, double evaluations) {
+[[nodiscard]] inline BestSubnetworks best_of_table(
+    SubnetworkChoice choice, const std::vector<Index>& enclosing,
+    const Eigen::Ref<const Eigen::VectorXd>& values, double evaluations) {
     for (Index k = 0; k < values.size(); ++k) {
         if (layers_that_run(k, enclosing) != k) continue;
         const auto bits = static_cast<std::uint64_t>(k);
@@ -193,11 +192,11 @@ template <MaskedNetwork Network, class Score>
         detail::evaluations_of_tree(network, Eigen::VectorXd::Constant(depth, 0.5));
     detail::check_budget("best_subnetworks", depth, evaluations, options.max_layer_evaluations,
                          "search with best_removals or beam_search_subnetworks");
-    const Matrix<double> values = detail::tabulate_scores(
+    const Eigen::VectorXd values = detail::tabulate_scores(
         "best_subnetworks", network, x, score,
         {options.threads, options.max_layer_evaluations, options.max_bytes, options.progress});
     return detail::best_of_table(std::move(choice), detail::enclosing_layers(network),
-                                 values.col(0), evaluations);
+                                 values, evaluations);
 }
 
 }  // namespace stochastic_depth

@@ -170,33 +170,38 @@ struct LargestInteractionOptions {
 /// \param count         How many, at least 0; where there are fewer sets, all of them.
 /// \throws std::invalid_argument  if there are not 2^L numbers for an L, one of them is NaN, or
 ///                                count is less than 0.
-/// \complexity          O(2^L log(count)); 2^L numbers in memory.
+/// \complexity          O(2^L log(count)).
 [[nodiscard]] inline std::vector<Interaction> largest_interactions(
     const Eigen::Ref<const Eigen::VectorXd>& interactions, Index count,
     const LargestInteractionOptions& options = {}) {
     (void)detail::layers_of_table("largest_interactions", interactions.size());
     if (count < 0)
         detail::refuse("largest_interactions: count must be at least 0, got ", count);
-    std::vector<Index> sets;
+    const auto comes_first = [&](Index a, Index b) {
+        const double size_a = std::abs(interactions(a)), size_b = std::abs(interactions(b));
+        return size_a > size_b || (size_a == size_b && a < b);
+    };
+    std::vector<Index> sets;  // a heap with the last one in front
     for (Index set = 0; set < interactions.size(); ++set) {
         const Index size = std::popcount(static_cast<std::uint64_t>(set));
         if (size < options.least_layers || size > options.most_layers) continue;
         if (!(interactions(set) == interactions(set)))
             detail::refuse("largest_interactions: interactions must be numbers, got ",
                            interactions(set), " for set ", set);
+        if (static_cast<Index>(sets.size()) == count) {
+            if (count == 0 || !comes_first(set, sets.front())) continue;
+            std::pop_heap(sets.begin(), sets.end(), comes_first);
+            sets.pop_back();
+        }
         sets.push_back(set);
+        std::push_heap(sets.begin(), sets.end(), comes_first);
     }
-    const Index found = std::min(count, static_cast<Index>(sets.size()));
-    std::partial_sort(sets.begin(), sets.begin() + found, sets.end(), [&](Index a, Index b) {
-        const double size_a = std::abs(interactions(a)), size_b = std::abs(interactions(b));
-        return size_a > size_b || (size_a == size_b && a < b);
-    });
+    std::sort_heap(sets.begin(), sets.end(), comes_first);
     std::vector<Interaction> largest;
-    for (Index k = 0; k < found; ++k) {
-        const Index set = sets[static_cast<std::size_t>(k)];
+    for (const Index set : sets) {
         Interaction& each = largest.emplace_back();
         each.value = interactions(set);
-        for (std::uint64_t rest = static_cast<std::uint64_t>(set); rest != 0; rest &= rest - 1)
+        for (auto rest = static_cast<std::uint64_t>(set); rest != 0; rest &= rest - 1)
             each.layers.push_back(std::countr_zero(rest));
     }
     return largest;

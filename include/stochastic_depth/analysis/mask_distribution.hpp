@@ -18,9 +18,9 @@ public:
     /// \param values  v(S) for every mask, [2^L], as `mask_values` gives them; those of masks
     ///                without probability may be NaN.
     /// \param p       Survival probabilities, L entries in (0, 1].
-    /// \throws std::invalid_argument  if sizes don't match, some p_l is out of range or a value that
-    ///                                has probability is NaN.
-    /// \complexity    L 2^L, to sort; 4 2^L numbers in memory.
+    /// \throws std::invalid_argument  if sizes don't match, some p_l is out of range or a value
+    ///                                that has probability is NaN.
+    /// \complexity    L 2^L, to sort; 5 2^L numbers in memory while it does.
     MaskDistribution(const Eigen::Ref<const Eigen::VectorXd>& values, const Eigen::VectorXd& p) {
         const Index layers = detail::layers_of_table("MaskDistribution", values.size());
         if (p.size() != layers)

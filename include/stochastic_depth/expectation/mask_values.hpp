@@ -54,10 +54,10 @@ struct MaskValueOptions {
 namespace detail {
 
 /// A table [2^L x columns] whose rows write(bits, y, table) has written.
-template <class Network, class Scalar, class Write>
-[[nodiscard]] Matrix<double> tabulate(std::string_view name, const Network& network,
-                                      const ConstMatrixRef<Scalar>& x, Index columns,
-                                      const MaskValueOptions& options, const Write& write) {
+template <class Table, class Network, class Write, class Scalar = typename Network::Scalar>
+[[nodiscard]] Table tabulate(std::string_view name, const Network& network,
+                             const ConstMatrixRef<Scalar>& x, Index columns,
+                             const MaskValueOptions& options, const Write& write) {
     if (options.threads < 1) refuse(name, ": threads must be at least 1, got 0");
     (void)network.output_size(x.rows());
     const Index depth = network.depth();
@@ -69,7 +69,8 @@ template <class Network, class Scalar, class Write>
     if (!(bytes <= static_cast<double>(options.max_bytes)))
         throw std::length_error(message(name, ": depth ", depth, " takes a table of ", bytes,
                                         " bytes, and max_bytes is ", options.max_bytes));
-    Matrix<double> table(Index{1} << depth, columns);
+    Table table;
+    table.resize(Index{1} << depth, columns);
     const auto write_row = [&](std::uint64_t bits, const ConstMatrixRef<Scalar>& y) {
         write(static_cast<Index>(bits), y, table);
     };
@@ -93,14 +94,13 @@ template <class Network, class Scalar, class Write>
     return table;
 }
 
-/// A table of one column: the scores.
-template <class Network, class Scalar = typename Network::Scalar, class Score>
-[[nodiscard]] Matrix<double> tabulate_scores(std::string_view name, const Network& network,
-                                             const ConstMatrixRef<Scalar>& x, const Score& score,
-                                             const MaskValueOptions& options) {
-    return tabulate<Network, Scalar>(name, network, x, 1, options,
-                                     [&](Index mask, const auto& y, Matrix<double>& table) {
-                                         table(mask, 0) = static_cast<double>(score(y));
+template <class Network, class Score, class Scalar = typename Network::Scalar>
+[[nodiscard]] Eigen::VectorXd tabulate_scores(std::string_view name, const Network& network,
+                                              const ConstMatrixRef<Scalar>& x, const Score& score,
+                                              const MaskValueOptions& options) {
+    return tabulate<Eigen::VectorXd>(name, network, x, 1, options,
+                                     [&](Index mask, const auto& y, Eigen::VectorXd& table) {
+                                         table(mask) = static_cast<double>(score(y));
                                      });
 }
 
@@ -145,7 +145,7 @@ template <MaskedNetwork Network>
 [[nodiscard]] Matrix<double> mask_outputs(const Network& network,
                                           const ConstMatrixRef<typename Network::Scalar>& x,
                                           const MaskValueOptions& options = {}) {
-    return detail::tabulate<Network, typename Network::Scalar>(
+    return detail::tabulate<Matrix<double>>(
         "mask_outputs", network, x, network.output_size(x.rows()) * x.cols(), options,
         [](Index mask, const auto& y, Matrix<double>& table) {
             for (Index j = 0; j < y.cols(); ++j)
