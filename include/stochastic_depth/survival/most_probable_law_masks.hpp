@@ -18,8 +18,9 @@ namespace stochastic_depth {
 ///
 /// Each mask with P(S) > 0 comes once. Of all prefixes that are known, the one whose best
 /// completion is the most probable goes on, and that completion is known beforehand for each state
-/// of the law. `probability` is the product of the law's conditional probabilities, up to a relative
-/// error of 2 L 2^-53; masks closer than that may come in any order, which is the same each time.
+/// of the law. `probability` is the product of the law's conditional probabilities, up to a
+/// relative error of 2 L 2^-53; masks closer than that may come in any order, which is the same
+/// each time.
 ///
 /// \complexity  Each state of each layer once, to begin with; then O(L log(k L)) for the k-th mask,
 ///              and O(k L^2 / 64) memory.
