@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <stochastic_depth/layers/composition/any_layer.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/random/philox.hpp>
 
@@ -91,6 +92,9 @@ TEST_CASE("ExactExpectation: bits of layers inside a skipped one count for the l
     check_nest(make, make.nested(), 5);
     check_nest(make, make.own_shortcuts(), 4);
     check_nest(make, make.residual_around(), 6);
+    // Whether a layer of an unknown type is a nest, only run time knows.
+    check_nest(make,
+               Sequential{AnyLayer<double>{make.nested()}, AnyLayer<double>{make.block(3, 0.5)}}, 5);
 }
 
 TEST_CASE("ExactExpectation: exactly k of linear layers in closed form",

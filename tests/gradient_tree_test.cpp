@@ -6,6 +6,7 @@
 
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/exact_gradient.hpp>
+#include <stochastic_depth/layers/composition/any_layer.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
@@ -88,6 +89,7 @@ TEST_CASE("GradientTree: under a law it is the mean of the gradients of the list
     };
     check(make.nested(), 5);
     check(make.own_shortcuts(), 4);
+    check(Sequential{AnyLayer<double>{make.own_shortcuts()}, make.block(5, 0.5)}, 4);
 }
 
 TEST_CASE("GradientTree: a layer with a shortcut that no mask keeps trains its shortcut",

@@ -79,6 +79,7 @@
 #include <stochastic_depth/survival/mask_law.hpp>
 #include <stochastic_depth/survival/mask_list_law.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/survival/most_probable_law_masks.hpp>
 #include <stochastic_depth/survival/most_probable_masks.hpp>
 #include <stochastic_depth/survival/probable_masks.hpp>
 #include <stochastic_depth/survival/scaling.hpp>

@@ -6,10 +6,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include <stochastic_depth/expectation/forward_under_each.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/survival/independent_law.hpp>
+#include <stochastic_depth/survival/mask_law.hpp>
+#include <stochastic_depth/survival/most_probable_law_masks.hpp>
 #include <stochastic_depth/survival/most_probable_masks.hpp>
 #include <stochastic_depth/threads/parallel.hpp>
 
@@ -100,8 +104,27 @@ public:
     template <MaskedNetwork Network>
     [[nodiscard]] CertifiedBounds operator()(
         const Network& network, const ConstMatrixRef<typename Network::Scalar>& x) const {
+        return (*this)(network, x, IndependentLaw{network.survival_probabilities()});
+    }
+
+    /// The same for the masks of a law, in place of independent ones of the network's p_l: bounds of
+    /// its expectation, its conditional probabilities being what they are as numbers.
+    ///
+    /// \param law  A MaskLaw of L layers.
+    /// \throws std::invalid_argument  besides, if the law has another depth or a probability outside
+    ///                                [0, 1].
+    /// \throws std::length_error      if more than 2^20 of its states differ behind a layer.
+    template <MaskedNetwork Network, MaskLaw Law>
+    [[nodiscard]] CertifiedBounds operator()(const Network& network,
+                                             const ConstMatrixRef<typename Network::Scalar>& x,
+                                             const Law& law) const {
         const Index outputs = network.output_size(x.rows());
-        const Plan plan = choose_masks(network);
+        detail::check_law("CertifiedInterval", law, network.depth());
+        Plan plan;
+        if constexpr (std::is_same_v<Law, IndependentLaw>)
+            plan = choose_masks(network, MostProbableMasks{law.survival_probabilities()});
+        else
+            plan = choose_masks(network, MostProbableLawMasks<Law>{law});
         CertifiedBounds result;
         result.lower.resize(outputs, x.cols());
         result.upper.resize(outputs, x.cols());
@@ -155,14 +178,13 @@ private:
         }
     };
 
-    template <class Network>
-    [[nodiscard]] Plan choose_masks(const Network& network) const {
+    template <class Network, class Masks>
+    [[nodiscard]] Plan choose_masks(const Network& network, Masks masks) const {
         const Index depth = network.depth();
         const std::vector<Index> enclosing = detail::enclosing_layers(network);
         Plan plan;
         plan.words_of_mask = (static_cast<std::size_t>(depth) + 63) / 64;
         plan.relative_error = (8 * static_cast<double>(depth) + 16) * 0x1p-53;
-        MostProbableMasks masks{network.survival_probabilities()};
         detail::CompensatedSum mass;
         auto next = masks.next();
         for (; next && !(plan.covered >= 1 - options_.uncovered); next = masks.next()) {

@@ -61,7 +61,7 @@ private:
                       gradient);
         };
         if (p == 0.0) {
-            gradient.shortcut_reached = gradient.shortcut_reached || !Node::skips_to_identity;
+            if constexpr (!Node::skips_to_identity) gradient.shortcut_reached = true;
             return skip();
         }
         Matrix<Scalar> active = h;

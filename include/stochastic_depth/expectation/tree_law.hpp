@@ -127,10 +127,11 @@ template <class Network, class Law>
     return evaluations;
 }
 
-/// Whether some skippable layer in a layer has skippable layers inside.
+/// Whether some skippable layer in a layer may have skippable layers inside.
 template <class Layer>
 struct HasNests {
     static constexpr bool value =
+        hides_its_parts<Layer> ||
         (is_skippable<Layer> && any_part<HasSkippableLayers, PartsOf<Layer>>) ||
         any_part<HasNests, PartsOf<Layer>>;
 };

@@ -91,6 +91,7 @@ public:
     struct Gradient {
         /// Somewhere else, like the others.
         bool& reached;
+        bool& shortcut_reached;
         struct OfLayer : ErasedPart<Scalar, nested>::Gradient {
             typename ErasedPart<Scalar, false>::Gradient shortcut;
         } layer;
@@ -240,7 +241,7 @@ template <class Erased, class Gradient>
 [[nodiscard]] typename Erased::Gradient erased_gradient(Gradient& gradient) {
     void* shortcut = nullptr;
     if constexpr (!Erased::skips_to_identity) shortcut = &gradient.layer.shortcut;
-    return {gradient.reached, {{&gradient.layer}, {shortcut}}};
+    return {gradient.reached, gradient.shortcut_reached, {{&gradient.layer}, {shortcut}}};
 }
 
 /// How layers of known types walk inside one of an unknown type.
