@@ -24,7 +24,7 @@
 #include <stochastic_depth/training/mean_squared_error.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
-#include "own_composite.hpp"
+#include "../examples/own_composite.hpp"
 #include "support/catch.hpp"
 #include "support/files.hpp"
 #include "support/matrices.hpp"

@@ -15,7 +15,7 @@
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
-#include "own_composite.hpp"
+#include "../examples/own_composite.hpp"
 #include "support/catch.hpp"
 
 namespace {

@@ -37,10 +37,10 @@ inline void prepare_plots(const std::string& folder, const std::string& name) {
     return word + "'";
 }
 
-/// What a script begins with.
+/// What a script begins with. Scripts run one after another in one gnuplot.
 [[nodiscard]] inline std::string svg_head(const std::string& name, const std::string& x,
                                           const std::string& y) {
-    return "set terminal svg size 900,540 dynamic background rgb 'white'\nset output '" + name +
+    return "reset\nset terminal svg size 900,540 dynamic background rgb 'white'\nset output '" + name +
            ".svg'\nset xlabel '" + x + "'\nset ylabel '" + y + "'\nset grid\n";
 }
 
