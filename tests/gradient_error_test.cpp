@@ -19,7 +19,7 @@
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
-#include "own_composite.hpp"
+#include "../examples/own_composite.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 #include "support/matrices.hpp"
