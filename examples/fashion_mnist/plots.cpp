@@ -31,6 +31,8 @@ std::string plot(const std::string& folder, const Subnetworks& found) {
                            "far = STATS_max > -STATS_min ? STATS_max : -STATS_min\n"
                            "set cbrange [-far:far]\nset cblabel 'Shapley interaction'\n"
                            "unset grid\nset size ratio 1\n"
+                           "set xrange [0.5:STATS_size_x + 0.5]\n"
+                           "set yrange [0.5:STATS_size_y + 0.5]\n"
                            "plot 'interactions.dat' matrix using ($1 + 1):($2 + 1):3 with image "
                            "notitle\n");
     return common::draw_plots(folder, {"frontier", "interactions"});
