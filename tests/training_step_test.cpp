@@ -162,6 +162,17 @@ TEST_CASE("TrainingStep: the ledger counts evaluations, expected, done and at fu
             CHECK(ledger.backward_seconds > 0);
         }
     }
+    // Of given masks what is expected is what they do.
+    Step step{network, {}, {}};
+    const StepLedger one =
+        step.differentiate(network, batch.x, batch.labels, SurvivalMask{1, 0, 0, 1, 0});
+    CHECK(one.expected_layer_evaluations == 80);
+    CHECK(one.layer_evaluations == 80);
+    SurvivalMasks masks(depth, 40);
+    masks.keep(2, 7);
+    const StepLedger each = step.differentiate(network, batch.x, batch.labels, masks);
+    CHECK(each.expected_layer_evaluations == 1);
+    CHECK(each.layer_evaluations == 1);
 }
 
 TEST_CASE("TrainingStep: what is kept for the way back grows with the survivors",

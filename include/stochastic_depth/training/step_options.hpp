@@ -45,7 +45,8 @@ struct BatchPart {
 struct StepLedger {
     /// Mean over the batch, under the masks of the step; of a part its share in that.
     double loss = 0;
-    /// Evaluations of skippable layers, over all samples: expected, done, and at full depth.
+    /// Evaluations of skippable layers, over all samples: expected (of given masks those done), done,
+    /// and at full depth.
     double expected_layer_evaluations = 0;
     double layer_evaluations = 0;
     double full_depth_evaluations = 0;

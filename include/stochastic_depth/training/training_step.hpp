@@ -128,7 +128,7 @@ public:
                              BatchPart part = {}) {
         const auto start = Clock::now();
         detail::check_mask("TrainingStep", network, mask, check_part(part, x.cols()));
-        return differentiate_under(network, x, targets, mask, t, part, start);
+        return as_given(differentiate_under(network, x, targets, mask, t, part, start));
     }
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
                              const Targets& targets, const SurvivalMask& mask) {
@@ -141,7 +141,7 @@ public:
                              BatchPart part = {}) {
         const auto start = Clock::now();
         detail::check_mask("TrainingStep", network, masks, check_part(part, x.cols()));
-        return differentiate_under(network, x, targets, masks, t, part, start);
+        return as_given(differentiate_under(network, x, targets, masks, t, part, start));
     }
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
                              const Targets& targets, const SurvivalMasks& masks) {
@@ -253,6 +253,12 @@ private:
         next_step_ = t + 1;
         ledger.forward_seconds = seconds(forward_end - start);
         ledger.backward_seconds = seconds(Clock::now() - forward_end);
+        return ledger;
+    }
+
+    /// Where masks are given, nothing is left to chance.
+    [[nodiscard]] static StepLedger as_given(StepLedger ledger) {
+        ledger.expected_layer_evaluations = ledger.layer_evaluations;
         return ledger;
     }
 
