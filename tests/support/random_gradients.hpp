@@ -141,7 +141,7 @@ void check_random_networks(const std::string& structure, std::uint32_t seed, Kin
         const Index outputs = network.output_size(inputs);
         const MaskSampler sampler{network.survival_probabilities(), seed};
         const auto step = static_cast<std::uint64_t>(i);
-        const Scaling scaling = i % 8 < 6 || detail::SkipsMoreThanBranches<decltype(network)>::value
+        const Scaling scaling = i % 8 < 6 || detail::skips_more_than_branches(network)
                                     ? Scaling::none
                                     : Scaling::inverted;
         const auto check = [&](const auto& loss, const auto& targets) {
