@@ -25,7 +25,7 @@ struct AlignmentOfUnit {
                      "stochastic_depth: units of this program were compiled with different -m flags: "
                      "Eigen aligns to %d bytes in one and to %d in another\n",
                      program, EIGEN_MAX_ALIGN_BYTES);
-        std::abort();
+        std::_Exit(EXIT_FAILURE);
     }
 };
 [[maybe_unused]] const AlignmentOfUnit alignment_of_unit;

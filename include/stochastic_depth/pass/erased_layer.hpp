@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/detail/name_of.hpp>
 #include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/pass/run.hpp>
