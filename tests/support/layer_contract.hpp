@@ -22,7 +22,7 @@
 #include "support/refusal.hpp"
 
 /// What every layer promises, checked on any layer: the contract that concepts.hpp states beyond
-/// the syntax. The checks see a layer through `AnyLayer`, so that they are compiled once for each
+/// the syntax. The checks see a layer through `LayerCalls`, so that they are compiled once for each
 /// Scalar and not for each of many types.
 namespace stochastic_depth::test {
 
@@ -105,9 +105,9 @@ template <class Layer>
                                                             static_cast<Index>(numbers.size()));
 }
 
-/// Cache and gradient of one layer.
+/// The calls of a training pass of one layer, with its cache and gradient.
 template <class Scalar>
-struct AnyPass {
+struct PassCalls {
     std::function<void(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y)> forward;
     std::function<void(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy,
                        MatrixRef<Scalar> dx)>
@@ -123,20 +123,20 @@ struct AnyPass {
     std::function<void(const Visit&)> visit;
 };
 
-/// A layer of any type that computes in Scalar.
+/// The calls of a layer of any type that computes in Scalar.
 template <class Scalar>
-struct AnyLayer {
+struct LayerCalls {
     std::function<Index(Index)> output_size;
     std::function<void(const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y)> forward;
     /// Adds to each parameter, and returns their number.
     std::function<Index(Scalar)> add_to_parameters;
-    std::function<AnyLayer()> copy;
+    std::function<LayerCalls()> copy;
     /// Copies, and moves from the copy.
-    std::function<AnyLayer()> move_a_copy;
+    std::function<LayerCalls()> move_a_copy;
     /// Takes the parameters of a layer of the same type.
-    std::function<void(const AnyLayer&)> assign;
+    std::function<void(const LayerCalls&)> assign;
     /// Empty for layers without gradients.
-    std::function<AnyPass<Scalar>()> pass;
+    std::function<PassCalls<Scalar>()> pass;
     std::shared_ptr<void> layer;
 
     [[nodiscard]] Matrix<Scalar> run(const ConstMatrixRef<Scalar>& x) const {
@@ -148,11 +148,11 @@ struct AnyLayer {
 };
 
 template <DifferentiableLayer Layer>
-[[nodiscard]] AnyPass<typename Layer::Scalar> any_pass(const std::shared_ptr<Layer>& layer) {
+[[nodiscard]] PassCalls<typename Layer::Scalar> calls_of_pass(const std::shared_ptr<Layer>& layer) {
     using Scalar = typename Layer::Scalar;
     const auto cache = std::make_shared<typename Layer::Cache>();
     const auto gradient = std::make_shared<typename Layer::Gradient>(layer->zero_gradient());
-    AnyPass<Scalar> any;
+    PassCalls<Scalar> any;
     any.forward = [=](const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) {
         std::as_const(*layer).forward(x, y, *cache);
     };
@@ -162,7 +162,7 @@ template <DifferentiableLayer Layer>
     };
     any.gradient = [=] { return flattened(*layer, *gradient); };
     any.set_zero = [=] { gradient->set_zero(); };
-    any.visit = [=](const typename AnyPass<Scalar>::Visit& visit) {
+    any.visit = [=](const typename PassCalls<Scalar>::Visit& visit) {
         Layer copy = *layer;
         const auto run_copy = [&](const ConstMatrixRef<Scalar>& x) { return test::run(copy, x); };
         visit_with_gradient(copy, *gradient, [&](const char* name, auto parameter, auto slope) {
@@ -173,9 +173,9 @@ template <DifferentiableLayer Layer>
 }
 
 template <ForwardLayer Layer>
-[[nodiscard]] AnyLayer<typename Layer::Scalar> any_layer(const std::shared_ptr<Layer>& layer) {
+[[nodiscard]] LayerCalls<typename Layer::Scalar> calls_of(const std::shared_ptr<Layer>& layer) {
     using Scalar = typename Layer::Scalar;
-    AnyLayer<Scalar> any;
+    LayerCalls<Scalar> any;
     any.output_size = [=](Index inputs) { return std::as_const(*layer).output_size(inputs); };
     any.forward = [=](const ConstMatrixRef<Scalar>& x, MatrixRef<Scalar> y) {
         std::as_const(*layer).forward(x, y);
@@ -188,16 +188,16 @@ template <ForwardLayer Layer>
         });
         return parameters;
     };
-    any.copy = [=] { return any_layer(std::make_shared<Layer>(std::as_const(*layer))); };
+    any.copy = [=] { return calls_of(std::make_shared<Layer>(std::as_const(*layer))); };
     any.move_a_copy = [=] {
         Layer copy = std::as_const(*layer);
-        return any_layer(std::make_shared<Layer>(std::move(copy)));
+        return calls_of(std::make_shared<Layer>(std::move(copy)));
     };
     if constexpr (std::is_copy_assignable_v<Layer>)
-        any.assign = [=](const AnyLayer<Scalar>& other) {
+        any.assign = [=](const LayerCalls<Scalar>& other) {
             *layer = *std::static_pointer_cast<const Layer>(other.layer);
         };
-    if constexpr (DifferentiableLayer<Layer>) any.pass = [=] { return any_pass(layer); };
+    if constexpr (DifferentiableLayer<Layer>) any.pass = [=] { return calls_of_pass(layer); };
     any.layer = layer;
     return any;
 }
@@ -219,7 +219,7 @@ concept TakesWhatEigenRefTakes = requires(
 
 /// Shapes, places in memory and company: nothing of these changes what a layer computes.
 template <class Scalar>
-void check_forward(const std::string& name, const AnyLayer<Scalar>& layer, Index inputs) {
+void check_forward(const std::string& name, const LayerCalls<Scalar>& layer, Index inputs) {
     Philox random{31};
     const Index outputs = layer.output_size(inputs);
     const Index batch = 15;
@@ -282,7 +282,7 @@ void check_forward(const std::string& name, const AnyLayer<Scalar>& layer, Index
 /// A layer with one input size refuses any other one, in every call, and says which layer refuses
 /// it.
 template <class Scalar>
-void check_refusal_of_other_inputs(const AnyLayer<Scalar>& layer, Index inputs,
+void check_refusal_of_other_inputs(const LayerCalls<Scalar>& layer, Index inputs,
                                    const std::string& who) {
     const Index outputs = layer.output_size(inputs);
     for (const Index wrong : {Index{0}, inputs - 1, inputs + 1}) {
@@ -294,7 +294,7 @@ void check_refusal_of_other_inputs(const AnyLayer<Scalar>& layer, Index inputs,
         CHECK(refusal([&] { layer.forward(x, y); }) == expected);
         CHECK((y.array() == Scalar(77)).all());
         if (!layer.pass) continue;
-        const AnyPass<Scalar> pass = layer.pass();
+        const PassCalls<Scalar> pass = layer.pass();
         CHECK(refusal([&] { pass.forward(x, y); }) == expected);
         CHECK((y.array() == Scalar(77)).all());
     }
@@ -302,7 +302,7 @@ void check_refusal_of_other_inputs(const AnyLayer<Scalar>& layer, Index inputs,
 
 /// All of a differentiable layer's promises but the values of its derivatives.
 template <class Scalar>
-void check_backward(const std::string& name, const AnyLayer<Scalar>& layer, Index inputs) {
+void check_backward(const std::string& name, const LayerCalls<Scalar>& layer, Index inputs) {
     Philox random{33};
     const Index outputs = layer.output_size(inputs);
     const Index batch = 9;
@@ -311,7 +311,7 @@ void check_backward(const std::string& name, const AnyLayer<Scalar>& layer, Inde
     const Scalar nan = std::numeric_limits<Scalar>::quiet_NaN();
 
     // The recorded pass computes what the plain one does.
-    const AnyPass<Scalar> pass = layer.pass();
+    const PassCalls<Scalar> pass = layer.pass();
     Matrix<Scalar> y(outputs, batch);
     pass.forward(x, y);
     CHECK(same_bits(y, layer.run(x)));
@@ -385,12 +385,12 @@ void check_backward(const std::string& name, const AnyLayer<Scalar>& layer, Inde
 
 /// A copy computes the same, and neither changes with the other.
 template <class Scalar>
-void check_copies(const AnyLayer<Scalar>& layer, Index inputs) {
+void check_copies(const LayerCalls<Scalar>& layer, Index inputs) {
     Philox random{34};
     const Matrix<Scalar> x = random_matrix<Scalar>(random, inputs, 5);
     const Matrix<Scalar> y = layer.run(x);
-    const AnyLayer<Scalar> original = layer.copy();
-    const AnyLayer<Scalar> copy = original.copy();
+    const LayerCalls<Scalar> original = layer.copy();
+    const LayerCalls<Scalar> copy = original.copy();
     CHECK(same_bits(copy.run(x), y));
     if (original.add_to_parameters(Scalar(0.25)) > 0) CHECK_FALSE(same_bits(original.run(x), y));
     CHECK(same_bits(copy.run(x), y));
@@ -410,14 +410,14 @@ enum class Derivative {
 };
 
 /// Gradients by the input and by every parameter are equal to finite differences.
-inline void check_derivatives(const AnyLayer<double>& layer, Index inputs, Derivative derivative) {
+inline void check_derivatives(const LayerCalls<double>& layer, Index inputs, Derivative derivative) {
     Philox random{32};
     const double h = derivative == Derivative::smooth ? 5e-4 : 1e-5;
     const double tolerance = derivative == Derivative::smooth ? 1e-8 : 1e-6;
     const Index batch = 4;
     Matrix<double> x = random_matrix<double>(random, inputs, batch);
     const Matrix<double> dy = random_matrix<double>(random, layer.output_size(inputs), batch);
-    const AnyPass<double> pass = layer.pass();
+    const PassCalls<double> pass = layer.pass();
     Matrix<double> y(dy.rows(), batch), dx(inputs, batch);
     pass.forward(x, y);
     pass.backward(x, dy, dx);
@@ -438,7 +438,7 @@ void check_layer_contract(const std::string& name, const Layer& layer, Index inp
                           Derivative derivative = Derivative::smooth) {
     static_assert(TakesWhatEigenRefTakes<Layer>);
     INFO(name);
-    const auto any = any_layer(std::make_shared<Layer>(layer));
+    const auto any = calls_of(std::make_shared<Layer>(layer));
     check_forward(name, any, inputs);
     check_copies(any, inputs);
     if constexpr (DifferentiableLayer<Layer>) {
@@ -450,7 +450,7 @@ void check_layer_contract(const std::string& name, const Layer& layer, Index inp
 
 template <ForwardLayer Layer>
 void check_refuses_other_inputs(const Layer& layer, Index inputs, const std::string& who) {
-    check_refusal_of_other_inputs(any_layer(std::make_shared<Layer>(layer)), inputs, who);
+    check_refusal_of_other_inputs(calls_of(std::make_shared<Layer>(layer)), inputs, who);
 }
 
 }  // namespace stochastic_depth::test
