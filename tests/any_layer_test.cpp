@@ -18,10 +18,13 @@
 #include <stochastic_depth/layers/function.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/survival/independent_law.hpp>
+#include <stochastic_depth/survival/layer_count_law.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/checkpoint.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/trainer.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
 #include "../examples/own_composite.hpp"
@@ -106,6 +109,29 @@ TEST_CASE("AnyLayer: is what it holds, under every mask and by every rule", "[an
         const auto sensitivity_expected = ExactSensitivity{}(typed, x);
         CHECK(sensitivity.by_layer.values().isApprox(sensitivity_expected.by_layer.values(), 1e-12));
     }
+}
+
+TEST_CASE("AnyLayer: under a law of masks, in the tree, scaled and where a training validates",
+          "[any_layer]") {
+    auto typed = typed_network(2);
+    Stack<Any> any = any_network(2);
+    const Matrix<double> x = inputs(7);
+    const LayerCountLaw law = LayerCountLaw::exactly(6, 3);
+    CHECK(ExactExpectation{}(any, x, law).mean.isApprox(ExactExpectation{}(typed, x, law).mean,
+                                                        1e-13));
+    CHECK(same_bits(WeightScaling{}(any, x, law).mean, WeightScaling{}(typed, x, law).mean));
+    CHECK_FALSE(WeightScaling{}(any, x, law).mean.isApprox(any(x), 1e-3));
+    const IndependentLaw other{Eigen::VectorXd::LinSpaced(6, 0.2, 0.9)};
+    CHECK(same_bits(WeightScaling{}(any, x, other).mean, WeightScaling{}(typed, x, other).mean));
+
+    const Dataset data{x, Matrix<double>(Matrix<double>::Ones(2, 7))};
+    const auto validation_loss = [&](auto& network) {
+        return Trainer{{.batch_size = 7, .epochs = 1}}
+            .fit(network, data, MeanSquaredError<double>{}, data)
+            .front()
+            .validation_loss;
+    };
+    CHECK(validation_loss(any) == validation_loss(typed));
 }
 
 TEST_CASE("AnyLayer: as the last layer of a network, and alone", "[any_layer]") {

@@ -56,7 +56,7 @@ public:
         detail::check_law("WeightScaling", law, network.depth());
         const auto reached = detail::reached_layers(network, AnyMaskLaw(law).with_seed(0));
         ExpectationResult<typename Network::Scalar> result;
-        scale(network, x, detail::MeanOfLaw(reached.survival_probabilities.data()), result);
+        scale(network, x, detail::MeanOfMasks(reached.survival_probabilities.data()), result);
         return result;
     }
 

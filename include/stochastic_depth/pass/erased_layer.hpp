@@ -206,6 +206,9 @@ template <class Scalar, class Memory, class Mask, class Epilogue>
 void run_erased(const LayerInterface<Scalar>& layer, Batch<Scalar, Memory>& batch,
                 [[maybe_unused]] RecordOfErased<Memory>& record, const Mask& mask,
                 const Epilogue& epilogue) {
+    static_assert(std::is_same_v<Mask, EveryLayer> || std::is_same_v<Mask, MeanOfMasks> ||
+                      std::is_same_v<Mask, MaskView>,
+                  "a mask of another type would be taken for the one that it derives from");
     if constexpr (Memory::records)
         layer.run(batch, record.record, mask);
     else

@@ -54,31 +54,23 @@ struct EveryLayer {
 
 /// The "mask" S = p of weight scaling: each skippable layer is replaced by its mean given its
 /// input, which is p times its branch, added to its shortcut.
-struct MeanOfMasks : EveryLayer {
-    static constexpr bool takes_means = true;
-    [[nodiscard]] constexpr MeanOfMasks inside() const { return {}; }
-    template <class Layer>
-    [[nodiscard]] constexpr MeanOfMasks behind(const Layer&) const {
-        return {};
-    }
-    [[nodiscard]] constexpr double scale(double p) const { return p; }
-};
-
-/// The same where a law says how often a layer is kept; one that never is is skipped.
-class MeanOfLaw : public EveryLayer {
+class MeanOfMasks : public EveryLayer {
 public:
     static constexpr bool takes_means = true;
 
-    /// \param p  Of the layers from this one on, where they are reached.
-    explicit MeanOfLaw(const double* p) : p_(p) {}
+    /// \param p  Of the layers from this one on, where they are reached, one of p = 0 being skipped;
+    ///           null: the layers' own.
+    explicit constexpr MeanOfMasks(const double* p = nullptr) : p_(p) {}
 
-    [[nodiscard]] MeanOfLaw inside() const { return MeanOfLaw(p_ + 1); }
-    template <class Layer>
-    [[nodiscard]] MeanOfLaw behind(const Layer& layer) const {
-        return MeanOfLaw(p_ + depth(layer));
+    [[nodiscard]] constexpr MeanOfMasks inside() const {
+        return MeanOfMasks(p_ ? p_ + 1 : nullptr);
     }
-    [[nodiscard]] bool keeps(Index) const { return *p_ > 0; }
-    [[nodiscard]] double scale(double) const { return *p_; }
+    template <class Layer>
+    [[nodiscard]] MeanOfMasks behind(const Layer& layer) const {
+        return MeanOfMasks(p_ ? p_ + depth(layer) : nullptr);
+    }
+    [[nodiscard]] constexpr bool keeps(Index) const { return !p_ || *p_ > 0; }
+    [[nodiscard]] constexpr double scale(double p) const { return p_ ? *p_ : p; }
 
 private:
     const double* p_;

@@ -35,7 +35,7 @@ template <class Network, class Data, class Loss>
         data.resize_targets(targets, count);
         data.gather(order, first, count, x, targets);
         if (scaling == Scaling::none)
-            run_into(network, x, MeanOfLaw(p.data()), y);
+            run_into(network, x, MeanOfMasks(p.data()), y);
         else
             network.forward(x, y);
         sum += static_cast<double>(count) * loss.value_and_gradient(y, targets, gradient);
