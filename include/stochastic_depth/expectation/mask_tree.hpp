@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
@@ -115,8 +114,7 @@ private:
                 walk(node, block, then, deep);
             });
         if (progress_) progress_->add(static_cast<double>(x.cols()));
-        using Layer = std::remove_cvref_t<decltype(node.layer())>;
-        if constexpr (!has_skippable_layers<Layer>)
+        if constexpr (!has_skippable_layers<LayerOf<Node>>)
             if (state.phase == Phase::wide) return widen(node, x, then, state);
         State active = state, skipped = state;
         active.kept |= std::uint64_t{1} << state.layer;

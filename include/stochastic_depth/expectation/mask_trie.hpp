@@ -66,9 +66,6 @@ private:
             : BlockOnItsWay<Scalar>(x), state(from), nodes(0) {}
     };
 
-    template <class Node>
-    using LayerOf = std::remove_cvref_t<decltype(std::declval<const Node&>().layer())>;
-
     /// The end of the network: each node is a single mask.
     struct Output {
         using End = void;

@@ -93,9 +93,6 @@ private:
         }
     };
 
-    template <class Node>
-    using LayerOf = std::remove_cvref_t<decltype(std::declval<const Node&>().layer())>;
-
     [[nodiscard]] Index depth() const { return options_.law.depth(); }
 
     /// As many columns as keep the blocks that are in use at a time in the second-level cache, in

@@ -229,7 +229,7 @@ class WalkedLayerModel;
 /// A skippable layer of a known type as one of an unknown one, for a call use(node).
 template <class Node, class Use>
 void as_erased_node(const Node& node, const Use& use) {
-    using Layer = std::remove_cvref_t<decltype(node.layer())>;
+    using Layer = LayerOf<Node>;
     decltype(auto) shortcut = node.shortcut();
     const WalkedLayerModel<Layer> layer_model(node.layer());
     const WalkedLayerModel<std::remove_cvref_t<decltype(shortcut)>> shortcut_model(shortcut);

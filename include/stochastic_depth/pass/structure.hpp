@@ -42,6 +42,12 @@ void visit_layers(const Layer& layer, const Visit& visit, const std::string& pat
         });
 }
 
+/// A line for a layer: "0.branch.1: ReLU", or of the whole network without a path.
+[[nodiscard]] inline std::string line_of_layer(const std::string& path,
+                                               const std::string& description) {
+    return path.empty() ? description : path + ": " + description;
+}
+
 }  // namespace detail
 
 /// What a network is made of: a line for each layer, outer before inner, with its path, as in
@@ -53,7 +59,7 @@ template <class Network>
 [[nodiscard]] std::string describe(const Network& network) {
     std::string lines;
     detail::visit_layers(network, [&](const std::string& path, const std::string& description) {
-        lines += (path.empty() ? description : path + ": " + description) + "\n";
+        lines += detail::line_of_layer(path, description) + "\n";
     });
     return lines;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include <stochastic_depth/memory/scratch.hpp>
@@ -22,6 +23,10 @@ template <class Then>
 inline constexpr bool is_end = requires {
     typename Then::End;
 };
+
+/// The layer that a node keeps or skips.
+template <class Node>
+using LayerOf = std::remove_cvref_t<decltype(std::declval<const Node&>().layer())>;
 
 /// A part on a way through a network, and the gradients by its parameters if there are some.
 template <class Layer, class... Gradients>

@@ -10,6 +10,7 @@
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/mask_law.hpp>
+#include <stochastic_depth/survival/sample_range.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/types.hpp>
@@ -73,7 +74,7 @@ public:
     /// \param batch_size  In [0, 2^38].
     /// \throws std::invalid_argument  outside that range, and as above.
     [[nodiscard]] SurvivalMasks sample(std::uint64_t step, Index batch_size) const {
-        check_samples(0, batch_size);
+        detail::check_sample_range("LawMaskSampler", 0, batch_size);
         SurvivalMasks masks{depth(), batch_size};
         sample(step, 0, masks);
         return masks;
@@ -91,7 +92,7 @@ public:
         if (masks.depth() != depth())
             detail::refuse("LawMaskSampler: masks must have ", depth(), " layers, got ",
                            masks.depth());
-        check_samples(first_sample, masks.batch_size());
+        detail::check_sample_range("LawMaskSampler", first_sample, masks.batch_size());
         masks.resize(depth(), masks.batch_size());
         for (Index j = 0; j < masks.batch_size(); ++j)
             draw(step, static_cast<std::uint64_t>(first_sample + j),
@@ -100,16 +101,6 @@ public:
 
 private:
     static constexpr Index max_depth = Index{1} << 22;
-    static constexpr Index max_samples = Index{1} << 38;
-
-    static void check_samples(Index first_sample, Index count) {
-        if (first_sample < 0)
-            detail::refuse("LawMaskSampler: first sample must be at least 0, got ", first_sample);
-        if (count < 0) detail::refuse("LawMaskSampler: batch size must be at least 0, got ", count);
-        if (count > max_samples || first_sample > max_samples - count)
-            detail::refuse("LawMaskSampler: samples must be less than ", max_samples, ", got ",
-                           count, " samples from ", first_sample);
-    }
 
     /// Calls keep(l) for each layer that the mask of a sample keeps.
     template <class Keep>

@@ -11,6 +11,7 @@
 #include <stochastic_depth/random/philox_lanes.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/mask_tile.hpp>
+#include <stochastic_depth/survival/sample_range.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
@@ -73,7 +74,7 @@ public:
     /// \param batch_size  In [0, 2^38].
     /// \throws std::invalid_argument  outside that range.
     [[nodiscard]] SurvivalMasks sample(std::uint64_t step, Index batch_size) const {
-        check_samples(0, batch_size);
+        detail::check_sample_range("MaskSampler", 0, batch_size);
         SurvivalMasks masks{depth(), batch_size};
         sample(step, 0, masks);
         return masks;
@@ -93,7 +94,7 @@ public:
         if (masks.depth() != depth())
             detail::refuse("MaskSampler: masks must have ", depth(), " layers, got ",
                            masks.depth());
-        check_samples(first_sample, masks.batch_size());
+        detail::check_sample_range("MaskSampler", first_sample, masks.batch_size());
         if (first_sample % 64 != 0) masks.resize(depth(), masks.batch_size());
         draw(step, first_sample, masks.batch_size(),
              {nullptr, &masks, static_cast<std::uint64_t>(first_sample)});
@@ -101,18 +102,6 @@ public:
 
 private:
     static constexpr Index max_depth = Index{1} << 22;
-    static constexpr std::uint64_t max_samples = std::uint64_t{1} << 38;
-
-    static void check_samples(Index first_sample, Index count) {
-        if (first_sample < 0)
-            detail::refuse("MaskSampler: first sample must be at least 0, got ", first_sample);
-        if (count < 0) detail::refuse("MaskSampler: batch size must be at least 0, got ", count);
-        const auto first = static_cast<std::uint64_t>(first_sample);
-        const auto samples = static_cast<std::uint64_t>(count);
-        if (samples > max_samples || first > max_samples - samples)
-            detail::refuse("MaskSampler: samples must be less than ", max_samples, ", got ", count,
-                           " samples from ", first_sample);
-    }
 
     /// Where the words that are drawn go: into one mask, or into masks of which the first belongs
     /// to sample `first`. Where words are shared or shifted, bits are added to those before.

@@ -147,16 +147,13 @@ void write_structure(ByteWriter& writer, const Network& network) {
 /// \throws std::runtime_error  if the structure is not the network's.
 template <class Network>
 void match_structure(ByteReader& reader, const Network& network) {
-    const auto described = [](const std::string& path, const std::string& description) {
-        return path.empty() ? description : path + ": " + description;
-    };
     const auto count = reader.number<std::uint64_t>();
     std::uint64_t index = 0;
     visit_layers(network, [&](const std::string& path, const std::string& description) {
         if (index == count) return;
         const std::string found_path = reader.text();
-        const std::string found = described(found_path, reader.text());
-        if (const std::string expected = described(path, description); found != expected)
+        const std::string found = line_of_layer(found_path, reader.text());
+        if (const std::string expected = line_of_layer(path, description); found != expected)
             throw std::runtime_error(message("layer ", index, " of the file is ", found,
                                              ", the network's is ", expected));
         ++index;
