@@ -63,11 +63,12 @@ TEMPLATE_TEST_CASE("matrix kernel: the same for large shapes", "[matrix_kernel]"
     check_shapes<TestType>({1, 3, 17, 64, 70, 128, 200}, {1, 2, 7, 64, 100, 784}, range(0, 20));
 }
 
-// A single column takes taller tiles than several do.
+// A single column takes taller tiles than several do, and very many rows in parts.
 TEMPLATE_TEST_CASE("matrix kernel: the same for one column of many rows", "[matrix_kernel]", float,
                    double) {
     check_shapes<TestType>(range(60, 140), {1, 9}, {1, 2});
     check_shapes<TestType>({255, 256, 257, 300}, {1, 9}, {1, 2});
+    check_shapes<TestType>({512, 513, 530, 1100}, {1, 9}, {1, 2});
 }
 
 // Long sums for many columns take their weights from a packed copy, and wait in the output in

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include <stochastic_depth/kernels/column_kernel.hpp>
 #include <stochastic_depth/kernels/operands.hpp>
 #include <stochastic_depth/kernels/packet.hpp>
 #include <stochastic_depth/kernels/resident_kernel.hpp>
@@ -25,9 +26,6 @@ inline constexpr int columns_beside = Packets == 1 ? 2 * tile_columns : tile_col
 template <class Scalar, int Lanes>
 inline constexpr int max_packets = Lanes == widest_lanes<Scalar> ? tile_packets
                                                                  : std::min(Lanes, 2);
-
-/// Packets of rows for a single column, whose sums would else be too few.
-inline constexpr int tall_packets = 8;
 
 /// One tile of the product: Packets packets of rows from `row` on, by Columns columns from `column`
 /// on, over the whole inner dimension. The last packet starts at row + last; it may overlap the one
@@ -113,11 +111,11 @@ Index run_tile_of(Index columns, Scalar* sums, Index row, Index last, Index colu
         run_tile_into<Lanes, Packets, 2>(sums, row, last, column, f);
         return 2;
     }
-    run_tile_into<Lanes, Packets, 1>(sums, row, last, column, f);
+    sum_column<Lanes, Packets>(sums, last, f.part(row, column));
     return 1;
 }
 
-/// The same for a number of packets known at run time; tall_packets: of one column.
+/// The same for a number of packets known at run time.
 template <int Lanes, class Scalar>
 Index run_some_tile(Index packets, Index columns, Scalar* sums, Index row, Index last, Index column,
                     const Operands<Scalar>& f) {
@@ -126,9 +124,6 @@ Index run_some_tile(Index packets, Index columns, Scalar* sums, Index row, Index
         if (packets == p + 1)
             width = run_tile_of<Lanes, p + 1>(columns, sums, row, last, column, f);
     });
-    if constexpr (Lanes == widest_lanes<Scalar>)
-        if (packets == tall_packets)
-            run_tile_into<Lanes, tall_packets, 1>(sums, row, last, column, f);
     return width;
 }
 
@@ -209,11 +204,6 @@ void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epil
     };
     Index packets = (rows + Lanes - 1) / Lanes;
     Index row = 0;
-    if constexpr (Lanes == widest_lanes<Scalar>)
-        for (; f.columns == 1 && packets >= tall_packets; packets -= tall_packets) {
-            run_band<Lanes>(tall_packets, row, last_of(row, tall_packets), f, epilogue);
-            row += tall_packets * Lanes;
-        }
     for (Index bands = (packets + tall - 1) / tall; bands > 0; --bands) {
         const Index height = bands == 1 ? packets : (packets + bands - 1) / bands;
         const Index last = last_of(row, height);
@@ -237,6 +227,14 @@ template <class Scalar>
            f.inner * band * bytes <= 16384;
 }
 
+/// The bands with packed weights.
+template <int Lanes, class Scalar, class Epilogue>
+[[gnu::noinline]] void run_packed_bands(Index rows, const Operands<Scalar>& f,
+                                        const Epilogue& epilogue) {
+    const ScratchArray<Scalar> packed(max_packets<Scalar, Lanes> * Lanes * packed_inner);
+    run_bands<Lanes>(rows, f, packed.data(), epilogue);
+}
+
 /// Finds the widest packet that the rows fill, and whether weights are to be packed.
 template <int Rows, int Inner, int Lanes, class Scalar, class Epilogue>
 void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
@@ -255,12 +253,13 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
         if (Rows != Eigen::Dynamic || rows < Lanes)
             return run_product<Rows, Inner, Packet<Scalar, Lanes>::narrower>(rows, f, epilogue);
     }
+    if constexpr (Lanes == widest_lanes<Scalar> && Lanes > 1)
+        if (f.columns == 1) return run_column<Lanes>(rows, f, epilogue);
     // Fewer rows than the widest packet's lie close together as they are.
     if (Lanes < widest_lanes<Scalar> || f.columns < packed_columns ||
         (f.inner <= packed_inner && !compete_for_cache(f)))
         return run_bands<Lanes, Scalar>(rows, f, nullptr, epilogue);
-    const ScratchArray<Scalar> packed(max_packets<Scalar, Lanes> * Lanes * packed_inner);
-    run_bands<Lanes>(rows, f, packed.data(), epilogue);
+    run_packed_bands<Lanes>(rows, f, epilogue);
 }
 
 /// out = epilogue(start + left * right) in one pass: every element sums over the inner dimension in
@@ -283,7 +282,7 @@ EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFac
                                  Origin origin = {}) {
     redirect(out, epilogue, origin, [&](const Destination<Scalar>& to, const auto& last_step) {
         run_product<Rows, Inner, Lanes>(
-            rows, Operands<Scalar>{left, {start}, right, to, inner, columns, origin}, last_step);
+            rows, Operands<Scalar>{left, {start}, right, inner, to, origin, columns}, last_step);
     });
 }
 
@@ -294,7 +293,7 @@ void product_onto(Index rows, Index inner, Index columns, LeftFactor<Scalar> lef
                   Start<Scalar> start, RightFactor<Scalar> right, Destination<Scalar> out,
                   const Epilogue& epilogue, Origin origin = {}) {
     run_product<Rows, Eigen::Dynamic, widest_lanes<Scalar>>(
-        rows, Operands<Scalar>{left, start, right, out, inner, columns, origin}, epilogue);
+        rows, Operands<Scalar>{left, start, right, inner, out, origin, columns}, epilogue);
 }
 
 }  // namespace stochastic_depth::detail

@@ -53,15 +53,30 @@ struct AsIs {
 };
 
 /// The factors of a product, what it starts from, and where it goes; its origin is the epilogue's.
+/// Members that a compiler may store two at a time begin at multiples of 16 bytes: a load from such
+/// a store waits for all that came before, where the store crosses a border of the cache's lines.
 template <class Scalar>
 struct Operands {
     LeftFactor<Scalar> left;
     Start<Scalar> start;
     RightFactor<Scalar> right;
-    Destination<Scalar> out;
     Index inner;
-    Index columns;
+    Destination<Scalar> out;
     Origin origin;
+    Index columns;
+
+    /// The same product from a row and a column on.
+    [[nodiscard, gnu::noinline]] Operands part(Index row, Index column) const {
+        Operands rest = *this;
+        rest.left.data += row;
+        if (start.data) rest.start.data += row + column * start.column_stride;
+        rest.right.data += column * right.column_stride;
+        rest.out.data += row + column * out.stride;
+        rest.origin.row += row;
+        rest.origin.column += column;
+        rest.columns -= column;
+        return rest;
+    }
 };
 
 /// Whether an epilogue takes packets that go on from the end of one column to the next. It does if

@@ -45,6 +45,8 @@ class Packet {
 public:
     using Scalar = Scalar_;
     static constexpr int lanes = Lanes;
+    /// Lanes of the smallest packet, from which a wider one is filled in one instruction.
+    static constexpr int lanes_of_16_bytes = 16 / static_cast<int>(sizeof(Scalar));
     /// Numbers in the packet; a pair of packets has twice as many, and as many lanes.
     static constexpr int size = Lanes;
     using Register = typename RegisterOf<Scalar, Lanes>::type;
@@ -69,7 +71,15 @@ public:
     template <int Group>
     static EIGEN_ALWAYS_INLINE Packet repeat(const Scalar* from) {
         return [from]<int... lane>(std::integer_sequence<int, lane...>) {
-            return Packet{Register{from[lane % Group]...}};
+            if constexpr (Group == lanes_of_16_bytes && Group < Lanes) {
+                const auto half = Packet<Scalar, Lanes / 2>::template repeat<Group>(from).value();
+                return Packet{static_cast<Register>(
+                    __builtin_shufflevector(half, half, lane % (Lanes / 2)...))};
+            } else if constexpr (Group == Lanes) {
+                return load(from);
+            } else {
+                return Packet{Register{from[lane % Group]...}};
+            }
         }
         (std::make_integer_sequence<int, Lanes>{});
     }
@@ -101,7 +111,18 @@ public:
             return repeated;
         }
     }
+    /// The same numbers, in a register: a compiler cannot read parts of them from memory instead.
+    EIGEN_ALWAYS_INLINE Packet in_register() const {
+        Packet same = *this;
+#ifdef EIGEN_VECTORIZE_AVX512
+        asm("" : "+v"(same.register_));
+#else
+        EIGEN_OPTIMIZATION_BARRIER(same.register_);
+#endif
+        return same;
+    }
     EIGEN_ALWAYS_INLINE void store(Scalar* to) const { Eigen::internal::pstoreu(to, register_); }
+    EIGEN_ALWAYS_INLINE Register value() const { return register_; }
     EIGEN_ALWAYS_INLINE Scalar first() const { return Eigen::internal::pfirst(register_); }
 
     friend EIGEN_ALWAYS_INLINE Packet operator+(Packet a, Packet b) {

@@ -85,7 +85,7 @@ public:
         std::swap(stride_, other.stride_);
         return *this;
     }
-    ~Batch() {
+    EIGEN_ALWAYS_INLINE ~Batch() {
         if (own_) memory_.give_back(own_, own_bytes_);
     }
 

@@ -38,7 +38,7 @@ public:
     SparePiece() = default;
     SparePiece(const SparePiece&) = delete;
     SparePiece& operator=(const SparePiece&) = delete;
-    ~SparePiece() {
+    EIGEN_ALWAYS_INLINE ~SparePiece() {
         if (start_) Pool::give_back(start_, bytes_);
     }
 

@@ -118,9 +118,20 @@ void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
                              layer.forward_fused(batch.current(), batch.writable(), epilogue,
                                                  Origin{});
                          }) {
-        auto result = batch.room(layer.output_size(batch.rows()));
-        layer.forward_fused(batch.current(), result.writable(), epilogue, Origin{});
-        batch = std::move(result);
+        const Index outputs = layer.output_size(batch.rows());
+        if constexpr (is_redirected<Epilogue>) {
+            // The place where the product is stored anyway is all the room that it needs.
+            const auto to = epilogue.destination(Origin{});
+            const View<typename Layer::Scalar> y{to.data, outputs, batch.columns(),
+                                                 Eigen::OuterStride<>(to.stride)};
+            layer.forward_fused(batch.current(), y, epilogue.before_store(), Origin{});
+            batch = Batch<typename Layer::Scalar, Memory>(batch.team(), batch.memory(),
+                                                          const_view(y));
+        } else {
+            auto result = batch.room(outputs);
+            layer.forward_fused(batch.current(), result.writable(), epilogue, Origin{});
+            batch = std::move(result);
+        }
     } else if constexpr (ElementwiseLayer<Layer>) {
         batch.apply(followed_by(ApplyElementwise<Layer>{layer}, epilogue));
     } else {
