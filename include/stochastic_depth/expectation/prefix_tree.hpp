@@ -42,7 +42,7 @@ public:
     };
 
     explicit PrefixTree(const Options& options)
-        : options_(options), block_columns_(columns_of_block(options.most_rows)) {}
+        : options_(options), block_columns_(columns_of_block(options)) {}
 
     /// \param to  Where the moments go, and the derivatives if the sweep computes them.
     template <class Network>
@@ -96,11 +96,15 @@ private:
     [[nodiscard]] Index depth() const { return options_.law.depth(); }
 
     /// As many columns as keep the blocks that are in use at a time in the second-level cache, in
-    /// whole tiles of the product.
-    static Index columns_of_block(Index rows) {
-        constexpr Index bytes = 24 * 1024;
-        const Index fitting =
-            bytes / (std::max<Index>(rows, 1) * static_cast<Index>(sizeof(Scalar)));
+    /// whole tiles of the product. A node with r layers after it has r derivatives waiting: those of
+    /// the last eight layers are 28 blocks, in use all the time.
+    static Index columns_of_block(const Options& options) {
+        const auto columns_in = [](Index bytes, Index rows) {
+            return bytes / (std::max<Index>(rows, 1) * static_cast<Index>(sizeof(Scalar)));
+        };
+        Index fitting = columns_in(24 * 1024, options.most_rows);
+        if constexpr (sweep == Sweep::derivatives)
+            fitting = std::min(fitting, columns_in(6 * 1024, options.outputs));
         return std::clamp<Index>(fitting / tile_columns * tile_columns, 4 * tile_columns,
                                  32 * tile_columns);
     }
