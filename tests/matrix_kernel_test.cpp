@@ -78,6 +78,30 @@ TEMPLATE_TEST_CASE("matrix kernel: the same for long sums", "[matrix_kernel]", f
                            {1, 6, 23, 24, 25, 40});
 }
 
+// Squares of few rows keep their weights in registers, where all columns start from one.
+TEMPLATE_TEST_CASE("matrix kernel: the same for sums that start from a matrix", "[matrix_kernel]",
+                   float, double) {
+    Philox random{16};
+    for (const Index size : {2, 4, 8, 16, 32})
+        for (const Index columns : {1, 2, 13}) {
+            CAPTURE(size, columns);
+            const Product<TestType> factors(random, size, size, columns, RightFactorIs::plain,
+                                            Start::zero);
+            const Matrix<TestType> start = random_matrix<TestType>(random, size, columns);
+            Matrix<TestType> expected = start, result(size, columns);
+            for (Index j = 0; j < columns; ++j)
+                for (Index k = 0; k < size; ++k)
+                    for (Index i = 0; i < size; ++i)
+                        expected(i, j) = test::multiply_add(
+                            factors.left_at(i, k), factors.right_at(k, j), expected(i, j));
+            detail::product_onto<TestType>(
+                size, size, columns, {factors.left.data(), factors.left_stride},
+                {start.data(), size}, {factors.right.data(), 1, factors.right_stride},
+                {result.data(), size}, detail::AsIs{});
+            CHECK(same_bits(result, expected));
+        }
+}
+
 TEMPLATE_TEST_CASE("matrix kernel: no rows, no columns, no terms", "[matrix_kernel]", float,
                    double) {
     Philox random{12};

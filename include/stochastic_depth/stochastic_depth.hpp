@@ -106,7 +106,7 @@ public:
         if (mask.is_one_for_all())
             return run_all(batch, record, mask, mask.keeps(0), epilogue);
         const Index columns = batch.columns();
-        const auto list = batch.template array<Index>(columns);
+        const auto list = batch.template array<Index>(mask.renumbers() ? 2 * columns : columns);
         const Index kept = mask.list_survivors(columns, list.data());
         if (kept == 0 || kept == columns)
             return run_all(batch, record, mask, kept == columns, epilogue);
@@ -114,7 +114,7 @@ public:
         record.inputs = batch.rows();
         record.kept = {list.data(), kept};
         record.skipped = {nullptr, columns - kept};
-        run_each(batch, record, mask, epilogue);
+        run_each(batch, record, mask, list.data() + columns, epilogue);
     }
 
     template <class Batch, class Epilogue>
@@ -223,15 +223,22 @@ private:
                         epilogue);
     }
 
+    /// The mask of chosen columns. Samples that have other numbers are listed in `room`.
+    template <class Mask>
+    [[nodiscard]] static auto of_columns(const Mask& mask, const detail::ColumnList& chosen,
+                                         Index* room) {
+        if (!mask.renumbers()) return mask.of_samples(chosen.columns);
+        for (Index k = 0; k < chosen.count; ++k) room[k] = mask.sample(chosen.columns[k]);
+        return mask.of_samples(room);
+    }
+
     /// Each column its own way: those that keep the layer, and, if they don't stay as they are, the
     /// others are gathered, and go back to their places.
+    /// \param room  For as many numbers as there are columns, if the mask renumbers.
     template <class Batch, class Mask, class Epilogue>
     void run_each(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
-                  const Epilogue& epilogue) const {
+                  Index* room, const Epilogue& epilogue) const {
         Batch kept = batch.gathered(record.kept);
-        const auto samples = batch.template array<Index>(record.kept.count);
-        for (Index k = 0; k < record.kept.count; ++k)
-            samples[k] = mask.sample(record.kept.columns[k]);
         if constexpr (!skips_to_identity) {
             const auto others = batch.template array<Index>(record.skipped.count);
             detail::list_others(batch.columns(), record.kept.columns, record.kept.count,
@@ -239,13 +246,11 @@ private:
             record.skipped.columns = others.data();
             Batch skipped = batch.gathered(record.skipped);
             batch = batch.room(output_size(batch.rows()));
-            const auto other_samples = batch.template array<Index>(record.skipped.count);
-            for (Index k = 0; k < record.skipped.count; ++k)
-                other_samples[k] = mask.sample(others[k]);
-            run_skipped(skipped, record, mask.of_samples(other_samples.data()),
+            run_skipped(skipped, record,
+                        of_columns(mask, record.skipped, room + record.kept.count),
                         batch.scatter_into(record.skipped, epilogue));
         }
-        run_kept(kept, record, mask, mask.inside().of_samples(samples.data()),
+        run_kept(kept, record, mask, of_columns(mask.inside(), record.kept, room),
                  batch.scatter_into(record.kept, epilogue));
         batch.apply(epilogue);
     }

@@ -10,6 +10,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/pass/work.hpp>
 #include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth {
@@ -19,8 +20,8 @@ struct LesionStudyOptions {
     /// the score that the network has without them, the worst first (of equal ones the earlier
     /// layer).
     std::vector<Index> ranking = {};
-    /// Threads to share the forward passes, at least 1. The result has the same bits for any
-    /// number.
+    /// Threads to share each forward pass, at least 1; no more begin than find enough to do. The
+    /// result has the same bits for any number.
     unsigned threads = 1;
 };
 
@@ -79,8 +80,10 @@ template <MaskedNetwork Network, class Score>
     Matrix<typename Network::Scalar> outputs(network.output_size(x.rows()), x.cols());
     constexpr Index block_columns = 96;
     const auto score_under = [&](const SurvivalMask& mask) {
+        const unsigned threads = detail::threads_for(
+            network, x.rows(), x.cols(), static_cast<double>(mask.count()), options.threads);
         detail::parallel_blocks(
-            x.cols(), block_columns, options.threads, [&](Index first, Index columns) {
+            x.cols(), block_columns, threads, [&](Index first, Index columns) {
                 masked_forward(network, x.middleCols(first, columns), mask,
                                outputs.middleCols(first, columns));
             });

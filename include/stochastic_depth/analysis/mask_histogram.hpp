@@ -14,6 +14,7 @@
 #include <stochastic_depth/expectation/mask_tree.hpp>
 #include <stochastic_depth/expectation/tree_sweep.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/pass/work.hpp>
 
 namespace stochastic_depth {
 
@@ -23,8 +24,8 @@ struct MaskHistogramOptions {
     double lowest = 0;
     double highest = 1;
     Index bins = 1024;
-    /// Threads to share the work, at least 1. The result has the same bits for any number; scores
-    /// are then computed on several threads at once.
+    /// Threads to share the work, at least 1; no more begin than find enough to do. The result has
+    /// the same bits for any number; scores are then computed on several threads at once.
     unsigned threads = 1;
     /// The most evaluations of skippable layers that one column may take: 2^L - 1.
     std::uint64_t max_layer_evaluations = std::uint64_t{1} << 28;
@@ -146,7 +147,9 @@ template <MaskedNetwork Network, class Score>
     std::optional<detail::ProgressMeter> progress;
     if (options.progress)
         progress.emplace(options.progress, evaluations * static_cast<double>(x.cols()));
-    detail::MaskTree<Scalar>(x.cols(), options.threads, progress ? &*progress : nullptr)
+    detail::MaskTree<Scalar>(
+        x.cols(), detail::threads_for(network, x.rows(), x.cols(), evaluations, options.threads),
+        progress ? &*progress : nullptr)
         .walk(network, x, add);
 
     histogram.probabilities.resize(options.bins + 2);

@@ -14,6 +14,7 @@
 
 #include <stochastic_depth/analysis/best_subnetworks.hpp>
 #include <stochastic_depth/expectation/mask_trie.hpp>
+#include <stochastic_depth/pass/work.hpp>
 
 namespace stochastic_depth {
 namespace detail {
@@ -77,14 +78,17 @@ template <class Network, class Scalar, class Score>
         const std::vector<SurvivalMask> piece(begin, begin + static_cast<std::ptrdiff_t>(count));
         const SortedMasks sorted(enclosing, SurvivalMasks::from_masks(piece));
         Matrix<Scalar> y(outputs, sorted.size() * x.cols());
-        MaskTrie<Scalar>(sorted, outputs, threads).walk(network, x, y.data());
+        const double of_piece = sorted.layer_evaluations();
+        MaskTrie<Scalar>(sorted, outputs,
+                         threads_for(network, x.rows(), x.cols(), of_piece, threads))
+            .walk(network, x, y.data());
         for (std::size_t k = 0; k < count; ++k) {
             const ConstMatrixRef<Scalar> of_mask =
                 y.middleCols(sorted.place(static_cast<Index>(k)) * x.cols(), x.cols());
             scores.push_back(static_cast<double>(score(of_mask)));
             if (progress) progress->add(static_cast<double>(piece[k].count()));
         }
-        evaluations += sorted.layer_evaluations();
+        evaluations += of_piece;
     }
     return scores;
 }

@@ -11,6 +11,7 @@
 
 #include <stochastic_depth/expectation/forward_under_each.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/pass/work.hpp>
 #include <stochastic_depth/survival/independent_law.hpp>
 #include <stochastic_depth/survival/mask_law.hpp>
 #include <stochastic_depth/survival/most_probable_law_masks.hpp>
@@ -28,7 +29,8 @@ struct CertifiedIntervalOptions {
     double uncovered = 0.01;
     /// The most evaluations of skippable layers that one column may take.
     std::uint64_t max_layer_evaluations = std::uint64_t{1} << 24;
-    /// Threads to share the work, at least 1. The result has the same bits for any number.
+    /// Threads to share the work, at least 1; no more begin than find enough to do. The result has
+    /// the same bits for any number.
     unsigned threads = 1;
 };
 
@@ -133,7 +135,11 @@ public:
         result.layer_evaluations = plan.evaluations;
         const Index blocks = (x.cols() + block_columns - 1) / block_columns;
         const bool blocks_for_all = blocks >= 4 * static_cast<Index>(options_.threads);
-        detail::parallel_for(blocks, blocks_for_all ? options_.threads : 1, [&](Index b) {
+        const unsigned threads =
+            blocks_for_all ? detail::threads_for(network, x.rows(), x.cols(), plan.evaluations,
+                                                 options_.threads)
+                           : 1;
+        detail::parallel_for(blocks, threads, [&](Index b) {
             const Index first = b * block_columns;
             const Index columns = std::min(block_columns, x.cols() - first);
             bound_block(network, plan, x.middleCols(first, columns), first,
@@ -215,11 +221,14 @@ private:
     template <class Network>
     void bound_block(const Network& network, const Plan& plan,
                      const ConstMatrixRef<typename Network::Scalar>& x, Index first_column,
-                     unsigned threads, CertifiedBounds& result) const {
+                     unsigned most_threads, CertifiedBounds& result) const {
         const Index outputs = result.lower.rows(), columns = x.cols(), entries = outputs * columns;
         // A narrow batch passes the network under several masks at once.
         const Index masks_of_pass = std::max<Index>(1, block_columns / columns);
         const Index masks_at_once = std::min(passes_at_once * masks_of_pass, plan.size());
+        const double share = static_cast<double>(masks_at_once) / static_cast<double>(plan.size());
+        const unsigned threads = detail::threads_for(network, x.rows(), columns,
+                                                     share * plan.evaluations, most_threads);
         std::vector<detail::CompensatedSum> above_lowest(static_cast<std::size_t>(entries));
         std::vector<detail::CompensatedSum> below_highest(static_cast<std::size_t>(entries));
         Matrix<typename Network::Scalar> y(outputs, masks_at_once * columns);

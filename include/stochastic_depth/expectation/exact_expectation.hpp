@@ -16,7 +16,8 @@
 namespace stochastic_depth {
 
 struct ExactExpectationOptions {
-    /// Threads to share the work, at least 1. The result has the same bits for any number.
+    /// Threads to share the work, at least 1; no more begin than find enough to do. The result has
+    /// the same bits for any number.
     unsigned threads = 1;
     /// The most evaluations of skippable layers that one column may take: 2^L - 1 for L layers with
     /// p < 1.

@@ -13,13 +13,15 @@
 #include <stochastic_depth/expectation/tree_sweep.hpp>
 #include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/pass/folds.hpp>
+#include <stochastic_depth/pass/work.hpp>
 #include <stochastic_depth/survival/independent_law.hpp>
 #include <stochastic_depth/survival/mask_law.hpp>
 
 namespace stochastic_depth {
 
 struct ExactGradientOptions {
-    /// Threads to share the work, at least 1. The result has the same bits for any number.
+    /// Threads to share the work, at least 1; no more begin than find enough to do. The result has
+    /// the same bits for any number.
     unsigned threads = 1;
     /// The most evaluations of skippable layers that one column may take, each forward and
     /// backward.
@@ -186,7 +188,11 @@ private:
                                    network.zero_gradient());
         for (Index round = 0; round < count; round += blocks_at_once) {
             const Index here = std::min(blocks_at_once, count - round);
-            detail::parallel_for(here, options_.threads, [&](Index k) {
+            // Back as well, and twice there.
+            const unsigned threads = detail::threads_for(
+                network, x.rows(), here * std::min(block_columns, x.cols()), 3 * evaluations,
+                options_.threads);
+            detail::parallel_for(here, threads, [&](Index k) {
                 run_block(round + k, k == 0 ? gradient : sums[static_cast<std::size_t>(k - 1)]);
             });
             for (Index k = 1; k < here; ++k) {

@@ -24,7 +24,8 @@ enum class SensitivityOrder {
 
 struct ExactSensitivityOptions {
     SensitivityOrder order = SensitivityOrder::layers;
-    /// Threads to share the work, at least 1. The result has the same bits for any number.
+    /// Threads to share the work, at least 1; no more begin than find enough to do. The result has
+    /// the same bits for any number.
     unsigned threads = 1;
     /// The most evaluations of skippable layers that one column may take: 2^L - 1.
     std::uint64_t max_layer_evaluations = std::uint64_t{1} << 28;

@@ -14,7 +14,8 @@ struct ExpectationOptions {
     std::uint64_t max_layer_evaluations = std::uint64_t{1} << 16;
     /// Of the masks, if they are sampled.
     std::uint64_t seed = 0;
-    /// Threads to share the work, at least 1. The result has the same bits for any number.
+    /// Threads to share the work, at least 1; no more begin than find enough to do. The result has
+    /// the same bits for any number.
     unsigned threads = 1;
     /// Told of the progress. When it asks to stop, a sampled answer comes from the masks so far,
     /// and in place of an exact one Cancelled is thrown.

@@ -14,6 +14,7 @@
 #include <stochastic_depth/expectation/mask_tree.hpp>
 #include <stochastic_depth/expectation/tree_sweep.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/pass/work.hpp>
 
 namespace stochastic_depth {
 
@@ -40,8 +41,8 @@ namespace stochastic_depth {
 }
 
 struct MaskValueOptions {
-    /// Threads to share the work, at least 1. The result has the same bits for any number; scores
-    /// are then computed on several threads at once.
+    /// Threads to share the work, at least 1; no more begin than find enough to do. The result has
+    /// the same bits for any number; scores are then computed on several threads at once.
     unsigned threads = 1;
     /// The most evaluations of skippable layers that one column may take: 2^L - 1.
     std::uint64_t max_layer_evaluations = std::uint64_t{1} << 28;
@@ -75,7 +76,10 @@ template <class Table, class Network, class Write, class Scalar = typename Netwo
         write(static_cast<Index>(bits), y, table);
     };
     const auto walk = [&](ProgressMeter* progress) {
-        MaskTree<Scalar>(x.cols(), options.threads, progress).walk(network, x, write_row);
+        MaskTree<Scalar>(
+            x.cols(), threads_for(network, x.rows(), x.cols(), evaluations, options.threads),
+            progress)
+            .walk(network, x, write_row);
     };
     if (options.progress) {
         ProgressMeter progress(options.progress, evaluations * static_cast<double>(x.cols()));

@@ -27,7 +27,8 @@ struct MonteCarloExpectationOptions {
     /// pairs or groups.
     Index samples = 100;
     std::uint64_t seed = 0;
-    /// Threads to share the work, at least 1. The result has the same bits for any number.
+    /// Threads to share the work, at least 1; no more begin than find enough to do. The result has
+    /// the same bits for any number.
     unsigned threads = 1;
     MaskDesign design = MaskDesign::independent;
     /// Independent groups that stratified and lattice masks are drawn in, at most `samples`; 0: as

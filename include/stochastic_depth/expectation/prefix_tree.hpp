@@ -42,7 +42,7 @@ public:
     };
 
     explicit PrefixTree(const Options& options)
-        : options_(options), block_columns_(columns_of_block(options.most_rows)) {}
+        : options_(options), block_columns_(columns_of_block(options)) {}
 
     /// \param to  Where the moments go, and the derivatives if the sweep computes them.
     template <class Network>
@@ -96,25 +96,49 @@ private:
     [[nodiscard]] Index depth() const { return options_.law.depth(); }
 
     /// As many columns as keep the blocks that are in use at a time in the second-level cache, in
-    /// whole tiles of the product.
-    static Index columns_of_block(Index rows) {
-        constexpr Index bytes = 24 * 1024;
-        const Index fitting =
-            bytes / (std::max<Index>(rows, 1) * static_cast<Index>(sizeof(Scalar)));
+    /// whole tiles of the product. A node with r layers after it has r derivatives waiting: those of
+    /// the last eight layers are 28 blocks, in use all the time.
+    static Index columns_of_block(const Options& options) {
+        const auto columns_in = [](Index bytes, Index rows) {
+            return bytes / (std::max<Index>(rows, 1) * static_cast<Index>(sizeof(Scalar)));
+        };
+        Index fitting = columns_in(24 * 1024, options.most_rows);
+        if constexpr (sweep == Sweep::derivatives)
+            fitting = std::min(fitting, columns_in(6 * 1024, options.outputs));
         return std::clamp<Index>(fitting / tile_columns * tile_columns, 4 * tile_columns,
                                  32 * tile_columns);
     }
 
-    /// Columns to reach in the wide phase: enough blocks for the threads to share evenly.
+    /// Pieces for each of several threads, so that they share evenly.
+    static constexpr Index pieces_of_thread = 4;
+
+    /// The fewest columns of a piece: as many as make a good product.
+    [[nodiscard]] Index fewest_columns() const {
+        return std::min<Index>(8 * tile_columns, block_columns_);
+    }
+
+    /// Columns to reach in the wide phase, which one thread walks: enough for all to share, and no
+    /// more.
     [[nodiscard]] Index wide_columns() const {
-        return options_.threads > 1 ? 8 * std::min<Index>(options_.threads, 64) * block_columns_
-                                    : 2 * block_columns_;
+        return options_.threads > 1
+                   ? pieces_of_thread * std::min<Index>(options_.threads, 64) * fewest_columns()
+                   : 2 * block_columns_;
+    }
+
+    /// The width of the pieces that some columns are dealt out in: whole blocks, or less where
+    /// threads would be left without.
+    [[nodiscard]] Index columns_of_piece(Index columns) const {
+        if (options_.threads == 1) return block_columns_;
+        const Index share = columns / (pieces_of_thread * options_.threads);
+        const Index tiles = (share + tile_columns - 1) / tile_columns * tile_columns;
+        return std::clamp(tiles, fewest_columns(), block_columns_);
     }
 
     /// Runs blocks of columns on the threads.
     template <class Run>
     void split(const Block<Scalar>& x, const State& state, const Run& run) const {
-        parallel_blocks(x.cols(), block_columns_, options_.threads, [&](Index first, Index columns) {
+        const Index width = columns_of_piece(x.cols());
+        parallel_blocks(x.cols(), width, options_.threads, [&](Index first, Index columns) {
             run(Block<Scalar>(x.data() + first * x.outerStride(), x.rows(), columns,
                               Eigen::OuterStride<>(x.outerStride())),
                 State{{state.to.moments.from_column(first)}, state.layers, Phase::deep, state.bits});

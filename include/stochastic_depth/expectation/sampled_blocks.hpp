@@ -6,6 +6,7 @@
 #include <stochastic_depth/expectation/mask_trie.hpp>
 #include <stochastic_depth/expectation/sample_moments.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/pass/work.hpp>
 #include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth::detail {
@@ -36,8 +37,13 @@ public:
     /// Blocks [first, first + count).
     void run(Index first, Index count) const {
         const bool blocks_for_all = this->count() >= 4 * static_cast<Index>(threads_);
-        parallel_for(count, blocks_for_all ? threads_ : 1,
-                     [&](Index k) { run_block(first + k, blocks_for_all ? 1 : threads_); });
+        const Index columns = std::min(width_, x_.cols()) * (blocks_for_all ? count : 1);
+        const unsigned threads =
+            threads_ == 1 ? 1
+                          : threads_for(network_, x_.rows(), columns,
+                                        sample_.masks.layer_evaluations(), threads_);
+        parallel_for(count, blocks_for_all ? threads : 1,
+                     [&](Index k) { run_block(first + k, blocks_for_all ? 1 : threads); });
     }
 
 private:

@@ -12,9 +12,9 @@
 #include <stochastic_depth/expectation/forward_under_each.hpp>
 #include <stochastic_depth/expectation/layer_values.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/pass/work.hpp>
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
-#include <stochastic_depth/threads/parallel.hpp>
 
 namespace stochastic_depth {
 
@@ -23,7 +23,8 @@ struct SampledLayerValueOptions {
     /// mask and its complement.
     Index pairs = 100;
     std::uint64_t seed = 0;
-    /// Threads to share the columns, at least 1. The result has the same bits for any number.
+    /// Threads to share the columns, at least 1; no more begin than find enough to do. The result
+    /// has the same bits for any number.
     unsigned threads = 1;
 };
 
@@ -106,7 +107,9 @@ template <class Network, class Item, class Scalar = typename Network::Scalar>
     for (Index k = 0; k < options.pairs; ++k)
         result.layer_evaluations +=
             evaluations(draw(depth, options.seed, static_cast<std::uint64_t>(k)).masks);
-    parallel_blocks(x.cols(), block_columns, options.threads, [&](Index first, Index columns) {
+    const unsigned threads = threads_for(network, x.rows(), x.cols(), result.layer_evaluations,
+                                         options.threads);
+    parallel_blocks(x.cols(), block_columns, threads, [&](Index first, Index columns) {
         const Index size = outputs * columns;
         const ConstMatrixRef<Scalar> here = x.middleCols(first, columns);
         Eigen::MatrixXd mean = Eigen::MatrixXd::Zero(size, depth), deviations = mean,

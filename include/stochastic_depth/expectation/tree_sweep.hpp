@@ -10,6 +10,7 @@
 #include <stochastic_depth/expectation/prefix_tree.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/pass/work.hpp>
 
 /// A sweep over the whole prefix tree, within a budget.
 namespace stochastic_depth::detail {
@@ -91,7 +92,7 @@ void sweep_tree_of(const Law& law, const Network& network, const ConstMatrixRef<
                    MomentsView<Scalar> to) {
     using Tree = PrefixTree<Scalar, sweep, Law>;
     typename Tree::Options options{law, network.output_size(x.rows()), most_rows(network, x.rows()),
-                                   threads};
+                                   threads_for(network, x.rows(), x.cols(), evaluations, threads)};
     const auto run = [&] {
         Tree(options).walk(network, x, to);
         mend_overflow<Scalar, Tree>(network, x, options, to);

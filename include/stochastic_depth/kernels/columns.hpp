@@ -2,6 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <type_traits>
 
 #include <stochastic_depth/types.hpp>
 
@@ -37,12 +40,33 @@ void copy_columns(const From& from, To&& to) {
                     to.data() + j * to.outerStride());
 }
 
-/// to(:, k) = from(:, columns[k]).
+/// to(:, k) = from(:, columns[k]). Of few rows, the first n, and then the last n: a call for each
+/// column would take longer than the moves.
+template <class Scalar>
+[[gnu::noinline]] void gather_columns(const ConstView<Scalar>& from, const Index* columns,
+                                      const View<Scalar>& to) {
+    const Index rows = from.rows(), count = to.cols();
+    const Scalar* const source = from.data();
+    Scalar* const target = view(to).data();
+    const Index from_stride = from.outerStride(), to_stride = to.outerStride();
+    const auto copy_parts = [&]<Index n>(std::integral_constant<Index, n>) {
+        constexpr std::size_t bytes = static_cast<std::size_t>(n) * sizeof(Scalar);
+        for (Index k = 0; k < count; ++k) {
+            const Scalar* const in = source + columns[k] * from_stride;
+            Scalar* const out = target + k * to_stride;
+            std::memcpy(out, in, bytes);
+            if (rows > n) std::memcpy(out + rows - n, in + rows - n, bytes);
+        }
+    };
+    if (rows >= 4 && rows < 8) return copy_parts(std::integral_constant<Index, 4>{});
+    if (rows >= 8 && rows < 16) return copy_parts(std::integral_constant<Index, 8>{});
+    if (rows >= 16 && rows <= 32) return copy_parts(std::integral_constant<Index, 16>{});
+    for (Index k = 0; k < count; ++k)
+        std::copy_n(source + columns[k] * from_stride, rows, target + k * to_stride);
+}
 template <class From, class To>
 void gather(const From& from, const Index* columns, To&& to) {
-    for (Index k = 0; k < to.cols(); ++k)
-        std::copy_n(from.data() + columns[k] * from.outerStride(), from.rows(),
-                    to.data() + k * to.outerStride());
+    gather_columns(const_view(from), columns, view(to));
 }
 
 /// to(:, columns[k]) = from(:, k).

@@ -255,6 +255,13 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
     }
     if constexpr (Lanes == widest_lanes<Scalar> && Lanes > 1)
         if (f.columns == 1) return run_column<Lanes>(rows, f, epilogue);
+    // A square of a packet of four or eight stays in registers too where its size is known at run
+    // time alone. (One of sixteen is as fast in tiles.)
+    if constexpr (Rows == Eigen::Dynamic && (Lanes == 4 || Lanes == 8) &&
+                  stays_resident<Lanes, Lanes, Lanes>) {
+        if (rows == Lanes && f.inner == Lanes && f.columns > 1 && f.start.column_stride == 0)
+            return run_resident<Lanes, Lanes, Lanes>(0, f, epilogue);
+    }
     // Fewer rows than the widest packet's lie close together as they are.
     if (Lanes < widest_lanes<Scalar> || f.columns < packed_columns ||
         (f.inner <= packed_inner && !compete_for_cache(f)))

@@ -43,6 +43,7 @@ struct EveryLayer {
         return {};
     }
     [[nodiscard]] constexpr EveryLayer of_samples(const Index*) const { return {}; }
+    [[nodiscard]] constexpr bool renumbers() const { return false; }
     [[nodiscard]] constexpr Index sample(Index column) const { return column; }
     [[nodiscard]] constexpr bool is_one_for_all() const { return true; }
     [[nodiscard]] constexpr bool keeps(Index) const { return true; }
@@ -111,6 +112,8 @@ public:
         return view;
     }
 
+    /// Whether columns have other numbers than their samples.
+    [[nodiscard]] bool renumbers() const { return samples_ != nullptr; }
     [[nodiscard]] Index sample(Index column) const { return samples_ ? samples_[column] : column; }
 
     /// Whether one bit decides for all columns: the answer of keeps(0).

@@ -47,6 +47,17 @@ void parallel_for(Index tasks, unsigned threads, const Task& task) {
             &task);
 }
 
+/// What a thread must find to do, in multiply-adds: the start of one costs as much as some 10^6, and
+/// several times that on a busy machine. (A variable for tests, whose work is small.)
+inline double work_of_thread = 1.2e7;
+
+/// As many of `threads` as find enough to do, at least one.
+/// \param work  In multiply-adds, or as long as they take; guessed from below.
+[[nodiscard]] inline unsigned threads_worth(double work, unsigned threads) {
+    if (work >= threads * work_of_thread) return threads;
+    return static_cast<unsigned>(std::max(1.0, work / work_of_thread));
+}
+
 /// Runs task(first, count) for the blocks [first, first + count) of 0, ..., size - 1, all of `width` but
 /// the last one, on up to `threads` threads.
 template <class Task>

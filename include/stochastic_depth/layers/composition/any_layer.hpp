@@ -15,6 +15,7 @@
 #include <stochastic_depth/pass/erased_walk.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/pass/work.hpp>
 
 namespace stochastic_depth {
 namespace detail {
@@ -61,6 +62,7 @@ public:
     [[nodiscard]] virtual bool is_residual() const = 0;
     virtual void write_survival_probabilities(double*& first) const = 0;
     virtual void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const = 0;
+    virtual void add_work(Index rows, bool inside_skippable, Work& work) const = 0;
     virtual void visit_layers(
         const FunctionRef<void(const std::string&, const std::string&)>& visit,
         const std::string& path) const = 0;
@@ -118,6 +120,9 @@ public:
     }
     void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const override {
         detail::write_enclosing_layers(held, first, next, enclosing);
+    }
+    void add_work(Index rows, bool inside_skippable, Work& work) const override {
+        detail::add_work(held, rows, inside_skippable, work);
     }
     void visit_layers(const FunctionRef<void(const std::string&, const std::string&)>& visit,
                       const std::string& path) const override {
@@ -284,6 +289,9 @@ public:
     }
     void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const {
         layer_->write_enclosing_layers(first, next, enclosing);
+    }
+    void add_work(Index rows, bool inside_skippable, detail::Work& work) const {
+        layer_->add_work(rows, inside_skippable, work);
     }
     template <class Visit>
     void visit_layers(const Visit& visit, const std::string& path) const {
