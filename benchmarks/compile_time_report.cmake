@@ -4,7 +4,7 @@
 # ratio beside the bound that it should keep, 2. Compilers that refuse -march=native skip it.
 #   cmake -D COMPILER=... -D INCLUDES=... -D SYSTEM_INCLUDES=... -D PROGRAM=... -D BASELINE=...
 #         -P compile_time_report.cmake
-set(turns 5)
+set(turns 3)
 set(bound 200) # hundredths
 
 set(common_flags -std=c++20 -O2 -pthread)

@@ -104,7 +104,7 @@ TEMPLATE_TEST_CASE("matrix kernel: an epilogue is told its row and column, for e
     const ReLU<TestType> relu;
     for (Index rows = 1; rows <= 70; ++rows)
         for (const Index columns : {1, 5, 6, 7, 20}) {
-            const Product<TestType> factors(random, rows, 5, columns, RightFactorIs::plain,
+            const Factors<TestType> factors(random, rows, 5, columns, RightFactorIs::plain,
                                             Start::vector);
             const Matrix<TestType> sum = factors.in_ascending_order();
             const Matrix<TestType> padded = random_matrix<TestType>(random, rows + 4, columns);
@@ -135,7 +135,7 @@ TEMPLATE_TEST_CASE("matrix kernel: an epilogue that stores elsewhere leaves the 
     for (const Index inner : {Index{5}, detail::packed_inner + 3})
         for (const Index rows : {1, 7, 8, 33, 64, 70})
             for (const Index columns : {1, 5, 6, 26}) {
-                const Product<TestType> factors(random, rows, inner, columns, RightFactorIs::plain,
+                const Factors<TestType> factors(random, rows, inner, columns, RightFactorIs::plain,
                                                 Start::vector);
                 std::vector<Index> chosen;
                 for (Index j = 0; j < columns; ++j) chosen.push_back(2 * j + j % 2);

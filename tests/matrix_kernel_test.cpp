@@ -28,7 +28,7 @@ void check_shapes(const std::vector<Index>& row_counts, const std::vector<Index>
     for (const Index rows : row_counts)
         for (const Index inner : inner_sizes) {
             ++variant;
-            const Product<Scalar> factors(
+            const Factors<Scalar> factors(
                 random, rows, inner, column_counts.back(),
                 variant % 3 == 0 ? RightFactorIs::transposed : RightFactorIs::plain,
                 variant % 4 == 0 ? Start::zero : Start::vector);
@@ -108,7 +108,7 @@ TEMPLATE_TEST_CASE("matrix kernel: no rows, no columns, no terms", "[matrix_kern
     for (const Index rows : {0, 1, 5, 33})
         for (const Index inner : {0, 1, 5})
             for (const Index columns : {0, 1, 7}) {
-                const Product<TestType> factors(random, rows, inner, columns, RightFactorIs::plain,
+                const Factors<TestType> factors(random, rows, inner, columns, RightFactorIs::plain,
                                                 Start::vector);
                 CHECK(same_bits(factors.run(columns), factors.in_ascending_order()));
             }
@@ -118,7 +118,7 @@ TEMPLATE_TEST_CASE("matrix kernel: narrower packets give the same bits", "[matri
                    double) {
     Philox random{13};
     for (const Index rows : {1, 4, 7, 16, 33, 67}) {
-        const Product<TestType> factors(random, rows, 19, 13, RightFactorIs::plain, Start::vector);
+        const Factors<TestType> factors(random, rows, 19, 13, RightFactorIs::plain, Start::vector);
         const Matrix<TestType> expected = factors.in_ascending_order();
         for_each_width<TestType>([&](auto lanes) {
             CAPTURE(rows, lanes());
@@ -132,11 +132,11 @@ TEMPLATE_TEST_CASE("matrix kernel: narrower packets give the same bits", "[matri
 TEMPLATE_TEST_CASE("matrix kernel: NaN and infinity stay in their own row and column",
                    "[matrix_kernel]", float, double) {
     Philox random{15};
-    Product<TestType> factors(random, 37, 6, 11, RightFactorIs::plain, Start::vector);
+    Factors<TestType> factors(random, 37, 6, 11, RightFactorIs::plain, Start::vector);
     const Matrix<TestType> healthy = factors.run(11);
     for (const TestType bad :
          {std::numeric_limits<TestType>::quiet_NaN(), std::numeric_limits<TestType>::infinity()}) {
-        Product<TestType> sick = factors;
+        Factors<TestType> sick = factors;
         sick.right[static_cast<std::size_t>(2 + 7 * sick.right_stride)] = bad;
         sick.start[20] = bad;
         const Matrix<TestType> result = sick.run(11);

@@ -39,7 +39,7 @@ void check_masks(const Network& network, const std::vector<double>& probabilitie
     CHECK(largest <= exact);
     CHECK(largest_difference(network(x), all.y.back()) <= exact);
     masked_forward(network, each, masks, y);
-    CHECK(largest_difference(y, plain(network, each, masks)) <= exact);
+    CHECK(largest_difference(y, plain_outputs(network, each, masks)) <= exact);
     network.forward(x, y.leftCols(5));
     CHECK(largest_difference(y.leftCols(5), all.y.back()) <= exact);
 

@@ -150,9 +150,8 @@ void check_step(Network network, MaskScope scope, Scaling scaling) {
         else
             FixedSizeMaskSampler{p, 12}.sample(t, masks);
         const auto loss = [&] {
-            return mean_square(plain(network, x, masks,
-                                     scaling == Scaling::none ? Rule::as_it_is : Rule::inverted),
-                               targets);
+            const Rule rule = scaling == Scaling::none ? Rule::as_it_is : Rule::inverted;
+            return mean_square(plain_outputs(network, x, masks, rule), targets);
         };
         CHECK(std::abs(reported - loss()) <= exact * std::max(1.0, reported));
         CHECK(error_by_differences(network, got, loss) <= by_differences);

@@ -73,7 +73,7 @@ void check_fixed() {
     Philox random{static_cast<std::uint_fast32_t>(100 * Rows + Inner)};
     for (const auto right_is : {RightFactorIs::plain, RightFactorIs::transposed})
         for (const auto start_is : {Start::zero, Start::vector}) {
-            const Product<Scalar> factors(random, Rows, Inner, 20, right_is, start_is);
+            const Factors<Scalar> factors(random, Rows, Inner, 20, right_is, start_is);
             const Matrix<Scalar> expected = factors.in_ascending_order();
             CAPTURE(Rows, Inner, sizeof(Scalar));
             for (Index columns = 0; columns <= 20; ++columns) {

@@ -236,8 +236,8 @@ void check_forward(const std::string& name, const LayerCalls<Scalar>& layer, Ind
     for (Index j = 0; j < batch; ++j) CHECK(same_bits(layer.run(x.col(j)), y.col(j)));
 
     // Blocks: input and output in the middle of larger matrices, whose other entries don't matter.
-    const Scalar nan = std::numeric_limits<Scalar>::quiet_NaN();
-    Matrix<Scalar> around_x = Matrix<Scalar>::Constant(inputs + 3, batch + 2, nan);
+    const Scalar not_a_number = std::numeric_limits<Scalar>::quiet_NaN();
+    Matrix<Scalar> around_x = Matrix<Scalar>::Constant(inputs + 3, batch + 2, not_a_number);
     around_x.block(2, 1, inputs, batch) = x;
     Matrix<Scalar> around_y = Matrix<Scalar>::Constant(outputs + 3, batch + 2, Scalar(77));
     layer.forward(around_x.block(2, 1, inputs, batch), around_y.block(1, 1, outputs, batch));
@@ -308,7 +308,7 @@ void check_backward(const std::string& name, const LayerCalls<Scalar>& layer, In
     const Index batch = 9;
     const Matrix<Scalar> x = random_matrix<Scalar>(random, inputs, batch);
     const Matrix<Scalar> dy = random_matrix<Scalar>(random, outputs, batch);
-    const Scalar nan = std::numeric_limits<Scalar>::quiet_NaN();
+    const Scalar not_a_number = std::numeric_limits<Scalar>::quiet_NaN();
 
     // The recorded pass computes what the plain one does.
     const PassCalls<Scalar> pass = layer.pass();
@@ -318,7 +318,7 @@ void check_backward(const std::string& name, const LayerCalls<Scalar>& layer, In
 
     // backward reads the cache only: twice the same answer; and adds to the gradient: twice the
     // sum.
-    Matrix<Scalar> dx = Matrix<Scalar>::Constant(inputs, batch, nan), dx_again = dx;
+    Matrix<Scalar> dx = Matrix<Scalar>::Constant(inputs, batch, not_a_number), dx_again = dx;
     pass.backward(x, dy, dx);
     CHECK(dx.allFinite());
     const Vector<Scalar> once = pass.gradient();
@@ -337,7 +337,7 @@ void check_backward(const std::string& name, const LayerCalls<Scalar>& layer, In
     // One cache serves pass after pass, of any batch; column j of dx needs column j alone.
     for (const Index columns : {Index{0}, Index{1}, batch, Index{2}}) {
         Matrix<Scalar> part_y(outputs, columns), part_dx(inputs, columns);
-        part_dx.setConstant(nan);
+        part_dx.setConstant(not_a_number);
         pass.forward(x.leftCols(columns), part_y);
         CHECK(same_bits(part_y, y.leftCols(columns)));
         pass.set_zero();
@@ -348,8 +348,8 @@ void check_backward(const std::string& name, const LayerCalls<Scalar>& layer, In
     }
 
     // Blocks of larger matrices for every argument.
-    Matrix<Scalar> around_x = Matrix<Scalar>::Constant(inputs + 2, batch + 1, nan);
-    Matrix<Scalar> around_dy = Matrix<Scalar>::Constant(outputs + 2, batch + 1, nan);
+    Matrix<Scalar> around_x = Matrix<Scalar>::Constant(inputs + 2, batch + 1, not_a_number);
+    Matrix<Scalar> around_dy = Matrix<Scalar>::Constant(outputs + 2, batch + 1, not_a_number);
     Matrix<Scalar> around_dx = Matrix<Scalar>::Constant(inputs + 2, batch + 1, Scalar(77));
     around_x.block(1, 1, inputs, batch) = x;
     around_dy.block(1, 1, outputs, batch) = dy;

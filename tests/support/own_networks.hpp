@@ -130,8 +130,8 @@ private:
 
 /// Each column under its own mask, by the plain formulas.
 template <class Network>
-[[nodiscard]] Numbers plain(const Network& network, const Numbers& x, const SurvivalMasks& masks,
-                            Rule rule = Rule::as_it_is) {
+[[nodiscard]] Numbers plain_outputs(const Network& network, const Numbers& x,
+                                    const SurvivalMasks& masks, Rule rule = Rule::as_it_is) {
     Numbers y;
     for (Index j = 0; j < x.cols(); ++j) {
         const SurvivalMask mask = masks.mask(j);

@@ -30,13 +30,13 @@ enum class Start { zero, vector };
 /// Factors of one product in memory that ends with their last entry, their columns apart; whatever
 /// lies between the columns is NaN, so that reading it shows.
 template <class Scalar>
-struct Product {
+struct Factors {
     Index rows, inner, columns, left_stride, right_stride;
     RightFactorIs right_is;
     Start start_is;
     std::vector<Scalar> left, right, start;
 
-    Product(Philox& random, Index rows_, Index inner_, Index columns_, RightFactorIs right_is_,
+    Factors(Philox& random, Index rows_, Index inner_, Index columns_, RightFactorIs right_is_,
             Start start_is_)
         : rows(rows_),
           inner(inner_),
