@@ -50,6 +50,8 @@
 #include <stochastic_depth/layers/elementwise/relu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
+#include <stochastic_depth/layers/image/conv2d.hpp>
+#include <stochastic_depth/layers/image/image_shape.hpp>
 #include <stochastic_depth/layers/linear.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/layers/normalisation/layer_norm.hpp>
