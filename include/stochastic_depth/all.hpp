@@ -50,8 +50,13 @@
 #include <stochastic_depth/layers/elementwise/relu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
+#include <stochastic_depth/layers/image/average_pool2d.hpp>
+#include <stochastic_depth/layers/image/batch_norm2d.hpp>
 #include <stochastic_depth/layers/image/conv2d.hpp>
+#include <stochastic_depth/layers/image/global_average_pool2d.hpp>
 #include <stochastic_depth/layers/image/image_shape.hpp>
+#include <stochastic_depth/layers/image/max_pool2d.hpp>
+#include <stochastic_depth/layers/image/pad_channels.hpp>
 #include <stochastic_depth/layers/linear.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/layers/normalisation/layer_norm.hpp>
