@@ -35,6 +35,7 @@
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
 #include <stochastic_depth/inverted_scaling.hpp>
+#include <stochastic_depth/io/cifar.hpp>
 #include <stochastic_depth/io/idx.hpp>
 #include <stochastic_depth/layers/composition/any_layer.hpp>
 #include <stochastic_depth/layers/composition/concatenate.hpp>
@@ -99,11 +100,13 @@
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/assign_parameters.hpp>
 #include <stochastic_depth/training/binary_cross_entropy.hpp>
+#include <stochastic_depth/training/channel_normalisation.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/early_stopping.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
 #include <stochastic_depth/training/gradient_error.hpp>
 #include <stochastic_depth/training/huber.hpp>
+#include <stochastic_depth/training/image_augmentation.hpp>
 #include <stochastic_depth/training/initialisation.hpp>
 #include <stochastic_depth/training/learning_rate.hpp>
 #include <stochastic_depth/training/loss.hpp>

@@ -18,9 +18,9 @@ struct ImageShape {
     Index width = 1;
 
     /// Positions, each of `channels` numbers.
-    [[nodiscard]] Index positions() const { return height * width; }
+    [[nodiscard]] constexpr Index positions() const { return height * width; }
     /// Rows of the column.
-    [[nodiscard]] Index size() const { return channels * positions(); }
+    [[nodiscard]] constexpr Index size() const { return channels * positions(); }
 
     friend bool operator==(const ImageShape&, const ImageShape&) = default;
 };
