@@ -35,6 +35,7 @@
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/expectation/weight_scaling_gap.hpp>
 #include <stochastic_depth/inverted_scaling.hpp>
+#include <stochastic_depth/io/cifar.hpp>
 #include <stochastic_depth/io/idx.hpp>
 #include <stochastic_depth/layers/composition/any_layer.hpp>
 #include <stochastic_depth/layers/composition/concatenate.hpp>
@@ -50,6 +51,13 @@
 #include <stochastic_depth/layers/elementwise/relu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
+#include <stochastic_depth/layers/image/average_pool2d.hpp>
+#include <stochastic_depth/layers/image/batch_norm2d.hpp>
+#include <stochastic_depth/layers/image/conv2d.hpp>
+#include <stochastic_depth/layers/image/global_average_pool2d.hpp>
+#include <stochastic_depth/layers/image/image_shape.hpp>
+#include <stochastic_depth/layers/image/max_pool2d.hpp>
+#include <stochastic_depth/layers/image/pad_channels.hpp>
 #include <stochastic_depth/layers/linear.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/layers/normalisation/layer_norm.hpp>
@@ -58,6 +66,7 @@
 #include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/models/resnet.hpp>
 #include <stochastic_depth/numerics/column_sums.hpp>
 #include <stochastic_depth/pass/protocol.hpp>
 #include <stochastic_depth/pass/structure.hpp>
@@ -91,11 +100,13 @@
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/assign_parameters.hpp>
 #include <stochastic_depth/training/binary_cross_entropy.hpp>
+#include <stochastic_depth/training/channel_normalisation.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/early_stopping.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
 #include <stochastic_depth/training/gradient_error.hpp>
 #include <stochastic_depth/training/huber.hpp>
+#include <stochastic_depth/training/image_augmentation.hpp>
 #include <stochastic_depth/training/initialisation.hpp>
 #include <stochastic_depth/training/learning_rate.hpp>
 #include <stochastic_depth/training/loss.hpp>

@@ -69,6 +69,7 @@ inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
         {"training/", 9},
         {"analysis/", 9},
         {"io/", 9},
+        {"models/", 9},
         {"all.hpp", 10},
     };
     if (!path.starts_with(prefix)) return -1;

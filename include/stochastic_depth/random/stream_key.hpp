@@ -19,6 +19,7 @@ enum class StreamPurpose : std::uint32_t {
     fixed_size_masks = 6,
     dropout = 7,
     law_masks = 8,
+    image_augmentation = 9,
 };
 
 /// The Philox key of a purpose's stream.

@@ -7,19 +7,13 @@
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/layers/normalisation/batch_statistics.hpp>
 #include <stochastic_depth/layers/normalisation/gain_and_bias.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/numerics/batch_moments.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
-
-struct BatchNormOptions {
-    /// Added to the variance, finite and above 0.
-    double epsilon = 1e-5;
-    /// Share of the newest batch in the running statistics, in (0, 1].
-    double momentum = 0.1;
-};
 
 /// Batch normalisation:
 ///
@@ -109,26 +103,8 @@ public:
         return input_size;
     }
 
-    /// Mean, variance and 1 / sqrt(variance + epsilon), [features] each.
-    struct Statistics {
-        double* mean = nullptr;
-        double* variance = nullptr;
-        double* inverse_deviation = nullptr;
-
-        Statistics() = default;
-        Statistics(double* memory, Index features)
-            : mean(memory), variance(memory + features), inverse_deviation(variance + features) {}
-    };
-
-    /// What a pass leaves.
     template <class Memory>
-    struct Record {
-        detail::RecordedMatrix<Scalar> input;
-        Statistics statistics;
-        /// Whether these are the statistics of the batch, and how they are taken over.
-        bool of_batch = false;
-        detail::StatisticsUpdate update = detail::StatisticsUpdate::moving;
-    };
+    using Record = detail::BatchNormRecord<Scalar>;
 
     [[nodiscard]] Gradient zero_gradient() const { return Gradient::zero(features()); }
 
@@ -137,23 +113,10 @@ public:
     void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
         const auto memory = batch.template array<double>(3 * features());
-        const Statistics by{memory.data(), features()};
         const auto x = batch.current();
-        const bool of_batch = Batch::records && mask.step() != nullptr && x.cols() > 1;
-        if (of_batch)
-            batch.team().split(features(), detail::moments_group, work_of(x.cols()),
-                               [&](Index first, Index count) {
-                                   detail::batch_moments(x, first, count, by.mean, by.variance);
-                                   invert(by, first, count);
-                               });
-        else
-            read_running(by);
-        if constexpr (Batch::records) {
-            record.input = batch.keep();
-            record.statistics = by;
-            record.of_batch = of_batch;
-            if (of_batch) record.update = mask.step()->statistics;
-        }
+        if constexpr (Batch::records) (void)batch.keep();
+        const Statistics by =
+            statistics_of<Batch::records>(x, batch.team(), mask, memory.data(), record);
         Batch result = batch.room(features());
         auto y = result.writable();
         batch.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
@@ -174,28 +137,17 @@ public:
         gradient.check("BatchNorm", features());
         const auto x = record.input.view();
         const Statistics& by = record.statistics;
-        const detail::ScratchArray<double> sums(2 * features());
-        double* const of_slopes = sums.data();
-        double* const of_products = sums.data() + features();
+        const detail::ScratchArray<double> averages(2 * features());
         const auto dy = batch.current();
-        batch.team().split(features(), detail::moments_group, work_of(x.cols()),
-                           [&](Index first, Index count) {
-                               detail::batch_slope_sums(x, dy, by.mean, by.inverse_deviation,
-                                                        first, count, of_slopes, of_products);
-                               for (Index i = first; i < first + count; ++i) {
-                                   gradient.gain(i) += static_cast<Scalar>(of_products[i]);
-                                   gradient.bias(i) += static_cast<Scalar>(of_slopes[i]);
-                               }
-                           });
+        add_gradient(dy, batch.team(), record, gradient, averages.data());
         if constexpr (detail::is_discarded<Epilogue>) return;
-        const double share = record.of_batch ? 1 / static_cast<double>(x.cols()) : 0.0;
-        for (Index i = 0; i < 2 * features(); ++i) sums[i] *= share;
         Batch result = batch.room(features());
         auto dx = result.writable();
         batch.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
             for (Index j = first; j < first + count; ++j)
-                differentiate(by, of_slopes, of_products, x.data() + j * x.outerStride(),
-                              dy.data() + j * dy.outerStride(), dx.data() + j * dx.outerStride());
+                differentiate(by, averages.data(), averages.data() + features(),
+                              x.data() + j * x.outerStride(), dy.data() + j * dy.outerStride(),
+                              dx.data() + j * dx.outerStride());
         });
         batch = std::move(result);
         batch.apply(epilogue);
@@ -209,8 +161,8 @@ public:
         if (!record.of_batch) return;
         const auto n = static_cast<double>(record.input.columns);
         samples_ += n;
-        const double share = record.update == detail::StatisticsUpdate::moving ? options_.momentum
-                                                                               : n / samples_;
+        const double share =
+            record.update == detail::StatisticsUpdate::moving ? options_.momentum : n / samples_;
         const auto move = [share](Scalar& running, double batch) {
             const auto old = static_cast<double>(running);
             // With the whole share nothing of the old one stays, not even a NaN.
@@ -236,6 +188,56 @@ public:
     }
 
 private:
+    template <class>
+    friend class BatchNorm2d;
+    using Statistics = detail::BatchStatistics;
+
+    /// What x, [features x batch], is normalised by, in memory for 3 features() numbers: in a
+    /// training step the statistics of x, else the running ones.
+    template <bool records, class X, class Mask>
+    Statistics statistics_of(const X& x, const detail::Team& team, const Mask& mask, double* memory,
+                             Record<detail::Records>& record) const {
+        const Statistics by{memory, features()};
+        const bool of_batch = records && mask.step() != nullptr && x.cols() > 1;
+        if (of_batch)
+            team.split(features(), detail::moments_group, work_of(x.cols()),
+                       [&](Index first, Index count) {
+                           detail::batch_moments(x, first, count, by.mean, by.variance);
+                           invert(by, first, count);
+                       });
+        else
+            read_running(by);
+        if constexpr (records) {
+            record.input = {x.data(), x.rows(), x.cols(), x.outerStride()};
+            record.statistics = by;
+            record.of_batch = of_batch;
+            if (of_batch) record.update = mask.step()->statistics;
+        }
+        return by;
+    }
+
+    /// dgain += sum of dy z, dbias += sum of dy; leaves the averages of dy and, behind them, those
+    /// of dy z, or 0 for both where the running statistics were used.
+    template <class Slope>
+    void add_gradient(const Slope& dy, const detail::Team& team,
+                      const Record<detail::Records>& record, Gradient& gradient,
+                      double* averages) const {
+        const auto x = record.input.view();
+        const Statistics& by = record.statistics;
+        double* const of_products = averages + features();
+        const double share = record.of_batch ? 1 / static_cast<double>(x.cols()) : 0.0;
+        team.split(features(), detail::moments_group, work_of(x.cols()),
+                   [&](Index first, Index count) {
+                       detail::batch_slope_sums(x, dy, by.mean, by.inverse_deviation, first, count,
+                                                averages, of_products);
+                       for (Index i = first; i < first + count; ++i) {
+                           gradient.gain(i) += static_cast<Scalar>(of_products[i]);
+                           gradient.bias(i) += static_cast<Scalar>(averages[i]);
+                       }
+                   });
+        for (Index i = 0; i < 2 * features(); ++i) averages[i] *= share;
+    }
+
     void check_values(const char* name, const Eigen::Ref<const Vector<Scalar>>& values,
                       Scalar least = -std::numeric_limits<Scalar>::max()) const {
         if (values.size() != features())

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/kernels/epilogue.hpp>
+#include <stochastic_depth/layers/image/image_shape.hpp>
+#include <stochastic_depth/layers/normalisation/batch_norm.hpp>
+#include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/pass/layer_base.hpp>
+
+namespace stochastic_depth {
+namespace detail {
+
+/// y = epilogue(value) for images [first, first + count): value(packet type, channel, k) is what
+/// comes of entry k and those behind it, counted through all images.
+template <int Lanes, class Scalar, class Value, class Epilogue>
+void write_positions(const ImageShape& shape, Index first, Index count, Destination<Scalar> y,
+                     const Value& value, const Epilogue& epilogue) {
+    using P = Packet<Scalar, Lanes>;
+    if constexpr (Lanes > 1) {
+        if (shape.channels < Lanes)
+            return write_positions<P::narrower>(shape, first, count, y, value, epilogue);
+    }
+    for (Index j = first; j < first + count; ++j)
+        for (Index p = 0; p < shape.size(); p += shape.channels)
+            for (Index i = 0; i < shape.channels; i += Lanes) {
+                // The last packet may overlap the one before.
+                const Index channel = std::min(i, shape.channels - Lanes);
+                finish(epilogue,
+                       value(std::type_identity<P>(), channel, p + channel + j * shape.size()),
+                       p + channel, j, y, {});
+            }
+}
+
+}  // namespace detail
+
+/// Batch normalisation of images: that of BatchNorm for each channel, with statistics over the batch
+/// and all positions. In a training step a single image has statistics too, of its positions; where
+/// it has one position, the running ones serve.
+///
+/// \source Ioffe & Szegedy 2015, Batch Normalization, section 3.2.
+template <class Scalar_>
+class BatchNorm2d : public LayerBase<BatchNorm2d<Scalar_>, Scalar_> {
+public:
+    using Scalar = Scalar_;
+    static constexpr bool has_statistics = true;
+    using Gradient = typename BatchNorm<Scalar>::Gradient;
+
+    /// Gain 1, bias 0, running mean 0, running variance 1.
+    /// \throws std::invalid_argument  if the shape or an option lies outside its range.
+    explicit BatchNorm2d(const ImageShape& shape, BatchNormOptions options = {})
+        : BatchNorm2d(shape, BatchNorm<Scalar>{checked(shape).channels, options}) {}
+
+    /// \param channels  What each channel is normalised by.
+    /// \throws std::invalid_argument  unless it has shape.channels features.
+    BatchNorm2d(const ImageShape& shape, BatchNorm<Scalar> channels)
+        : shape_(checked(shape)), channels_(std::move(channels)) {
+        if (channels_.features() != shape.channels)
+            detail::refuse("BatchNorm2d: channels must be ", shape.channels, ", got ",
+                           channels_.features());
+    }
+
+    [[nodiscard]] const ImageShape& input_shape() const { return shape_; }
+    [[nodiscard]] const ImageShape& output_shape() const { return shape_; }
+    /// Parameters and running statistics, a feature for each channel.
+    [[nodiscard]] const BatchNorm<Scalar>& channels() const { return channels_; }
+
+    [[nodiscard]] std::string description() const {
+        return detail::message("BatchNorm2d ", detail::text_of(shape_), ", epsilon ",
+                               channels_.options().epsilon);
+    }
+
+    /// \throws std::invalid_argument  unless input_size == input_shape().size().
+    [[nodiscard]] Index output_size(Index input_size) const {
+        detail::check_image_size("BatchNorm2d", shape_, input_size);
+        return input_size;
+    }
+
+    /// That of the channels, with a column for each position of each image.
+    template <class Memory>
+    using Record = typename BatchNorm<Scalar>::template Record<Memory>;
+
+    [[nodiscard]] Gradient zero_gradient() const { return channels_.zero_gradient(); }
+
+    /// y = scale x + shift for each channel, in one rounding.
+    template <class Batch, class Mask, class Epilogue>
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
+             const Epilogue& epilogue) const {
+        const Index channels = shape_.channels;
+        const auto memory = batch.template array<double>(3 * channels);
+        const auto x = detail::by_position(batch, shape_);
+        if constexpr (Batch::records) (void)batch.keep();
+        const auto by = channels_.template statistics_of<Batch::records>(x, batch.team(), mask,
+                                                                         memory.data(), record);
+        const detail::ScratchArray<Scalar> scale(channels), shift(channels);
+        fold(by, scale.data(), shift.data());
+        write(batch, epilogue, [&]<class P>(std::type_identity<P>, Index i, Index k) {
+            return multiply_add(P::load(scale.data() + i), P::load(x.data() + k),
+                                P::load(shift.data() + i));
+        });
+    }
+
+    /// As BatchNorm does, with averages over the batch and all positions.
+    template <class Batch, class Epilogue>
+    void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
+                       const Epilogue& epilogue) const {
+        const Index channels = shape_.channels;
+        gradient.check("BatchNorm2d", channels);
+        const detail::ScratchArray<double> averages(2 * channels);
+        const auto dy = detail::by_position(batch, shape_);
+        channels_.add_gradient(dy, batch.team(), record, gradient, averages.data());
+        if constexpr (detail::is_discarded<Epilogue>) return;
+        // dx = of_slope dy + of_input x + shift.
+        const detail::ScratchArray<Scalar> of_slope(channels), of_input(channels), shift(channels);
+        fold_back(record.statistics, averages.data(), of_slope.data(), of_input.data(),
+                  shift.data());
+        const auto x = record.input.view();
+        write(batch, epilogue, [&]<class P>(std::type_identity<P>, Index i, Index k) {
+            const P by_input = multiply_add(P::load(of_input.data() + i), P::load(x.data() + k),
+                                            P::load(shift.data() + i));
+            return multiply_add(P::load(of_slope.data() + i), P::load(dy.data() + k), by_input);
+        });
+    }
+
+    void begin_statistics() { channels_.begin_statistics(); }
+    void update_statistics(const Record<detail::Records>& record) {
+        channels_.update_statistics(record);
+    }
+
+    template <class Self, class Visit, class... Gradients>
+    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+        BatchNorm<Scalar>::visit_parameters(self.channels_, visit, gradients...);
+    }
+    template <class Self, class Visit>
+    static void visit_state(Self& self, Visit&& visit) {
+        BatchNorm<Scalar>::visit_state(self.channels_, visit);
+    }
+
+private:
+    using Statistics = detail::BatchStatistics;
+
+    [[nodiscard]] static const ImageShape& checked(const ImageShape& shape) {
+        detail::check_image_shape("BatchNorm2d", "shape", shape);
+        return shape;
+    }
+
+    /// batch = epilogue(value), shared by the team.
+    template <class Batch, class Epilogue, class Value>
+    void write(Batch& batch, const Epilogue& epilogue, const Value& value) const {
+        Batch result = batch.room(shape_.size());
+        const auto y = result.writable();
+        detail::redirect(
+            detail::Destination<Scalar>{detail::view(y).data(), y.outerStride()}, epilogue, {},
+            [&](const detail::Destination<Scalar>& to, const auto& last_step) {
+                batch.team().split(batch.columns(), 1,
+                                   2 * detail::work_of_moving * static_cast<double>(shape_.size()),
+                                   [&](Index first, Index count) {
+                                       detail::write_positions<detail::widest_lanes<Scalar>>(
+                                           shape_, first, count, to, value, last_step);
+                                   });
+            });
+        batch = std::move(result);
+    }
+
+    // The shift is that of the scale as rounded: a large mean costs no digits but its own.
+    [[gnu::noinline]] void fold(const Statistics& by, Scalar* scale, Scalar* shift) const {
+        for (Index i = 0; i < shape_.channels; ++i) {
+            scale[i] = static_cast<Scalar>(static_cast<double>(channels_.gain().data()[i]) *
+                                           by.inverse_deviation[i]);
+            shift[i] = static_cast<Scalar>(static_cast<double>(channels_.bias().data()[i]) -
+                                           by.mean[i] * static_cast<double>(scale[i]));
+        }
+    }
+
+    [[gnu::noinline]] void fold_back(const Statistics& by, const double* averages, Scalar* of_slope,
+                                     Scalar* of_input, Scalar* shift) const {
+        const double* const of_products = averages + shape_.channels;
+        for (Index i = 0; i < shape_.channels; ++i) {
+            const double scale =
+                static_cast<double>(channels_.gain().data()[i]) * by.inverse_deviation[i];
+            of_slope[i] = static_cast<Scalar>(scale);
+            of_input[i] = static_cast<Scalar>(-scale * by.inverse_deviation[i] * of_products[i]);
+            shift[i] = static_cast<Scalar>(-scale * averages[i] -
+                                           static_cast<double>(of_input[i]) * by.mean[i]);
+        }
+    }
+
+    ImageShape shape_;
+    BatchNorm<Scalar> channels_;
+};
+
+}  // namespace stochastic_depth

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <string>
+#include <utility>
+
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/image/convolution.hpp>
+#include <stochastic_depth/numerics/batch_moments.hpp>
+#include <stochastic_depth/pass/layer_base.hpp>
+
+namespace stochastic_depth {
+
+struct Conv2dOptions {
+    /// Of the output, at least 1.
+    Index channels = 1;
+    /// Side of the window, at least 1, and at most that of the padded image.
+    Index kernel = 3;
+    Index stride = 1;
+    /// Rows and columns of zeros around the image.
+    Index padding = 0;
+    /// Whether a bias is added, as is of no use before a normalisation.
+    bool bias = true;
+};
+
+/// Convolution (as the field says; in mathematics, cross-correlation) of images:
+///
+///     y(o, u, v) = b(o) + sum over window rows dv, window columns du, channels c of
+///                  W(o; c, du, dv) x(c, stride u + du - padding, stride v + dv - padding),
+///
+/// where taps outside of the image are left out. (So an infinite weight leaves the border alone,
+/// where padding by zeros would make it NaN.)
+///
+/// Each output sums in that order with fused multiply-adds, so that an image has the same bits alone
+/// and in any batch, and for any number of threads. Element-wise layers behind it run in its
+/// registers.
+template <class Scalar_>
+class Conv2d : public LayerBase<Conv2d<Scalar_>, Scalar_> {
+public:
+    using Scalar = Scalar_;
+    /// By the parameters, in their shapes; without a bias, of none.
+    using Gradient = typename Linear<Scalar>::Gradient;
+
+    /// Weights drawn uniformly from +-gain sqrt(3 / (input channels kernel^2)), bias 0.
+    ///
+    /// \param input   The shape of the images.
+    /// \param random  A uniform random bit generator; it advances.
+    /// \param gain    As Linear's.
+    /// \throws std::invalid_argument  if the shape, an option or the gain lies outside its range;
+    ///                                nothing is drawn then.
+    template <RandomBitGenerator Random>
+    Conv2d(const ImageShape& input, const Conv2dOptions& options, Random& random,
+           double gain = std::numbers::sqrt2)
+        : Conv2d(input, options) {
+        if (!(gain >= 0 && std::isfinite(gain)))
+            detail::refuse("Conv2d: gain must be finite and at least 0, got ", gain);
+        weights_ = Linear<Scalar>(window_size(), options_.channels, random, gain).weights();
+        bias_.setZero(options_.bias ? options_.channels : 0);
+    }
+
+    /// \param weights  W, [channels x (input channels, kernel column, kernel row)], input channels
+    ///                 fastest.
+    /// \param bias     b, [channels]; empty where options.bias is false.
+    /// \throws std::invalid_argument  if the shape or an option lies outside its range, or sizes
+    ///                                don't match.
+    Conv2d(const ImageShape& input, const Conv2dOptions& options,
+           const ConstMatrixRef<Scalar>& weights, const Eigen::Ref<const Vector<Scalar>>& bias)
+        : Conv2d(input, options) {
+        if (weights.rows() != options_.channels || weights.cols() != window_size())
+            detail::refuse("Conv2d: weights must be [", options_.channels, " x ", window_size(),
+                           "], got [", weights.rows(), " x ", weights.cols(), "]");
+        const Index entries = options_.bias ? options_.channels : 0;
+        if (bias.size() != entries)
+            detail::refuse("Conv2d: bias must have ", entries, " entries, got ", bias.size());
+        weights_ = weights;
+        bias_ = bias;
+    }
+
+    [[nodiscard]] const ImageShape& input_shape() const { return input_; }
+    [[nodiscard]] ImageShape output_shape() const {
+        return window().output_shape(input_, options_.channels);
+    }
+    [[nodiscard]] const Conv2dOptions& options() const { return options_; }
+    /// W, [channels x (input channels, kernel column, kernel row)].
+    [[nodiscard]] const Matrix<Scalar>& weights() const { return weights_; }
+    /// b, [channels], or empty.
+    [[nodiscard]] const Vector<Scalar>& bias() const { return bias_; }
+
+    [[nodiscard]] std::string description() const {
+        return detail::message("Conv2d ", detail::text_of(input_), " -> ",
+                               detail::text_of(output_shape()), ", kernel ", options_.kernel,
+                               ", stride ", options_.stride, ", padding ", options_.padding,
+                               options_.bias ? "" : ", no bias");
+    }
+
+    /// \throws std::invalid_argument  unless input_size == input_shape().size().
+    [[nodiscard]] Index output_size(Index input_size) const {
+        detail::check_image_size("Conv2d", input_, input_size);
+        return output_shape().size();
+    }
+
+    /// Multiply-adds for an image, those at the border that are left out among them.
+    [[nodiscard]] double work() const {
+        return static_cast<double>(output_shape().positions()) *
+               static_cast<double>(weights_.size());
+    }
+
+    template <class Memory>
+    struct Record {
+        detail::RecordedMatrix<Scalar> input;
+    };
+
+    [[nodiscard]] Gradient zero_gradient() const {
+        Gradient gradient{weights_, bias_};
+        gradient.set_zero();
+        return gradient;
+    }
+
+    template <class Batch, class Mask, class Epilogue>
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask&,
+             const Epilogue& epilogue) const {
+        const auto x = batch.current();
+        if constexpr (Batch::records) record.input = batch.keep();
+        Batch result = batch.room(output_size(x.rows()));
+        const detail::Windows forward = windows(options_.channels);
+        in_each_image(
+            batch.team(), x, result, epilogue, work(), detail::line_sums(forward),
+            [&](const Scalar* from, Scalar* to, Index j, Scalar* sums, const auto& last_step) {
+                detail::convolve(forward, weights_.data(), bias_or_null(), from, to, j, sums,
+                                 last_step);
+            });
+        batch = std::move(result);
+    }
+
+    /// dW += dy * windows^T, db += sum of dy over positions and images; dx = the convolution of dy
+    /// with the turned weights.
+    template <class Batch, class Epilogue>
+    void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
+                       const Epilogue& epilogue) const {
+        if (gradient.weights.rows() != weights_.rows() ||
+            gradient.weights.cols() != weights_.cols())
+            detail::refuse("Conv2d: gradient must be [", weights_.rows(), " x ", weights_.cols(),
+                           "], got [", gradient.weights.rows(), " x ", gradient.weights.cols(),
+                           "]");
+        const auto x = record.input.view();
+        const auto by_position = detail::by_position(batch, output_shape());
+        const auto dy = batch.current();
+        batch.team().split(
+            weights_.cols(), detail::tile_columns,
+            static_cast<double>(x.cols()) * work() / static_cast<double>(weights_.cols()),
+            [&](Index first, Index count) {
+                detail::add_weight_gradient(
+                    windows(detail::whole_packets<Scalar>(options_.channels)), options_.channels, x,
+                    dy, first, count, gradient.weights.data());
+                if (first == 0) add_bias_gradient(by_position, gradient);
+            });
+        if constexpr (detail::is_discarded<Epilogue>) return;
+        Batch result = batch.room(input_.size());
+        write_input_gradient(batch.team(), dy, result, epilogue);
+        batch = std::move(result);
+    }
+
+    template <class Self, class Visit, class... Gradients>
+    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
+        visit("weights", self.weights_, gradients.weights...);
+        if (self.options_.bias) visit("bias", self.bias_, gradients.bias...);
+    }
+
+private:
+    Conv2d(const ImageShape& input, const Conv2dOptions& options)
+        : input_(input), options_(options) {
+        window().check("Conv2d", input, Index{1} << 20);
+        detail::check_image_shape(
+            "Conv2d", "output", window().output_shape(input, std::max<Index>(options.channels, 1)));
+        if (options.channels < 1)
+            detail::refuse("Conv2d: channels must be at least 1, got ", options.channels);
+        const double size =
+            static_cast<double>(window_size()) * static_cast<double>(options.channels);
+        if (!(size <= detail::largest_image))
+            detail::refuse("Conv2d: weights must be at most 2^40 numbers, got ", size);
+    }
+
+    [[nodiscard]] detail::Window window() const {
+        return {options_.kernel, options_.stride, options_.padding};
+    }
+    [[nodiscard]] Index window_size() const {
+        return input_.channels * options_.kernel * options_.kernel;
+    }
+    [[nodiscard]] const Scalar* bias_or_null() const {
+        return options_.bias ? bias_.data() : nullptr;
+    }
+
+    /// The windows of the way forward, with `rows` numbers for each output: its channels, or more.
+    [[nodiscard]] detail::Windows windows(Index rows) const {
+        detail::WindowAxis across = window().axis(input_.width),
+                           down = window().axis(input_.height);
+        // A window of one position: all of them are one row.
+        if (options_.kernel == 1 && options_.stride == 1 && options_.padding == 0) {
+            across.outputs = across.size = input_.positions();
+            down.outputs = down.size = 1;
+        }
+        return {across, down, input_.channels, rows, 0, rows, rows * across.outputs};
+    }
+
+    /// Calls run(from, to, j, sums, epilogue) for each image and its result, shared by a team.
+    template <class X, class Batch, class Epilogue, class Run>
+    static void in_each_image(const detail::Team& team, const X& x, Batch& result,
+                              const Epilogue& epilogue, double work, Index line_sums,
+                              const Run& run) {
+        const auto y = result.writable();
+        detail::redirect(detail::Destination<Scalar>{detail::view(y).data(), y.outerStride()},
+                         epilogue, {},
+                         [&](const detail::Destination<Scalar>& to, const auto& last_step) {
+                             team.split(x.cols(), 1, work, [&](Index first, Index count) {
+                                 const detail::ScratchArray<Scalar> sums(line_sums);
+                                 for (Index j = first; j < first + count; ++j)
+                                     run(x.data() + j * x.outerStride(), to.data + j * to.stride, j,
+                                         sums.data(), last_step);
+                             });
+                         });
+    }
+
+    template <class Slope>
+    void add_bias_gradient(const Slope& dy, Gradient& gradient) const {
+        if (!options_.bias) return;
+        detail::for_each_group(0, options_.channels, [&](Index i, Index rows) {
+            double sums[detail::moments_group];
+            detail::sum_columns(rows, dy.cols(), sums, [&](Index k, Index j) {
+                return static_cast<double>(dy.data()[i + k + j * dy.outerStride()]);
+            });
+            for (Index k = 0; k < rows; ++k) gradient.bias(i + k) += static_cast<Scalar>(sums[k]);
+        });
+    }
+
+    /// One convolution for entries of the image that lie `stride` apart, which were seen through the
+    /// same taps.
+    template <class Slope, class Batch, class Epilogue>
+    void write_input_gradient(const detail::Team& team, const Slope& dy, Batch& result,
+                              const Epilogue& epilogue) const {
+        const detail::Windows forward = windows(options_.channels);
+        const Index stride = options_.stride, channels = input_.channels;
+        const Index row = channels * forward.across.size;
+        const detail::ScratchArray<Scalar> packed(weights_.size());
+        const auto each_way = [&](const auto& visit) {
+            Scalar* weights = packed.data();
+            for (Index v = 0; v < std::min(stride, forward.down.size); ++v)
+                for (Index u = 0; u < std::min(stride, forward.across.size); ++u) {
+                    const detail::WayBack across(forward.across, u), down(forward.down, v);
+                    visit(detail::Windows{across.axis, down.axis, options_.channels, channels,
+                                          channels * u + row * v, channels * stride, row * stride},
+                          across, down, weights);
+                    weights += options_.channels * channels * across.axis.taps * down.axis.taps;
+                }
+        };
+        Index line_sums = 0;
+        each_way([&](const detail::Windows& w, const auto& across, const auto& down, Scalar* to) {
+            detail::pack_way_back(forward, weights_.data(), across, down, to);
+            line_sums = std::max(line_sums, detail::line_sums(w));
+        });
+        in_each_image(
+            team, dy, result, epilogue, work(), line_sums,
+            [&](const Scalar* from, Scalar* to, Index j, Scalar* sums, const auto& last_step) {
+                each_way(
+                    [&](const detail::Windows& w, const auto&, const auto&, const Scalar* weights) {
+                        detail::convolve(w, weights, static_cast<const Scalar*>(nullptr), from, to,
+                                         j, sums, last_step);
+                    });
+            });
+    }
+
+    ImageShape input_;
+    Conv2dOptions options_;
+    Matrix<Scalar> weights_;
+    Vector<Scalar> bias_;
+};
+
+}  // namespace stochastic_depth
