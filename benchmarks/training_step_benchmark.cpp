@@ -340,15 +340,15 @@ const std::vector<Family> families{
 
 /// What a step keeps for backward, beside full depth.
 void print_memory() {
-    std::printf("kept for backward, mean over 100 steps\n");
+    std::printf("kept for backward, mean over 20 steps\n");
     for (const Shape& shape : shapes) {
         double full = 0;
         for (const Family& family : families) {
             Training training{shape.depth, shape.width, shape.batch, family.kind};
             double bytes = 0;
-            for (std::uint64_t t = 0; t < 100; ++t) {
+            for (std::uint64_t t = 0; t < 20; ++t) {
                 training.run(t);
-                bytes += static_cast<double>(training.step.cache_bytes()) / 100;
+                bytes += static_cast<double>(training.step.cache_bytes()) / 20;
             }
             if (family.kind == Kind::full_depth) full = bytes;
             const double share = family.kind == Kind::full_depth ? 1 : expected_share(shape.depth);

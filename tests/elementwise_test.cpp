@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -120,6 +121,59 @@ TEMPLATE_TEST_CASE("elementwise: fused into a product and a residual addition, t
     check_fusion("GELU", GELU<Scalar>{});
     check_fusion("a lambda", elementwise<Scalar>([](Scalar z) { return z * z; }));
     check_fusion("packets", Elementwise{ShiftedSquare<Scalar>{}});
+}
+
+/// Gradient by x of a layer whose output has the gradient dy.
+template <class Layer, class Scalar = typename Layer::Scalar>
+Matrix<Scalar> way_back(const Layer& layer, const Matrix<Scalar>& x, const Matrix<Scalar>& dy) {
+    typename Layer::Cache cache;
+    Matrix<Scalar> y(layer.output_size(x.rows()), x.cols()), dx(x.rows(), x.cols());
+    layer.forward(x, y, cache);
+    auto gradient = layer.zero_gradient();
+    layer.backward(x, dy, cache, gradient, dx);
+    return dx;
+}
+
+/// dy * derivative(z), entry by entry, by itself and in the product before it on the way back.
+template <class Layer>
+void check_way_back(const char* name, const Layer& activation) {
+    using Scalar = typename Layer::Scalar;
+    INFO(name);
+    Philox random{4};
+    for_each_shape<Scalar>([&](const auto& product, const auto& square, const auto& x) {
+        Matrix<Scalar> z = run(product, x);
+        for (Index i = 0; i < z.rows(); ++i)
+            z(i, i % z.cols()) = i % 3 == 0   ? Scalar(0)
+                                 : i % 3 == 1 ? -std::numeric_limits<Scalar>::min() / 4
+                                              : Scalar(-0.0);
+        const Matrix<Scalar> dy = random_matrix<Scalar>(random, z.rows(), z.cols());
+        Matrix<Scalar> by_entry = dy;
+        for (Index k = 0; k < z.size(); ++k) by_entry.data()[k] *= activation.derivative(z.data()[k]);
+        REQUIRE(same_bits(way_back(activation, z, dy), by_entry));
+
+        const Matrix<Scalar> by_square = way_back(square, run(activation, z), dy);
+        const Matrix<Scalar> apart = way_back(activation, z, by_square);
+        REQUIRE(same_bits(way_back(Sequential{activation, square}, z, dy), apart));
+        const Matrix<Scalar> h = run(activation, z);
+        const Matrix<Scalar> by_h = way_back(activation, h, way_back(square, run(activation, h), dy));
+        REQUIRE(same_bits(way_back(Sequential{activation, activation, square}, z, dy),
+                          way_back(activation, z, by_h)));
+    });
+}
+
+TEMPLATE_TEST_CASE("elementwise: the way back, by itself and fused into a product, the same bits",
+                   "[elementwise]", float, double) {
+    using Scalar = TestType;
+    check_way_back("ReLU", ReLU<Scalar>{});
+    check_way_back("Tanh", Tanh<Scalar>{});
+    check_way_back("GELU", GELU<Scalar>{});
+    check_way_back("two lambdas", elementwise<Scalar>([](Scalar z) { return z * z; },
+                                                      [](Scalar z) { return 2 * z; }));
+    check_way_back("packets", Elementwise{ShiftedSquare<Scalar>{}});
+    const Scalar nan = std::numeric_limits<Scalar>::quiet_NaN();
+    CHECK(ReLU<Scalar>{}.derivative(nan) == 0);
+    const Matrix<Scalar> z = Matrix<Scalar>::Constant(21, 2, nan);
+    CHECK(way_back(ReLU<Scalar>{}, z, Matrix<Scalar>(Matrix<Scalar>::Ones(21, 2))).isZero(0));
 }
 
 TEMPLATE_TEST_CASE("elementwise: several in a row and around a residual layer, the same bits",

@@ -24,6 +24,33 @@ struct ApplyElementwise {
     [[nodiscard]] static bool crosses_columns(Index) { return true; }
 };
 
+/// On the way back through an element-wise layer: multiplies by its derivative at the entries of
+/// its input, a matrix of the product's shape. By its own packet function where it has one, else
+/// lane by lane.
+template <class Layer>
+struct MultiplyByDerivative {
+    const Layer& layer;
+    const typename Layer::Scalar* input;
+    Index stride;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        const Packet z = Packet::load(input + i + j * stride);
+        if constexpr (requires { layer.packet_derivative(z); })
+            return value * layer.packet_derivative(z);
+        else
+            return value * z.on_each_lane([this](auto lane) { return layer.derivative(lane); });
+    }
+
+    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+};
+
+/// The way back through an element-wise layer whose input was z.
+template <class Layer, class Z>
+[[nodiscard]] MultiplyByDerivative<Layer> by_derivative(const Layer& layer, const Z& z) {
+    return {layer, z.data(), z.outerStride()};
+}
+
 /// Multiplies by a number.
 template <class Scalar>
 struct Multiply {

@@ -182,8 +182,11 @@ Operands<Scalar> run_packed_steps(Index packets, Index row, Index last, Operands
     for (;;) {
         const Index steps = std::min(packed_inner, rest.inner);
         for (Index k = 0; k < steps; ++k)
-            std::copy_n(rest.left.data + row + top + k * rest.left.stride, height,
-                        packed + k * height);
+            for (Index p = 0; p < packets; ++p) {
+                const Index i = std::min<Index>(p * Lanes, last);
+                Packet<Scalar, Lanes>::load(rest.left.data + row + i + k * rest.left.stride)
+                    .store(packed + k * height + i - top);
+            }
         Operands<Scalar> now = rest;
         now.left = {packed - row - top, height};
         now.inner = steps;
@@ -224,6 +227,16 @@ void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epil
     }
 }
 
+/// Whether a band's weights, read along with a right factor across, would push each other out of the
+/// nearest cache where they lie, and stay there side by side: 512 bytes apart, or a multiple of
+/// that, they compete for an eighth of it, or less.
+template <class Scalar>
+[[nodiscard]] bool compete_for_cache(const Operands<Scalar>& f) {
+    constexpr Index band = tile_packets * widest_lanes<Scalar>, bytes = sizeof(Scalar);
+    return f.right.inner_stride > 1 && f.left.stride * bytes % 512 == 0 && f.inner >= 32 &&
+           f.inner * band * bytes <= 16384;
+}
+
 /// Finds the widest packet that the rows fill, and whether weights are to be packed.
 template <int Rows, int Inner, int Lanes, class Scalar, class Epilogue>
 void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
@@ -243,7 +256,8 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
             return run_product<Rows, Inner, Packet<Scalar, Lanes>::narrower>(rows, f, epilogue);
     }
     // Fewer rows than the widest packet's lie close together as they are.
-    if (Lanes < widest_lanes<Scalar> || f.inner <= packed_inner || f.columns < packed_columns)
+    if (Lanes < widest_lanes<Scalar> || f.columns < packed_columns ||
+        (f.inner <= packed_inner && !compete_for_cache(f)))
         return run_bands<Lanes, Scalar>(rows, f, nullptr, epilogue);
     const ScratchArray<Scalar> packed(max_packets<Scalar, Lanes> * Lanes * packed_inner);
     run_bands<Lanes>(rows, f, packed.data(), epilogue);

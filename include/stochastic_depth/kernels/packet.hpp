@@ -123,6 +123,15 @@ public:
     friend EIGEN_ALWAYS_INLINE Packet max(Packet a, Packet b) {
         return Packet{Eigen::internal::pmax(a.register_, b.register_)};
     }
+    /// 1 where a number is above 0, and 0 elsewhere, as where it is NaN.
+    EIGEN_ALWAYS_INLINE Packet is_positive() const {
+        if constexpr (Lanes == 1)
+            return Packet{register_ > Scalar(0) ? Scalar(1) : Scalar(0)};
+        else
+            return Packet{Eigen::internal::pand(
+                Eigen::internal::pcmp_lt(broadcast(Scalar(0)).register_, register_),
+                broadcast(Scalar(1)).register_)};
+    }
     EIGEN_ALWAYS_INLINE Packet tanh() const { return Packet{Eigen::internal::ptanh(register_)}; }
     /// a b + c, rounded once wherever the target has a fused multiply-add.
     friend EIGEN_ALWAYS_INLINE Packet multiply_add(Packet a, Packet b, Packet c) {

@@ -59,6 +59,9 @@ public:
         return {multiply_add(a.first_, b.first_, c.first_),
                 multiply_add(a.second_, b.second_, c.second_)};
     }
+    EIGEN_ALWAYS_INLINE PacketPair is_positive() const {
+        return {first_.is_positive(), second_.is_positive()};
+    }
     EIGEN_ALWAYS_INLINE PacketPair tanh() const { return {first_.tanh(), second_.tanh()}; }
     template <class Function>
     EIGEN_ALWAYS_INLINE PacketPair on_each_lane(const Function& function) const {

@@ -50,6 +50,11 @@ inline constexpr bool needs_input_alone = [] {
         return false;
 }();
 
+/// Whether the way back through a leaf is a multiplication by its derivative, entry by entry.
+template <class Layer>
+inline constexpr bool has_derivative = ElementwiseLayer<Layer> && needs_input_alone<Layer> &&
+    requires(const Layer& layer, typename Layer::Scalar z) { layer.derivative(z); };
+
 /// Columns of a matrix for one member of a team: whole tiles of the product.
 inline constexpr Index columns_of_member = tile_columns;
 
@@ -163,6 +168,8 @@ void backpropagate(const Layer& layer, GradientBatch<typename Layer::Scalar>& ba
     using Scalar = typename Layer::Scalar;
     if constexpr (RunsItself<Layer>) {
         layer.backpropagate(batch, record, gradient, epilogue);
+    } else if constexpr (has_derivative<Layer>) {
+        batch.apply(followed_by(by_derivative(layer, record.input.view()), epilogue));
     } else {
         constexpr bool no_gradient = std::is_empty_v<typename Layer::Gradient>;
         if constexpr (no_gradient && is_discarded<Epilogue>) return;

@@ -25,6 +25,18 @@ template <bool records, class... Layers>
     return next;
 }
 
+/// The first layer of the step back that begins at the end of a sequence of layers: the element-wise
+/// layers before one that takes an epilogue go with it.
+template <class... Layers>
+[[nodiscard]] constexpr std::size_t begin_of_way_back(std::size_t begin, std::size_t end) {
+    constexpr bool may_follow[] = {has_derivative<Layers>...};
+    constexpr bool takes_epilogue[] = {
+        (!ElementwiseLayer<Layers> && !has_skippable_layers<Layers>)...};
+    std::size_t first = end - 1;
+    while (takes_epilogue[end - 1] && first > begin && may_follow[first - 1]) --first;
+    return first;
+}
+
 /// Consecutive layers of a Sequential, [Begin, End), without skippable layers inside, as one layer:
 /// its record and its gradient are those of the Sequential. Refers to it; lives for one call.
 template <class Sequential, std::size_t Begin, std::size_t End>
@@ -170,16 +182,35 @@ private:
         }
     }
 
+    /// The way back through the layers [Begin, End), and then an epilogue.
     template <std::size_t Begin, std::size_t End, class Batch, class Record, class Epilogue>
     void backpropagate_layers(Batch& batch, const Record& record, Gradient& gradient,
                               const Epilogue& epilogue) const {
-        detail::for_each_index<End - Begin - 1>([&](auto i) {
-            constexpr std::size_t last = End - 1 - i;
+        constexpr std::size_t last = End - 1;
+        constexpr std::size_t first = detail::begin_of_way_back<Layers...>(Begin, End);
+        const auto step_back = [&](const auto& behind) {
             detail::backpropagate(std::get<last>(layers_), batch, std::get<last>(record.layers),
-                                  std::get<last>(gradient.layers));
-        });
-        detail::backpropagate(std::get<Begin>(layers_), batch, std::get<Begin>(record.layers),
-                              std::get<Begin>(gradient.layers), epilogue);
+                                  std::get<last>(gradient.layers),
+                                  derivatives<first, last>(record, behind));
+        };
+        if constexpr (first == Begin) {
+            step_back(epilogue);
+        } else {
+            step_back(detail::AsIs{});
+            backpropagate_layers<Begin, first>(batch, record, gradient, epilogue);
+        }
+    }
+
+    /// The way back through the element-wise layers [I, End) as an epilogue, and then another.
+    template <std::size_t I, std::size_t End, class Record, class Epilogue>
+    auto derivatives(const Record& record, const Epilogue& epilogue) const {
+        if constexpr (I == End)
+            return epilogue;
+        else
+            return detail::followed_by(
+                detail::by_derivative(std::get<End - 1>(layers_),
+                                      std::get<End - 1>(record.layers).input.view()),
+                derivatives<I, End - 1>(record, epilogue));
     }
 
     /// The end of the layers from I on that have nothing to skip.

@@ -15,8 +15,8 @@ namespace stochastic_depth {
 /// The layer y(i, j) = function(x(i, j)).
 ///
 /// Function has a type `Scalar` and a member `value(z)`; with `derivative(z)` the layer is
-/// differentiable; with `packet(z)`, the same on a packet of numbers (which has +, -, *, max,
-/// tanh), it is fast. After a Linear it is fused into the matrix product. Structures and checkpoints
+/// differentiable; with `packet(z)` and `packet_derivative(z)`, the same on a packet of numbers
+/// (which has +, -, *, max, tanh, is_positive), it is fast. After a Linear it is fused into the matrix product. Structures and checkpoints
 /// call it by Function's member `name`, or else by the name of its class.
 template <class Function>
 class Elementwise {
@@ -57,20 +57,26 @@ public:
 
     [[nodiscard]] Gradient zero_gradient() const { return {}; }
 
+    [[nodiscard]] Scalar derivative(Scalar z) const requires
+        requires(const Function& function) { function.derivative(z); }
+    {
+        return function_.derivative(z);
+    }
+
+    template <class Packet>
+        requires requires(const Function& function, Packet z) { function.packet_derivative(z); }
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet_derivative(Packet z) const {
+        return function_.packet_derivative(z);
+    }
+
     /// dx = dy * function'(x).
     void backward(const ConstMatrixRef<Scalar>& x, const ConstMatrixRef<Scalar>& dy, const Cache&,
                   Gradient&, MatrixRef<Scalar> dx) const requires
-        requires(const Function& function, Scalar z) {
-        function.derivative(z);
-    }
+        requires(const Function& function, Scalar z) { function.derivative(z); }
     {
         detail::check_backward("Elementwise", *this, x, dy, dx);
-        for (Index j = 0; j < x.cols(); ++j) {
-            const Scalar* const z = x.data() + j * x.outerStride();
-            const Scalar* const from = dy.data() + j * dy.outerStride();
-            Scalar* const to = dx.data() + j * dx.outerStride();
-            for (Index i = 0; i < x.rows(); ++i) to[i] = from[i] * function_.derivative(z[i]);
-        }
+        detail::transform<Scalar>(detail::const_view(dy), detail::view(dx),
+                                  detail::by_derivative(*this, x));
     }
 
 private:

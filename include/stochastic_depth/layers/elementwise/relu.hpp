@@ -23,6 +23,10 @@ struct ReLUFunction {
     [[nodiscard]] Scalar derivative(Scalar z) const {
         return z > Scalar(0) ? Scalar(1) : Scalar(0);
     }
+    template <class Packet>
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet_derivative(Packet z) const {
+        return z.is_positive();
+    }
 };
 
 }  // namespace detail

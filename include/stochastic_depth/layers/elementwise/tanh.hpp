@@ -31,8 +31,12 @@ struct TanhFunction {
     }
 
     [[nodiscard]] Scalar derivative(Scalar z) const {
-        const Scalar y = value(z);
-        return Scalar(1) - y * y;
+        return packet_derivative(Packet<Scalar, 1>::broadcast(z)).first();
+    }
+    template <class Packet>
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet_derivative(Packet z) const {
+        const Packet y = packet(z);
+        return multiply_add(y, Packet::broadcast(Scalar(-1)) * y, Packet::broadcast(Scalar(1)));
     }
 
 private:
