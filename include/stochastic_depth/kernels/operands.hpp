@@ -21,6 +21,15 @@ struct RightFactor {
     Index column_stride;
 };
 
+/// How the inner dimension falls into segments of equal length that do not follow each other in the
+/// factors, as the rows of a window on an image: from the end of one to the begin of the next, the
+/// left factor moves on by `left` numbers and the right one by `right`.
+struct Segments {
+    Index count = 1;
+    Index left = 0;
+    Index right = 0;
+};
+
 /// What the sums start from: entry (i, j) is data[i + j * column_stride], so that a stride of 0
 /// repeats one column; null: zero.
 template <class Scalar>
@@ -59,9 +68,10 @@ struct Operands {
     Start<Scalar> start;
     RightFactor<Scalar> right;
     Destination<Scalar> out;
-    Index inner;
+    Index inner;  ///< of a segment
     Index columns;
     Origin origin;
+    Segments segments = {};
 };
 
 /// Whether an epilogue takes packets that go on from the end of one column to the next. It does if
