@@ -62,16 +62,22 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
     // where a tile has enough sums to hide that.
     constexpr bool is_full = Packets == tile_packets && Columns == tile_columns;
     const Index ahead = inner_stride > 1 ? Index{64 / sizeof(Scalar)} : 0;
-    for (Index k = f.inner; k > 0; --k) {
-        if constexpr (is_full) __builtin_prefetch(inputs[0] + ahead);
-        Array<P, Packets> weight;
-        for (int p = 0; p < Packets; ++p) weight[p] = P::load(weights + offset(p));
-        for (int c = 0; c < Columns; ++c) {
-            const P input = P::broadcast(inputs[c / group][c % group * column_stride]);
-            for (int p = 0; p < Packets; ++p) sum[p][c] = multiply_add(weight[p], input, sum[p][c]);
+    for (Index segment = f.segments.count;;) {
+        for (Index k = f.inner; k > 0; --k) {
+            if constexpr (is_full) __builtin_prefetch(inputs[0] + ahead);
+            Array<P, Packets> weight;
+            for (int p = 0; p < Packets; ++p) weight[p] = P::load(weights + offset(p));
+            for (int c = 0; c < Columns; ++c) {
+                const P input = P::broadcast(inputs[c / group][c % group * column_stride]);
+                for (int p = 0; p < Packets; ++p)
+                    sum[p][c] = multiply_add(weight[p], input, sum[p][c]);
+            }
+            weights += left_stride;
+            for (const Scalar*& input : inputs) input += inner_stride;
         }
-        weights += left_stride;
-        for (const Scalar*& input : inputs) input += inner_stride;
+        if (--segment <= 0) break;
+        weights += f.segments.left;
+        for (const Scalar*& input : inputs) input += f.segments.right;
     }
     // A copy: a compiler that keeps the last loops, because of one in the sink, then keeps the copy
     // in memory and not the sums.
@@ -103,6 +109,11 @@ template <int Lanes, int Packets, class Scalar>
 Index run_tile_of(Index columns, Scalar* sums, Index row, Index last, Index column,
                   const Operands<Scalar>& f) {
     constexpr int wide = fuses_epilogue<Scalar, Lanes> ? 4 : columns_beside<Packets>;
+    if constexpr (Packets == 1 && wide < tile_columns)
+        if (columns >= tile_columns) {
+            run_tile_into<Lanes, 1, tile_columns>(sums, row, last, column, f);
+            return tile_columns;
+        }
     if (columns >= wide) {
         run_tile_into<Lanes, Packets, wide>(sums, row, last, column, f);
         return wide;
@@ -254,16 +265,17 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
             return run_product<Rows, Inner, Packet<Scalar, Lanes>::narrower>(rows, f, epilogue);
     }
     if constexpr (Lanes == widest_lanes<Scalar> && Lanes > 1)
-        if (f.columns == 1) return run_column<Lanes>(rows, f, epilogue);
+        if (f.columns == 1 && f.segments.count == 1) return run_column<Lanes>(rows, f, epilogue);
     // A square of a packet of four or eight stays in registers too where its size is known at run
     // time alone. (One of sixteen is as fast in tiles.)
     if constexpr (Rows == Eigen::Dynamic && (Lanes == 4 || Lanes == 8) &&
                   stays_resident<Lanes, Lanes, Lanes>) {
-        if (rows == Lanes && f.inner == Lanes && f.columns > 1 && f.start.column_stride == 0)
+        if (rows == Lanes && f.inner == Lanes && f.columns > 1 && f.start.column_stride == 0 &&
+            f.segments.count == 1)
             return run_resident<Lanes, Lanes, Lanes>(0, f, epilogue);
     }
     // Fewer rows than the widest packet's lie close together as they are.
-    if (Lanes < widest_lanes<Scalar> || f.columns < packed_columns ||
+    if (Lanes < widest_lanes<Scalar> || f.columns < packed_columns || f.segments.count > 1 ||
         (f.inner <= packed_inner && !compete_for_cache(f)))
         return run_bands<Lanes, Scalar>(rows, f, nullptr, epilogue);
     run_packed_bands<Lanes>(rows, f, epilogue);
@@ -289,18 +301,20 @@ EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFac
                                  Origin origin = {}) {
     redirect(out, epilogue, origin, [&](const Destination<Scalar>& to, const auto& last_step) {
         run_product<Rows, Inner, Lanes>(
-            rows, Operands<Scalar>{left, {start}, right, inner, to, origin, columns}, last_step);
+            rows, Operands<Scalar>{left, {start}, right, inner, to, origin, {}, columns}, last_step);
     });
 }
 
 /// The same with sums that start from a matrix of the product's shape; `start` may be `out` where
-/// no two packets overlap, which is so if the widest packet divides the rows.
+/// no two packets overlap, which is so if the widest packet divides the rows. The inner dimension may
+/// come in segments, of `inner` steps each.
 template <class Scalar, int Rows = Eigen::Dynamic, class Epilogue>
 void product_onto(Index rows, Index inner, Index columns, LeftFactor<Scalar> left,
                   Start<Scalar> start, RightFactor<Scalar> right, Destination<Scalar> out,
-                  const Epilogue& epilogue, Origin origin = {}) {
+                  const Epilogue& epilogue, Origin origin = {}, Segments segments = {}) {
     run_product<Rows, Eigen::Dynamic, widest_lanes<Scalar>>(
-        rows, Operands<Scalar>{left, start, right, inner, out, origin, columns}, epilogue);
+        rows, Operands<Scalar>{left, start, right, inner, out, origin, segments, columns},
+        epilogue);
 }
 
 }  // namespace stochastic_depth::detail

@@ -21,6 +21,15 @@ struct RightFactor {
     Index column_stride;
 };
 
+/// How the inner dimension falls into segments of equal length that do not follow each other in the
+/// factors, as the rows of a window on an image: from the end of one to the begin of the next, the
+/// left factor moves on by `left` numbers and the right one by `right`.
+struct Segments {
+    Index count = 1;
+    Index left = 0;
+    Index right = 0;
+};
+
 /// What the sums start from: entry (i, j) is data[i + j * column_stride], so that a stride of 0
 /// repeats one column; null: zero.
 template <class Scalar>
@@ -60,9 +69,10 @@ struct Operands {
     LeftFactor<Scalar> left;
     Start<Scalar> start;
     RightFactor<Scalar> right;
-    Index inner;
+    Index inner;  ///< of a segment
     Destination<Scalar> out;
     Origin origin;
+    Segments segments;
     Index columns;
 
     /// The same product from a row and a column on.

@@ -128,10 +128,9 @@ public:
         Batch result = batch.room(output_size(x.rows()));
         const detail::Windows forward = windows(options_.channels);
         in_each_image(
-            batch.team(), x, result, epilogue, work(), detail::line_sums(forward),
-            [&](const Scalar* from, Scalar* to, Index j, Scalar* sums, const auto& last_step) {
-                detail::convolve(forward, weights_.data(), bias_or_null(), from, to, j, sums,
-                                 last_step);
+            batch.team(), x, result, epilogue, work(),
+            [&](const Scalar* from, Scalar* to, Index j, const auto& last_step) {
+                detail::convolve(forward, weights_.data(), bias_or_null(), from, to, j, last_step);
             });
         batch = std::move(result);
     }
@@ -206,20 +205,18 @@ private:
         return {across, down, input_.channels, rows, 0, rows, rows * across.outputs};
     }
 
-    /// Calls run(from, to, j, sums, epilogue) for each image and its result, shared by a team.
+    /// Calls run(from, to, j, epilogue) for each image and its result, shared by a team.
     template <class X, class Batch, class Epilogue, class Run>
     static void in_each_image(const detail::Team& team, const X& x, Batch& result,
-                              const Epilogue& epilogue, double work, Index line_sums,
-                              const Run& run) {
+                              const Epilogue& epilogue, double work, const Run& run) {
         const auto y = result.writable();
         detail::redirect(detail::Destination<Scalar>{detail::view(y).data(), y.outerStride()},
                          epilogue, {},
                          [&](const detail::Destination<Scalar>& to, const auto& last_step) {
                              team.split(x.cols(), 1, work, [&](Index first, Index count) {
-                                 const detail::ScratchArray<Scalar> sums(line_sums);
                                  for (Index j = first; j < first + count; ++j)
                                      run(x.data() + j * x.outerStride(), to.data + j * to.stride, j,
-                                         sums.data(), last_step);
+                                         last_step);
                              });
                          });
     }
@@ -256,18 +253,16 @@ private:
                     weights += options_.channels * channels * across.axis.taps * down.axis.taps;
                 }
         };
-        Index line_sums = 0;
-        each_way([&](const detail::Windows& w, const auto& across, const auto& down, Scalar* to) {
+        each_way([&](const detail::Windows&, const auto& across, const auto& down, Scalar* to) {
             detail::pack_way_back(forward, weights_.data(), across, down, to);
-            line_sums = std::max(line_sums, detail::line_sums(w));
         });
         in_each_image(
-            team, dy, result, epilogue, work(), line_sums,
-            [&](const Scalar* from, Scalar* to, Index j, Scalar* sums, const auto& last_step) {
+            team, dy, result, epilogue, work(),
+            [&](const Scalar* from, Scalar* to, Index j, const auto& last_step) {
                 each_way(
                     [&](const detail::Windows& w, const auto&, const auto&, const Scalar* weights) {
                         detail::convolve(w, weights, static_cast<const Scalar*>(nullptr), from, to,
-                                         j, sums, last_step);
+                                         j, last_step);
                     });
             });
     }

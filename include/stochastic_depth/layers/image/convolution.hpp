@@ -31,43 +31,52 @@ struct Windows {
     Index out_down;
 };
 
-/// A row or a column of outputs whose windows are cut off in one way.
-struct WindowLine {
+/// Outputs whose windows are cut off in one way: lines of them, as long as they get.
+struct WindowRegion {
+    /// Outputs of a line, and lines.
     Index count;
-    /// Where the windows' first existing tap stands in the image, and from one to the next.
+    Index lines;
+    /// Where the first window's first existing tap stands in the image; from one to the next, and
+    /// from one line to the next.
     Index in_first;
     Index in_step;
+    Index in_line;
     /// Where the outputs stand in the result.
     Index out_first;
     Index out_step;
+    Index out_line;
     /// The taps that exist.
     Index left, right, top, bottom;
 
     [[nodiscard]] bool is_empty() const { return left == right || top == bottom; }
 };
 
-/// Calls visit(line) for all outputs, in lines as long as they get.
+/// Calls visit(region) until all outputs are visited.
 template <class Visit>
-void for_each_line(const Windows& w, const Visit& visit) {
+void for_each_region(const Windows& w, const Visit& visit) {
+    const Index in_across = w.across.step * w.inputs;
+    const Index in_row = w.across.size * w.inputs, in_down = w.down.step * in_row;
     for_each_run(w.down, [&](const WindowRun& v) {
         for_each_run(w.across, [&](const WindowRun& u) {
-            const bool goes_down = v.count > u.count;
-            const Index in_down = w.inputs * w.across.size;
-            WindowLine line{goes_down ? v.count : u.count,
-                            w.inputs * (w.across.first + w.across.step * u.begin + u.low) +
-                                in_down * (w.down.first + w.down.step * v.begin + v.low),
-                            goes_down ? w.down.step * in_down : w.across.step * w.inputs,
-                            w.out_first + w.out_across * u.begin + w.out_down * v.begin,
-                            goes_down ? w.out_down : w.out_across,
-                            u.low,
-                            u.high,
-                            v.low,
-                            v.high};
-            for (Index lines = goes_down ? u.count : v.count; lines > 0; --lines) {
-                visit(line);
-                line.in_first += goes_down ? w.across.step * w.inputs : w.down.step * in_down;
-                line.out_first += goes_down ? w.out_across : w.out_down;
+            WindowRegion region{u.count,
+                                v.count,
+                                w.inputs * (w.across.first + w.across.step * u.begin + u.low) +
+                                    in_row * (w.down.first + w.down.step * v.begin + v.low),
+                                in_across,
+                                in_down,
+                                w.out_first + w.out_across * u.begin + w.out_down * v.begin,
+                                w.out_across,
+                                w.out_down,
+                                u.low,
+                                u.high,
+                                v.low,
+                                v.high};
+            if (v.count > u.count) {
+                std::swap(region.count, region.lines);
+                std::swap(region.in_step, region.in_line);
+                std::swap(region.out_step, region.out_line);
             }
+            visit(region);
         });
     });
 }
@@ -88,66 +97,78 @@ struct AtLine {
     }
 };
 
-/// Room for the sums of a line, twice.
-[[nodiscard]] inline Index line_sums(const Windows& w) {
-    return 2 * w.outputs * std::max(w.across.outputs, w.down.outputs);
-}
-
 /// Column `sample` of the result = epilogue(bias + weights * windows).
 /// \param weights  [outputs x (inputs, taps across, taps down)], inputs fastest.
 /// \param bias     [outputs]; null: zero.
 /// \param x, y     The image, and the column that it goes to.
-/// \param sums     Room for line_sums(w) numbers.
 template <class Scalar, class Epilogue>
 void convolve(const Windows& w, const Scalar* weights, const Scalar* bias, const Scalar* x,
-              Scalar* y, Index sample, Scalar* sums, const Epilogue& epilogue) {
+              Scalar* y, Index sample, const Epilogue& epilogue) {
     const Index rows = w.outputs, row_of_window = w.inputs * w.across.taps;
-    for_each_line(w, [&](const WindowLine& line) {
-        const AtLine<Epilogue> last_step{epilogue, line.out_first, line.out_step, sample};
-        const Destination<Scalar> to{y + line.out_first, line.out_step};
-        Start<Scalar> start{bias, 0};
-        if (line.is_empty())
-            return product_onto<Scalar>(rows, 0, line.count, {weights, rows}, start, {x, 1, 0}, to,
-                                        last_step);
-        const Index inner = w.inputs * (line.right - line.left);
-        LeftFactor<Scalar> left{weights + rows * (w.inputs * line.left + row_of_window * line.top),
-                                rows};
-        RightFactor<Scalar> right{x + line.in_first, 1, line.in_step};
-        // Sums wait in two pieces in turn: tiles may overlap, and take some rows twice.
-        Scalar* next = sums;
-        Scalar* other = sums + rows * line.count;
-        for (Index v = line.top; v + 1 < line.bottom; ++v) {
-            product_onto<Scalar>(rows, inner, line.count, left, start, right, {next, rows}, AsIs{});
-            start = {next, rows};
-            std::swap(next, other);
-            left.data += rows * row_of_window;
-            right.data += w.inputs * w.across.size;
+    for_each_region(w, [&](const WindowRegion& region) {
+        const Index inner = w.inputs * (region.right - region.left);
+        const LeftFactor<Scalar> left{
+            weights + rows * (w.inputs * region.left + row_of_window * region.top), rows};
+        const Segments rows_of_window{region.bottom - region.top, rows * (row_of_window - inner),
+                                      w.inputs * w.across.size - inner};
+        for (Index line = 0; line < region.lines; ++line) {
+            const Index out_first = region.out_first + line * region.out_line;
+            const AtLine<Epilogue> last_step{epilogue, out_first, region.out_step, sample};
+            const Destination<Scalar> to{y + out_first, region.out_step};
+            if (region.is_empty())
+                product_onto<Scalar>(rows, 0, region.count, {weights, rows}, {bias}, {x, 1, 0}, to,
+                                     last_step);
+            else
+                product_onto<Scalar>(
+                    rows, inner, region.count, left, {bias},
+                    {x + region.in_first + line * region.in_line, 1, region.in_step}, to, last_step,
+                    {}, rows_of_window);
         }
-        product_onto<Scalar>(rows, inner, line.count, left, start, right, to, last_step);
     });
 }
 
-/// For columns [first, first + count) of the weights: sums += dy * windows^T of one image.
-/// \param dy    As the result stands; the widest packet divides w.outputs, so that no tiles overlap.
-/// \param sums  [w.outputs x count].
+/// Positions that a product sums over before the next one goes on from its sums: what they and their
+/// windows hold stays in the nearest cache.
+inline constexpr Index positions_at_once = 256;
+
+/// For columns [first, first + count) of the weights: sums += dy * windows^T of some images.
+/// \param x, dy  Images and slopes; the widest packet divides w.outputs, so that no tiles overlap.
+/// \param sums   [w.outputs x count].
 template <class Scalar>
-void add_window_products(const Windows& w, const Scalar* x, const Scalar* dy, Index first,
-                         Index count, Scalar* sums) {
+void add_window_products(const Windows& w, const ConstView<Scalar>& x, const ConstView<Scalar>& dy,
+                         Index first, Index count, Scalar* sums) {
     const Index rows = w.outputs, row_of_window = w.inputs * w.across.taps;
-    for_each_line(w, [&](const WindowLine& line) {
-        for (Index v = line.top; v < line.bottom; ++v) {
-            // Columns of this row of the window: those that exist and are asked for.
-            const Index here = v * row_of_window + w.inputs * line.left;
-            const Index begin = std::max(first, here);
-            const Index end = std::min(first + count, v * row_of_window + w.inputs * line.right);
-            if (begin >= end) continue;
-            Scalar* const to = sums + rows * (begin - first);
-            const Scalar* const from =
-                x + line.in_first + (v - line.top) * w.inputs * w.across.size + (begin - here);
-            product_onto<Scalar>(rows, line.count, end - begin,
-                                 {dy + line.out_first, line.out_step}, {to, rows},
-                                 {from, line.in_step, 1}, {to, rows}, AsIs{});
-        }
+    for_each_region(w, [&](const WindowRegion& region) {
+        // Lines follow each other; of regions of one line, images do.
+        const bool one_line = region.lines == 1;
+        const Index lines = one_line ? x.cols() : region.lines;
+        const Index in_line = one_line ? x.outerStride() : region.in_line;
+        const Index out_line = one_line ? dy.outerStride() : region.out_line;
+        const Index lines_at_once = std::max<Index>(1, positions_at_once / region.count);
+        const auto add = [&](Index line, const Scalar* from, const Scalar* slopes) {
+            const Segments segments{std::min(lines_at_once, lines - line),
+                                    out_line - region.count * region.out_step,
+                                    in_line - region.count * region.in_step};
+            for (Index v = region.top; v < region.bottom; ++v) {
+                // Columns of this row of the window: those that exist and are asked for.
+                const Index row = v * row_of_window, here = row + w.inputs * region.left;
+                const Index begin = std::max(first, here);
+                const Index end = std::min(first + count, row + w.inputs * region.right);
+                if (begin >= end) continue;
+                Scalar* const to = sums + rows * (begin - first);
+                product_onto<Scalar>(
+                    rows, region.count, end - begin, {slopes + line * out_line, region.out_step},
+                    {to, rows},
+                    {from + line * in_line + (v - region.top) * w.inputs * w.across.size +
+                         (begin - here),
+                     region.in_step, 1},
+                    {to, rows}, AsIs{}, {}, segments);
+            }
+        };
+        for (Index j = 0; j < (one_line ? 1 : x.cols()); ++j)
+            for (Index line = 0; line < lines; line += lines_at_once)
+                add(line, x.data() + region.in_first + j * x.outerStride(),
+                    dy.data() + region.out_first + j * dy.outerStride());
     });
 }
 
@@ -170,22 +191,24 @@ void add_weight_gradient(const Windows& w, Index channels, const X& x, const Slo
                          Index count, Scalar* gradient) {
     const Index rows = w.outputs, positions = w.across.outputs * w.down.outputs;
     const bool is_whole = rows == channels;
+    const Index in_chunk = std::clamp<Index>(positions_in_chunk / positions, 1, x.cols());
     const ScratchArray<Scalar> sums(rows * count);
-    const ScratchArray<Scalar> wide(is_whole ? 0 : rows * positions);
-    if (!is_whole) std::fill_n(wide.data(), rows * positions, Scalar(0));
-    const Index in_chunk = std::max<Index>(1, positions_in_chunk / positions);
+    const ScratchArray<Scalar> wide(is_whole ? 0 : rows * positions * in_chunk);
+    if (!is_whole) std::fill_n(wide.data(), rows * positions * in_chunk, Scalar(0));
     for (Index chunk = 0; chunk < x.cols(); chunk += in_chunk) {
+        const Index images = std::min(in_chunk, x.cols() - chunk);
         std::fill_n(sums.data(), rows * count, Scalar(0));
-        for (Index j = chunk; j < std::min(chunk + in_chunk, x.cols()); ++j) {
-            const Scalar* slopes = dy.data() + j * dy.outerStride();
-            if (!is_whole) {
+        const auto slopes = dy.middleCols(chunk, images);
+        if (!is_whole)
+            for (Index j = 0; j < images; ++j)
                 for (Index p = 0; p < positions; ++p)
-                    std::copy_n(slopes + p * channels, channels, wide.data() + p * rows);
-                slopes = wide.data();
-            }
-            add_window_products(w, x.data() + j * x.outerStride(), slopes, first, count,
-                                sums.data());
-        }
+                    std::copy_n(slopes.data() + p * channels + j * slopes.outerStride(), channels,
+                                wide.data() + (j * positions + p) * rows);
+        add_window_products(w, const_view(x.middleCols(chunk, images)),
+                            is_whole ? const_view(slopes)
+                                     : ConstView<Scalar>(wide.data(), rows * positions, images,
+                                                         Eigen::OuterStride<>(rows * positions)),
+                            first, count, sums.data());
         for (Index k = 0; k < count; ++k)
             for (Index i = 0; i < channels; ++i)
                 gradient[i + (first + k) * channels] += sums[i + k * rows];
