@@ -85,7 +85,7 @@ TEMPLATE_TEST_CASE("matrix kernel: the same for sums that start from a matrix", 
     for (const Index size : {2, 4, 8, 16, 32})
         for (const Index columns : {1, 2, 13}) {
             CAPTURE(size, columns);
-            const Product<TestType> factors(random, size, size, columns, RightFactorIs::plain,
+            const Factors<TestType> factors(random, size, size, columns, RightFactorIs::plain,
                                             Start::zero);
             const Matrix<TestType> start = random_matrix<TestType>(random, size, columns);
             Matrix<TestType> expected = start, result(size, columns);
@@ -127,6 +127,38 @@ TEMPLATE_TEST_CASE("matrix kernel: narrower packets give the same bits", "[matri
                 expected));
         });
     }
+}
+
+// As the rows of a window on an image.
+TEMPLATE_TEST_CASE("matrix kernel: an inner dimension in segments is one sum", "[matrix_kernel]",
+                   float, double) {
+    using Scalar = TestType;
+    constexpr Index steps = 5, left_step = 8, right_step = 7;
+    Philox random{16};
+    for (const Index rows : {1, 3, 4, 8, 16, 21, 40, 70})
+        for (const Index columns : {1, 2, 5, 6, 9, 13, 30})
+            for (const Index segments : {1, 2, 3}) {
+                CAPTURE(rows, columns, segments);
+                const Matrix<Scalar> left = random_matrix<Scalar>(random, rows, 3 * left_step);
+                const Matrix<Scalar> right = random_matrix<Scalar>(random, 3 * right_step, columns);
+                const Matrix<Scalar> start = random_matrix<Scalar>(random, rows, 1);
+                Matrix<Scalar> side_by_side(rows, segments * steps), below(segments * steps, columns);
+                for (Index s = 0; s < segments; ++s) {
+                    side_by_side.middleCols(s * steps, steps) =
+                        left.middleCols(s * left_step, steps);
+                    below.middleRows(s * steps, steps) = right.middleRows(s * right_step, steps);
+                }
+                Matrix<Scalar> sum(rows, columns), expected(rows, columns);
+                detail::product_onto<Scalar>(
+                    rows, steps, columns, {left.data(), rows}, {start.data()},
+                    {right.data(), 1, right.rows()}, {sum.data(), rows}, detail::AsIs{}, {},
+                    {segments, (left_step - steps) * rows, right_step - steps});
+                detail::product<Scalar>(rows, segments * steps, columns,
+                                        {side_by_side.data(), rows}, start.data(),
+                                        {below.data(), 1, below.rows()}, {expected.data(), rows},
+                                        detail::AsIs{});
+                REQUIRE(same_bits(sum, expected));
+            }
 }
 
 TEMPLATE_TEST_CASE("matrix kernel: NaN and infinity stay in their own row and column",

@@ -49,14 +49,20 @@ void sum_column(Scalar* sums, Index last, const Operands<Scalar>& f) {
     const bool is_near = in_groups && stride * size < far_columns && inner_stride == 1;
     const auto steps = static_cast<std::size_t>(f.inner);
     const std::size_t groups = is_near ? steps / group : 0;
-    for (std::size_t k = steps - groups * group; k > 0; --k, go_on(1))
-        step(0, P::broadcast(*input));
-    if constexpr (in_groups)
-        for (std::size_t k = groups; k > 0; --k, go_on(group)) {
-            const P inputs = P::template repeat<group>(input).in_register();
-            unroll<group>(
-                [&](auto n) { step(n, inputs.template broadcast_in_groups<group, n>()); });
-        }
+    for (Index segment = f.segments.count;;) {
+        for (std::size_t k = steps - groups * group; k > 0; --k, go_on(1))
+            step(0, P::broadcast(*input));
+        if constexpr (in_groups)
+            for (std::size_t k = groups; k > 0; --k, go_on(group)) {
+                const P inputs = P::template repeat<group>(input).in_register();
+                unroll<group>(
+                    [&](auto n) { step(n, inputs.template broadcast_in_groups<group, n>()); });
+            }
+        if (--segment <= 0) break;
+        input += f.segments.right;
+        weights += f.segments.left;
+        last_weights += f.segments.left;
+    }
     unroll<Packets>([&](auto p) { sum[p].store(sums + p * Lanes); });
 }
 

@@ -265,7 +265,7 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
             return run_product<Rows, Inner, Packet<Scalar, Lanes>::narrower>(rows, f, epilogue);
     }
     if constexpr (Lanes == widest_lanes<Scalar> && Lanes > 1)
-        if (f.columns == 1 && f.segments.count == 1) return run_column<Lanes>(rows, f, epilogue);
+        if (f.columns == 1) return run_column<Lanes>(rows, f, epilogue);
     // A square of a packet of four or eight stays in registers too where its size is known at run
     // time alone. (One of sixteen is as fast in tiles.)
     if constexpr (Rows == Eigen::Dynamic && (Lanes == 4 || Lanes == 8) &&
