@@ -224,6 +224,13 @@ void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epil
     }
 }
 
+/// The product of [Lanes x Lanes] weights. Not inlined: a call that takes another way has nothing to
+/// save and align for this one.
+template <int Lanes, class Scalar, class Epilogue>
+[[gnu::noinline]] void run_square(const Operands<Scalar>& f, const Epilogue& epilogue) {
+    run_resident<Lanes, Lanes, Lanes>(0, f, epilogue);
+}
+
 /// Finds the widest packet that the rows fill, and whether weights are to be packed.
 template <int Rows, int Inner, int Lanes, class Scalar, class Epilogue>
 void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
@@ -246,8 +253,8 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
     // time alone. (One of sixteen is as fast in tiles.)
     if constexpr (Rows == Eigen::Dynamic && (Lanes == 4 || Lanes == 8) &&
                   stays_resident<Lanes, Lanes, Lanes>) {
-        if (rows == Lanes && f.inner == Lanes && f.columns > 1 && f.start.column_stride == 0)
-            return run_resident<Lanes, Lanes, Lanes>(0, f, epilogue);
+        if (f.columns > 1 && rows == Lanes && f.inner == Lanes && f.start.column_stride == 0)
+            return run_square<Lanes>(f, epilogue);
     }
     // Fewer rows than the widest packet's lie close together as they are.
     if (Lanes < widest_lanes<Scalar> || f.inner <= packed_inner || f.columns < packed_columns)
