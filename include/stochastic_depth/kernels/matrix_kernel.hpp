@@ -99,8 +99,9 @@ void run_tile_into(Scalar* sums, Index row, Index last, Index column, const Oper
 }
 
 /// Whether tiles of full width are compiled for each epilogue, which then works on sums that are
-/// still in registers: those of the widest packet, and of its half. All others leave their sums in memory, and are the same code for every
-/// epilogue: a compiler spends more on tiles than on all else.
+/// still in registers: those of the widest packet, and of its half. All others leave their sums in
+/// memory, and are the same code for every epilogue: a compiler spends more on tiles than on all
+/// else.
 template <class Scalar, int Lanes>
 inline constexpr bool fuses_epilogue = 2 * Lanes >= widest_lanes<Scalar>;
 
@@ -246,6 +247,13 @@ template <int Lanes, class Scalar, class Epilogue>
     run_bands<Lanes>(rows, f, packed.data(), epilogue);
 }
 
+/// The product of [Lanes x Lanes] weights. Not inlined: a call that takes another way has nothing to
+/// save and align for this one.
+template <int Lanes, class Scalar, class Epilogue>
+[[gnu::noinline]] void run_square(const Operands<Scalar>& f, const Epilogue& epilogue) {
+    run_resident<Lanes, Lanes, Lanes>(0, f, epilogue);
+}
+
 /// Finds the widest packet that the rows fill, and whether weights are to be packed.
 template <int Rows, int Inner, int Lanes, class Scalar, class Epilogue>
 void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue) {
@@ -272,7 +280,7 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
                   stays_resident<Lanes, Lanes, Lanes>) {
         if (rows == Lanes && f.inner == Lanes && f.columns > 1 && f.start.column_stride == 0 &&
             f.segments.count == 1)
-            return run_resident<Lanes, Lanes, Lanes>(0, f, epilogue);
+            return run_square<Lanes>(f, epilogue);
     }
     // Fewer rows than the widest packet's lie close together as they are.
     if (Lanes < widest_lanes<Scalar> || f.columns < packed_columns || f.segments.count > 1 ||
