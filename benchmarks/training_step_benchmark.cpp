@@ -397,6 +397,14 @@ void add_all() {
     }
 }
 
+/// Whether the products run with AVX-512.
+constexpr bool has_wide_packets = sd::detail::widest_lanes<float> >= 16;
+
+/// Operations of some products of squares of weights.
+[[nodiscard]] double products_flops(long count, long width, long columns) {
+    return 2.0 * static_cast<double>(count) * static_cast<double>(width * width * columns);
+}
+
 [[nodiscard]] std::vector<Ratio> ratios() {
     std::vector<Ratio> list;
     for (const ProductFamily& family : product_families)
@@ -406,8 +414,25 @@ void add_all() {
             };
             list.push_back(
                 {at(family.name) + " / Eigen's product alone", at(family.name), {at(family.peer)}});
+            const bool by_weights = family.run == weight_gradient;
+            list.push_back({at(family.name) + ", share of the multiply-add peak",
+                            at(family.name),
+                            {"BM_MultiplyAddPeak"},
+                            !by_weights        ? 0
+                            : has_wide_packets ? 0.85
+                                               : 0.78,
+                            products_flops(1, width, columns) / flops_of_peak<float>});
         }
     for (const Shape& shape : shapes) {
+        list.push_back({"step at full depth, share of the multiply-add peak, width " +
+                            std::to_string(shape.width),
+                        step_name("BM_StepFullDepth", shape, 1),
+                        {"BM_MultiplyAddPeak"},
+                        shape.width == 128 ? 0.62
+                        : has_wide_packets ? 0.80
+                                           : 0.72,
+                        products_flops(3 * shape.depth, shape.width, shape.batch) /
+                            flops_of_peak<float>});
         const std::string where = ", width " + std::to_string(shape.width) + " batch " +
                                   std::to_string(shape.batch) + " threads ";
         for (const long threads : {1, 2})
