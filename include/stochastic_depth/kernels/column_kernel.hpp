@@ -15,33 +15,30 @@ namespace stochastic_depth::detail {
 /// alone.
 inline constexpr int far_columns = 512;
 
-/// The sums of a column for Packets packets of rows, left in memory one after the other: one set of
-/// such functions serves every epilogue. The last packet starts at row `last`; it may overlap the
-/// one before.
+/// The sums of a column for Packets packets of rows from `row` on, left in memory one after the
+/// other: one set of such functions serves every epilogue. The last packet starts at row + last; it
+/// may overlap the one before.
 template <int Lanes, int Packets, class Scalar>
-void sum_column(Scalar* sums, Index last, const Operands<Scalar>& f) {
+[[gnu::noinline]] void sum_column(Scalar* sums, Index row, Index last, Index column,
+                                  const Operands<Scalar>& f) {
     using P = Packet<Scalar, Lanes>;
     constexpr int size = sizeof(Scalar);
     Array<P, Packets> sum;
     // Unrolled by hand: g++ takes a loop for a copy of memory, and the sums out of registers.
+    const Index start = row + column * f.start.column_stride;
     unroll<Packets>([&](auto p) {
-        sum[p] = f.start.data ? P::load(f.start.data + (p + 1 < Packets ? Index{p * Lanes} : last))
-                              : P::broadcast(Scalar(0));
+        sum[p] = f.start.data
+                     ? P::load(f.start.data + start + (p + 1 < Packets ? Index{p * Lanes} : last))
+                     : P::broadcast(Scalar(0));
     });
     const Index stride = f.left.stride, inner_stride = f.right.inner_stride;
-    const Scalar* weights = f.left.data;
-    const Scalar* last_weights = weights + last;
-    const Scalar* input = f.right.data;
-    const auto step = [&](int k, P entry) {
+    const Scalar* weights = f.left.data + row;
+    const Scalar* input = f.right.data + column * f.right.column_stride;
+    const auto step = [&](int k, P entry, const Scalar* last_weights) {
         for (int p = 0; p + 1 < Packets; ++p)
             sum[p] = multiply_add(P::load(weights + k * stride + p * Lanes), entry, sum[p]);
         P& of_last = sum[Packets - 1];
         of_last = multiply_add(P::load(last_weights + k * stride), entry, of_last);
-    };
-    const auto go_on = [&](int steps) {
-        input += steps * inner_stride;
-        weights += steps * stride;
-        last_weights += steps * stride;
     };
     // Steps in groups, the inputs of a group loaded at once: loads are what there is most of.
     constexpr bool in_groups = Lanes * size >= 16 && Packets * Lanes * size < far_columns;
@@ -49,25 +46,34 @@ void sum_column(Scalar* sums, Index last, const Operands<Scalar>& f) {
     const bool is_near = in_groups && stride * size < far_columns && inner_stride == 1;
     const auto steps = static_cast<std::size_t>(f.inner);
     const std::size_t groups = is_near ? steps / group : 0;
+    // Here the last packet is read in its turn: memory is fetched ahead in ascending order.
     for (Index segment = f.segments.count;;) {
-        for (std::size_t k = steps - groups * group; k > 0; --k, go_on(1))
-            step(0, P::broadcast(*input));
-        if constexpr (in_groups)
-            for (std::size_t k = groups; k > 0; --k, go_on(group)) {
+        for (std::size_t k = steps - groups * group; k > 0; --k) {
+            step(0, P::broadcast(*input), weights + last);
+            input += inner_stride;
+            weights += stride;
+        }
+        if constexpr (in_groups) {
+            const Scalar* last_weights = weights + last;
+            for (std::size_t k = groups; k > 0; --k) {
                 const P inputs = P::template repeat<group>(input).in_register();
-                unroll<group>(
-                    [&](auto n) { step(n, inputs.template broadcast_in_groups<group, n>()); });
+                unroll<group>([&](auto n) {
+                    step(n, inputs.template broadcast_in_groups<group, n>(), last_weights);
+                });
+                input += group;
+                weights += group * stride;
+                last_weights += group * stride;
             }
+        }
         if (--segment <= 0) break;
         input += f.segments.right;
         weights += f.segments.left;
-        last_weights += f.segments.left;
     }
     unroll<Packets>([&](auto p) { sum[p].store(sums + p * Lanes); });
 }
 
 template <class Scalar>
-using SumColumn = void(Scalar*, Index, const Operands<Scalar>&);
+using SumColumn = void(Scalar*, Index, Index, Index, const Operands<Scalar>&);
 
 /// sum_column for up to as many packets of rows as hide the latency of a multiply-add, and how many
 /// it is for: five are three, and then two.
@@ -90,18 +96,19 @@ template <int Lanes, class Scalar>
     constexpr auto& tiles = column_tiles<Lanes, Scalar>;
     const Index all = (rows + Lanes - 1) / Lanes;
     if (all <= std::ssize(tiles) && tiles[all - 1].packets == all)
-        return tiles[all - 1].run(sums, rows - Lanes, f);
+        return tiles[all - 1].run(sums, 0, rows - Lanes, 0, f);
     for (Index row = 0, height = 0; row < rows; row += height * Lanes) {
         const Index packets = (rows - row + Lanes - 1) / Lanes;
         ColumnTile<Scalar> tile = tiles[std::min(packets, std::ssize(tiles)) - 1];
-        if constexpr (EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32) {
+        constexpr bool many_registers = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32;
+        if constexpr (many_registers) {
             if (packets >= 16)
                 tile = {&sum_column<Lanes, 16, Scalar>, 16};
             else if (packets >= 12)
                 tile = {&sum_column<Lanes, 12, Scalar>, 12};
         }
         height = tile.packets;
-        tile.run(sums + row, std::min((height - 1) * Lanes, rows - row - Lanes), f.part(row, 0));
+        tile.run(sums + row, row, std::min((height - 1) * Lanes, rows - row - Lanes), 0, f);
     }
 }
 
@@ -113,7 +120,7 @@ void run_column(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue)
     if (rows > most) {
         const Index half = rows / (2 * Lanes) * Lanes;
         run_column<Lanes>(half, f, epilogue);
-        return run_column<Lanes>(rows - half, f.part(half, 0), epilogue);
+        return run_column<Lanes>(rows - half, f.below(half), epilogue);
     }
     alignas(64) Array<Scalar, most> sums;
     sum_rows<Lanes>(sums, rows, f);

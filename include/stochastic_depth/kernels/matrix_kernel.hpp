@@ -123,7 +123,7 @@ Index run_tile_of(Index columns, Scalar* sums, Index row, Index last, Index colu
         run_tile_into<Lanes, Packets, 2>(sums, row, last, column, f);
         return 2;
     }
-    sum_column<Lanes, Packets>(sums, last, f.part(row, column));
+    sum_column<Lanes, Packets>(sums, row, last, column, f);
     return 1;
 }
 
@@ -309,7 +309,7 @@ EIGEN_ALWAYS_INLINE void product(Index rows, Index inner, Index columns, LeftFac
                                  Origin origin = {}) {
     redirect(out, epilogue, origin, [&](const Destination<Scalar>& to, const auto& last_step) {
         run_product<Rows, Inner, Lanes>(
-            rows, Operands<Scalar>{left, {start}, right, inner, to, origin, {}, columns}, last_step);
+            rows, Operands<Scalar>{left, {start}, to, right, inner, origin, {}, columns}, last_step);
     });
 }
 
@@ -321,7 +321,7 @@ void product_onto(Index rows, Index inner, Index columns, LeftFactor<Scalar> lef
                   Start<Scalar> start, RightFactor<Scalar> right, Destination<Scalar> out,
                   const Epilogue& epilogue, Origin origin = {}, Segments segments = {}) {
     run_product<Rows, Eigen::Dynamic, widest_lanes<Scalar>>(
-        rows, Operands<Scalar>{left, start, right, inner, out, origin, segments, columns},
+        rows, Operands<Scalar>{left, start, out, right, inner, origin, segments, columns},
         epilogue);
 }
 

@@ -26,7 +26,7 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f,
                                       const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
     // Copies: what a store of a packet might have changed would be read again for each.
-    const auto [left, start, right, inner, out, origin, segments, columns] = f;
+    const auto [left, start, out, right, inner, origin, segments, columns] = f;
     constexpr int packets = Rows / Lanes;
     Array<Array<P, packets>, Inner> weight;
     Array<P, packets> first;
