@@ -224,8 +224,8 @@ void run_bands(Index rows, const Operands<Scalar>& f, Scalar* packed, const Epil
     }
 }
 
-/// The product of [Lanes x Lanes] weights. Not inlined: a call that takes another way has nothing to
-/// save and align for this one.
+/// The product of [Lanes x Lanes] weights. Not inlined: a call that takes another way has nothing
+/// to save and align for this one.
 template <int Lanes, class Scalar, class Epilogue>
 [[gnu::noinline]] void run_square(const Operands<Scalar>& f, const Epilogue& epilogue) {
     run_resident<Lanes, Lanes, Lanes>(0, f, epilogue);
