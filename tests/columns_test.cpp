@@ -20,7 +20,8 @@ TEMPLATE_TEST_CASE("columns: gathering takes the chosen ones, in order, and writ
     const auto count = static_cast<Index>(chosen.size());
     for (Index rows = 0; rows <= 70; ++rows) {
         CAPTURE(rows);
-        Matrix<TestType> from(rows + 2, 7), to = Matrix<TestType>::Constant(rows + 3, count + 1, -1);
+        Matrix<TestType> from(rows + 2, 7);
+        Matrix<TestType> to = Matrix<TestType>::Constant(rows + 3, count + 1, -1);
         for (Index k = 0; k < from.size(); ++k) from.data()[k] = static_cast<TestType>(k);
         gather(const_view(from.middleRows(1, rows)), chosen.data(),
                view(to.block(1, 0, rows, count)));

@@ -96,8 +96,8 @@ private:
     [[nodiscard]] Index depth() const { return options_.law.depth(); }
 
     /// As many columns as keep the blocks that are in use at a time in the second-level cache, in
-    /// whole tiles of the product. A node with r layers after it has r derivatives waiting: those of
-    /// the last eight layers are 28 blocks, in use all the time.
+    /// whole tiles of the product. A node with r layers after it has r derivatives waiting: of the
+    /// last eight layers these are 28 blocks, in use all the time.
     static Index columns_of_block(const Options& options) {
         const auto columns_in = [](Index bytes, Index rows) {
             return bytes / (std::max<Index>(rows, 1) * static_cast<Index>(sizeof(Scalar)));

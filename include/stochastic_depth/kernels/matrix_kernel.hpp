@@ -247,8 +247,8 @@ template <int Lanes, class Scalar, class Epilogue>
     run_bands<Lanes>(rows, f, packed.data(), epilogue);
 }
 
-/// The product of [Lanes x Lanes] weights. Not inlined: a call that takes another way has nothing to
-/// save and align for this one.
+/// The product of [Lanes x Lanes] weights. Not inlined: a call that takes another way has nothing
+/// to save and align for this one.
 template <int Lanes, class Scalar, class Epilogue>
 [[gnu::noinline]] void run_square(const Operands<Scalar>& f, const Epilogue& epilogue) {
     run_resident<Lanes, Lanes, Lanes>(0, f, epilogue);

@@ -41,8 +41,8 @@ template <class Network>
     return work.always + (depth > 0 ? evaluations * work.skippable / depth : 0);
 }
 
-/// As many of `threads` as pay for `columns` columns of `rows` numbers that meet so many evaluations
-/// each.
+/// As many of `threads` as pay for `columns` columns of `rows` numbers that meet so many
+/// evaluations each.
 template <class Network>
 [[nodiscard]] unsigned threads_for(const Network& network, Index rows, Index columns,
                                    double evaluations, unsigned threads) {
