@@ -191,7 +191,8 @@ void add_weight_gradient(const Windows& w, Index channels, const X& x, const Slo
                          Index count, Scalar* gradient) {
     const Index rows = w.outputs, positions = w.across.outputs * w.down.outputs;
     const bool is_whole = rows == channels;
-    const Index in_chunk = std::clamp<Index>(positions_in_chunk / positions, 1, x.cols());
+    const Index in_chunk =
+        std::max<Index>(1, std::min(positions_in_chunk / positions, x.cols()));
     const ScratchArray<Scalar> sums(rows * count);
     const ScratchArray<Scalar> wide(is_whole ? 0 : rows * positions * in_chunk);
     if (!is_whole) std::fill_n(wide.data(), rows * positions * in_chunk, Scalar(0));
