@@ -147,11 +147,7 @@ int main(int argc, char** argv) {
     std::vector<Ratio> ratios;
     const auto share = [&](const std::string& what, const std::string& subject, double flops,
                            double target) {
-        ratios.push_back({what + ", share of the peak",
-                          subject,
-                          {"BM_MultiplyAddPeak"},
-                          target,
-                          flops / flops_of_peak<float>});
+        ratios.push_back(share_of_peak(what + ", share of the peak", subject, flops, target));
     };
     for (const Shape& s : shapes) {
         const bool is_common = s.kernel == 3 && s.stride == 1 && s.inputs >= 16;

@@ -187,12 +187,11 @@ void add_all() {
                         name(at("BM_ExactExpectation", size)), blocks, size.target});
     }
     for (const SizeCase& size : sizes)
-        list.push_back({"exact expectation / multiply-add peak" + where(size),
-                        name(at("BM_ExactExpectation", size)),
-                        {"BM_MultiplyAddPeak"},
-                        size.share_of_peak,
-                        2.0 * static_cast<double>(size.width * size.width) *
-                            evaluations(size.depth, size.batch) / flops_of_peak<float>});
+        list.push_back(share_of_peak("exact expectation / multiply-add peak" + where(size),
+                                     name(at("BM_ExactExpectation", size)),
+                                     2.0 * static_cast<double>(size.width * size.width) *
+                                         evaluations(size.depth, size.batch),
+                                     size.share_of_peak));
     list.push_back({"mean and variance with all derivatives / alone" + where(sensitivity_size),
                     name(at("BM_Sensitivities", sensitivity_size)),
                     {name(at("BM_ExactExpectation", sensitivity_size))},

@@ -5,6 +5,9 @@
 
 #include <benchmark/benchmark.h>
 
+#include <string>
+#include <utility>
+
 #include "ratio_reporter.hpp"
 
 /// What the machine's multiply-adders can do at most: what a product is measured against.
@@ -16,6 +19,17 @@ inline constexpr int peak_steps = 1000;
 template <class Scalar>
 inline constexpr double flops_of_peak =
     2.0 * static_cast<int>(Eigen::internal::packet_traits<Scalar>::size) * peak_chains * peak_steps;
+
+/// The line of the summary that says which share of the peak, registered as BM_MultiplyAddPeak, a
+/// benchmark of so many operations reaches.
+[[nodiscard]] inline Ratio share_of_peak(std::string claim, std::string subject, double flops,
+                                         double target = 0) {
+    return {std::move(claim),
+            std::move(subject),
+            {"BM_MultiplyAddPeak"},
+            target,
+            flops / flops_of_peak<float>};
+}
 
 /// Independent chains of multiply-adds in registers.
 template <class Scalar>

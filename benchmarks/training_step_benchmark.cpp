@@ -415,24 +415,21 @@ constexpr bool has_wide_packets = sd::detail::widest_lanes<float> >= 16;
             list.push_back(
                 {at(family.name) + " / Eigen's product alone", at(family.name), {at(family.peer)}});
             const bool by_weights = family.run == weight_gradient;
-            list.push_back({at(family.name) + ", share of the multiply-add peak",
-                            at(family.name),
-                            {"BM_MultiplyAddPeak"},
-                            !by_weights        ? 0
-                            : has_wide_packets ? 0.85
-                                               : 0.78,
-                            products_flops(1, width, columns) / flops_of_peak<float>});
+            list.push_back(share_of_peak(at(family.name) + ", share of the multiply-add peak",
+                                         at(family.name), products_flops(1, width, columns),
+                                         !by_weights        ? 0
+                                         : has_wide_packets ? 0.85
+                                                            : 0.78));
         }
     for (const Shape& shape : shapes) {
-        list.push_back({"step at full depth, share of the multiply-add peak, width " +
-                            std::to_string(shape.width),
-                        step_name("BM_StepFullDepth", shape, 1),
-                        {"BM_MultiplyAddPeak"},
-                        shape.width == 128 ? 0.62
-                        : has_wide_packets ? 0.80
-                                           : 0.72,
-                        products_flops(3 * shape.depth, shape.width, shape.batch) /
-                            flops_of_peak<float>});
+        list.push_back(
+            share_of_peak("step at full depth, share of the multiply-add peak, width " +
+                              std::to_string(shape.width),
+                          step_name("BM_StepFullDepth", shape, 1),
+                          products_flops(3 * shape.depth, shape.width, shape.batch),
+                          shape.width == 128 ? 0.62
+                          : has_wide_packets ? 0.80
+                                             : 0.72));
         const std::string where = ", width " + std::to_string(shape.width) + " batch " +
                                   std::to_string(shape.batch) + " threads ";
         for (const long threads : {1, 2})

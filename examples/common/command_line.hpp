@@ -61,6 +61,14 @@ void add_images(CLI::App& app, Options& options) {
         ->check(count(1, 10'000));
 }
 
+/// Adds --epochs, at least so many.
+template <class Options>
+void add_epochs(CLI::App& app, Options& options, Index fewest) {
+    app.add_option("--epochs", options.epochs, "Passes over the training images")
+        ->type_name("N")
+        ->check(count(fewest, 100'000));
+}
+
 /// Adds --json.
 template <class Options>
 void add_json(CLI::App& app, Options& options) {

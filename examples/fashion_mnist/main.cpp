@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <exception>
 #include <iostream>
 #include <numbers>
 #include <string>
@@ -22,6 +21,7 @@
 #include "../common/data.hpp"
 #include "../common/output_file.hpp"
 #include "../common/plots.hpp"
+#include "../common/program.hpp"
 #include "../common/progress.hpp"
 #include "../common/text.hpp"
 #include "evaluation.hpp"
@@ -103,15 +103,5 @@ void run(const Options& options) {
 }  // namespace fashion_mnist
 
 int main(int argc, char** argv) {
-    try {
-        const auto options = fashion_mnist::parse_options(argc, argv);
-        if (options) fashion_mnist::run(*options);
-        return 0;
-    } catch (const common::UsageError& error) {
-        std::cerr << "fashion_mnist: " << error.what() << '\n';
-        return 2;
-    } catch (const std::exception& error) {
-        std::cerr << "fashion_mnist: " << error.what() << '\n';
-        return 1;
-    }
+    return common::run_program("fashion_mnist", argc, argv, fashion_mnist::parse_options, fashion_mnist::run);
 }

@@ -21,9 +21,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     app.option_defaults()->always_capture_default();
 
     common::add_images(app, options);
-    app.add_option("--epochs", options.epochs, "Passes over the training images")
-        ->type_name("N")
-        ->check(count(0, 100'000));
+    common::add_epochs(app, options, 0);
     app.add_option("--depth", options.depth, "Number of skippable layers")
         ->type_name("L")
         ->check(count(0, 10'000));

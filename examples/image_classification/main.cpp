@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <exception>
 #include <iostream>
 #include <numeric>
 #include <span>
@@ -25,12 +24,14 @@
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/models/resnet.hpp>
 #include <stochastic_depth/training/image_augmentation.hpp>
+#include <stochastic_depth/training/learning_rate.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
 #include "../common/mask_scope.hpp"
 #include "../common/output_file.hpp"
+#include "../common/program.hpp"
 #include "../common/progress.hpp"
 #include "../common/text.hpp"
 #include "data.hpp"
@@ -78,15 +79,14 @@ Epoch train_epoch(Network& network, Step& step, Optimizer& optimizer, const Imag
     const sd::ImageAugmentation augmentation{images.shape, {.seed = options.seed}};
     std::vector<sd::Index> order(static_cast<std::size_t>(images.train.size()));
     std::iota(order.begin(), order.end(), sd::Index{0});
-    sd::Philox random{static_cast<std::uint32_t>(options.seed)};
+    sd::Philox random{options.seed};
     random.discard(static_cast<std::uint64_t>(epoch + 1) << 40);
     std::shuffle(order.begin(), order.end(), random);
 
     const sd::Index steps = (images.train.size() + options.batch_size - 1) / options.batch_size;
-    const double done = static_cast<double>(epoch) / static_cast<double>(options.epochs);
-    optimizer.set_learning_rate(options.learning_rate * (done < 0.5    ? 1
-                                                         : done < 0.75 ? 0.1
-                                                                       : 0.01));
+    const sd::StepLearningRate rate{{.initial = options.learning_rate}};
+    optimizer.set_learning_rate(
+        rate(static_cast<double>(epoch) / static_cast<double>(options.epochs)));
     Epoch result;
     double full = 0, ran = 0;
     sd::Matrix<float> x, augmented;
@@ -144,7 +144,7 @@ void write_json(const Options& options, const std::vector<Epoch>& epochs) {
 void run(const Options& options) {
     if (!options.json.empty()) common::check_writable("--json", options.json);
     const Images images = load_images(options);
-    sd::Philox random{static_cast<std::uint32_t>(options.seed)};
+    sd::Philox random{options.seed};
     Network network = sd::resnet<float>({.input = images.shape,
                                          .depth = options.depth,
                                          .classes = images.train.classes(),
@@ -187,15 +187,5 @@ void run(const Options& options) {
 }  // namespace image_classification
 
 int main(int argc, char** argv) {
-    try {
-        const auto options = image_classification::parse_options(argc, argv);
-        if (options) image_classification::run(*options);
-        return 0;
-    } catch (const common::UsageError& error) {
-        std::cerr << "image_classification: " << error.what() << '\n';
-        return 2;
-    } catch (const std::exception& error) {
-        std::cerr << "image_classification: " << error.what() << '\n';
-        return 1;
-    }
+    return common::run_program("image_classification", argc, argv, image_classification::parse_options, image_classification::run);
 }

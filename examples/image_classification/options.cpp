@@ -23,9 +23,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     common::add_images(app, options);
     app.get_option("--data")->description(
         "Folder of CIFAR-10's binary version, or of Fashion-MNIST's IDX files, gzip-compressed");
-    app.add_option("--epochs", options.epochs, "Passes over the training images")
-        ->type_name("N")
-        ->check(count(0, 100'000));
+    common::add_epochs(app, options, 0);
     app.add_option("--depth", options.depth, "Layers of the network, 6 n + 2")
         ->type_name("L")
         ->check(count(8, 100'000))

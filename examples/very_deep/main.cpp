@@ -10,7 +10,6 @@
 // block, and how many blocks were evaluated.
 #include <algorithm>
 #include <chrono>
-#include <exception>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -21,6 +20,7 @@
 #include "../common/data.hpp"
 #include "../common/output_file.hpp"
 #include "../common/plots.hpp"
+#include "../common/program.hpp"
 #include "../common/progress.hpp"
 #include "network.hpp"
 #include "options.hpp"
@@ -87,15 +87,5 @@ void run(const Options& options) {
 }  // namespace very_deep
 
 int main(int argc, char** argv) {
-    try {
-        const auto options = very_deep::parse_options(argc, argv);
-        if (options) very_deep::run(*options);
-        return 0;
-    } catch (const common::UsageError& error) {
-        std::cerr << "very_deep: " << error.what() << '\n';
-        return 2;
-    } catch (const std::exception& error) {
-        std::cerr << "very_deep: " << error.what() << '\n';
-        return 1;
-    }
+    return common::run_program("very_deep", argc, argv, very_deep::parse_options, very_deep::run);
 }

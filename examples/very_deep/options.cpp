@@ -13,9 +13,7 @@ namespace {
 using common::count;
 
 void add_training_options(CLI::App& app, Options& options) {
-    app.add_option("--epochs", options.epochs, "Passes over the training images")
-        ->type_name("N")
-        ->check(count(1, 100'000));
+    common::add_epochs(app, options, 1);
     common::add_mask_scope(app, options.mask_scope);
     app.add_option_function<std::string>(
            "--optimizer",

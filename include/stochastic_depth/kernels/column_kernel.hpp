@@ -46,8 +46,8 @@ template <int Lanes, int Packets, class Scalar>
     const bool is_near = in_groups && stride * size < far_columns && inner_stride == 1;
     const auto steps = static_cast<std::size_t>(f.inner);
     const std::size_t groups = is_near ? steps / group : 0;
-    // Here the last packet is read in its turn: memory is fetched ahead in ascending order.
     for (Index segment = f.segments.count;;) {
+        // Here the last packet is read in its turn, in ascending order.
         for (std::size_t k = steps - groups * group; k > 0; --k) {
             step(0, P::broadcast(*input), weights + last);
             input += inner_stride;

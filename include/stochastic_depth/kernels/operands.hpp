@@ -62,8 +62,8 @@ struct AsIs {
 };
 
 /// The factors of a product, what it starts from, and where it goes; its origin is the epilogue's.
-/// The order of the members was measured: a call for one column takes up to twice as long in others,
-/// where a compiler stores two members at a time and loads one, or the other way round.
+/// The order of the members was measured: in others a call for one column took up to twice as long,
+/// presumably because loads wait for the stores of two members at a time.
 template <class Scalar>
 struct Operands {
     LeftFactor<Scalar> left;

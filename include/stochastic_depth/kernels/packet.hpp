@@ -100,15 +100,16 @@ public:
         if constexpr (Part == Group) {
             return *this;
         } else {
-            Packet repeated = [this]<int... lane>(std::integer_sequence<int, lane...>) {
+            const Packet repeated = [this]<int... lane>(std::integer_sequence<int, lane...>) {
                 return Packet{static_cast<Register>(__builtin_shufflevector(
                     register_, register_, (lane / Group * Group + n * Part + lane % Part)...))};
             }
             (std::make_integer_sequence<int, Lanes>{});
 #ifdef EIGEN_VECTORIZE_AVX512
-            asm("" : "+v"(repeated.register_));
-#endif
+            return repeated.in_register();
+#else
             return repeated;
+#endif
         }
     }
     /// The same numbers, in a register: a compiler cannot read parts of them from memory instead.

@@ -43,9 +43,7 @@ public:
         detail::check_image_size(name, shape, images.rows());
         if (images.cols() < 1) detail::refuse(name, ": images must be at least 1, got 0");
         Eigen::VectorXd mean(shape.channels), deviation(shape.channels);
-        const detail::ConstView<typename Images::Scalar> positions(
-            images.data(), shape.channels, shape.positions() * images.cols(),
-            Eigen::OuterStride<>(shape.channels));
+        const auto positions = detail::positions_of(shape, images.data(), images.cols());
         detail::batch_moments(positions, 0, shape.channels, mean.data(), deviation.data());
         for (double& value : deviation) value = value == 0 ? 1 : std::sqrt(value);
         return {shape, std::move(mean), std::move(deviation)};

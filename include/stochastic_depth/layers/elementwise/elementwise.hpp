@@ -16,8 +16,9 @@ namespace stochastic_depth {
 ///
 /// Function has a type `Scalar` and a member `value(z)`; with `derivative(z)` the layer is
 /// differentiable; with `packet(z)` and `packet_derivative(z)`, the same on a packet of numbers
-/// (which has +, -, *, max, tanh, is_positive), it is fast. After a Linear it is fused into the matrix product. Structures and checkpoints
-/// call it by Function's member `name`, or else by the name of its class.
+/// (which has +, -, *, max, tanh, is_positive), it is fast. After a Linear it is fused into the
+/// matrix product. Structures and checkpoints call it by Function's member `name`, or else by the
+/// name of its class.
 template <class Function>
 class Elementwise {
 public:

@@ -51,15 +51,19 @@ inline void check_image_size(std::string_view who, const ImageShape& shape, Inde
     if (rows != shape.size()) refuse(who, ": input must have ", shape.size(), " rows, got ", rows);
 }
 
-/// Images as the positions of all of them, [channels x positions images]; images that don't stand
-/// side by side are copied first.
+/// Images that stand side by side, as the positions of all of them, [channels x positions images].
+template <class Scalar>
+[[nodiscard]] ConstView<Scalar> positions_of(const ImageShape& shape, const Scalar* images,
+                                             Index count) {
+    return {images, shape.channels, shape.positions() * count,
+            Eigen::OuterStride<>(shape.channels)};
+}
+
+/// The same of a batch; images that don't stand side by side are copied first.
 template <class Batch>
 [[nodiscard]] auto by_position(Batch& batch, const ImageShape& shape) {
-    using Scalar = typename Batch::Scalar;
     if (batch.current().outerStride() != shape.size()) (void)batch.writable();
-    return ConstView<Scalar>(batch.current().data(), shape.channels,
-                             shape.positions() * batch.columns(),
-                             Eigen::OuterStride<>(shape.channels));
+    return positions_of(shape, batch.current().data(), batch.columns());
 }
 
 }  // namespace detail
