@@ -24,18 +24,16 @@ template <int Lanes, int Packets, class Scalar>
     using P = Packet<Scalar, Lanes>;
     constexpr int size = sizeof(Scalar);
     Array<P, Packets> sum;
-    // Unrolled by hand: g++ takes a loop for a copy of memory, and the sums out of registers.
     const Index start = row + column * f.start.column_stride;
-    unroll<Packets>([&](auto p) {
+    STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < Packets; ++p)
         sum[p] = f.start.data
                      ? P::load(f.start.data + start + (p + 1 < Packets ? Index{p * Lanes} : last))
                      : P::broadcast(Scalar(0));
-    });
     const Index stride = f.left.stride, inner_stride = f.right.inner_stride;
     const Scalar* weights = f.left.data + row;
     const Scalar* input = f.right.data + column * f.right.column_stride;
     const auto step = [&](int k, P entry, const Scalar* last_weights) {
-        for (int p = 0; p + 1 < Packets; ++p)
+        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p + 1 < Packets; ++p)
             sum[p] = multiply_add(P::load(weights + k * stride + p * Lanes), entry, sum[p]);
         P& of_last = sum[Packets - 1];
         of_last = multiply_add(P::load(last_weights + k * stride), entry, of_last);
@@ -69,7 +67,7 @@ template <int Lanes, int Packets, class Scalar>
         input += f.segments.right;
         weights += f.segments.left;
     }
-    unroll<Packets>([&](auto p) { sum[p].store(sums + p * Lanes); });
+    STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < Packets; ++p) sum[p].store(sums + p * Lanes);
 }
 
 template <class Scalar>

@@ -29,7 +29,7 @@ inline constexpr int max_packets = Lanes == widest_lanes<Scalar> ? tile_packets
 
 /// One tile of the product: Packets packets of rows from `row` on, by Columns columns from `column`
 /// on, over the whole inner dimension. The last packet starts at row + last; it may overlap the one
-/// before, whose rows it then computes again, to the same bits. Each packet ends in sink(sum,
+/// before, whose rows it then computes again, to the same bits. Each packet ends in sink()(sum,
 /// packet, column of tile).
 template <int Lanes, int Packets, int Columns, class Scalar, class Sink>
 EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Operands<Scalar>& f,
@@ -37,16 +37,16 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
     using P = Packet<Scalar, Lanes>;
     const auto offset = [last](int p) { return p + 1 < Packets ? Index{p * Lanes} : last; };
     Array<Array<P, Columns>, Packets> sum;
-    for (int c = 0; c < Columns; ++c)
-        for (int p = 0; p < Packets; ++p)
+    STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < Columns; ++c)
+        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < Packets; ++p)
             sum[p][c] =
                 f.start.data
                     ? P::load(f.start.data + row + offset(p) + (column + c) * f.start.column_stride)
                     : P::broadcast(Scalar(0));
     // What the next tile starts from: it would wait for memory, with nothing else to do.
     if (f.start.column_stride > 0)
-        for (int c = 0; c < Columns; ++c)
-            for (int p = 0; p < Packets; ++p)
+        STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < Columns; ++c)
+            STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < Packets; ++p)
                 __builtin_prefetch(f.start.data + row + offset(p) +
                                    (column + Columns + c) * f.start.column_stride);
     const Scalar* weights = f.left.data + row;
@@ -56,7 +56,7 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
     // step by step.
     constexpr int group = 3;
     Array<const Scalar*, (Columns + group - 1) / group> inputs;
-    for (int c = 0; c < Columns; c += group)
+    STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < Columns; c += group)
         inputs[c / group] = f.right.data + (column + c) * column_stride;
     // A right factor with contiguous rows strides through memory: its next line is fetched early,
     // where a tile has enough sums to hide that.
@@ -66,36 +66,34 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
         for (Index k = f.inner; k > 0; --k) {
             if constexpr (is_full) __builtin_prefetch(inputs[0] + ahead);
             Array<P, Packets> weight;
-            for (int p = 0; p < Packets; ++p) weight[p] = P::load(weights + offset(p));
-            for (int c = 0; c < Columns; ++c) {
+            STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < Packets; ++p)
+                weight[p] = P::load(weights + offset(p));
+            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < Columns; ++c) {
                 const P input = P::broadcast(inputs[c / group][c % group * column_stride]);
-                for (int p = 0; p < Packets; ++p)
+                STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < Packets; ++p)
                     sum[p][c] = multiply_add(weight[p], input, sum[p][c]);
             }
             weights += left_stride;
-            for (const Scalar*& input : inputs) input += inner_stride;
+            STOCHASTIC_DEPTH_UNROLL for (const Scalar*& input : inputs) input += inner_stride;
         }
         if (--segment <= 0) break;
         weights += f.segments.left;
-        for (const Scalar*& input : inputs) input += f.segments.right;
+        STOCHASTIC_DEPTH_UNROLL for (const Scalar*& input : inputs) input += f.segments.right;
     }
-    // A copy: a compiler that keeps the last loops, because of one in the sink, then keeps the copy
-    // in memory and not the sums.
-    Array<Array<P, Columns>, Packets> done;
-    for (int c = 0; c < Columns; ++c)
-        for (int p = 0; p < Packets; ++p) done[p][c] = sum[p][c];
-    for (int c = 0; c < Columns; ++c)
-        for (int p = 0; p < Packets; ++p) sink(done[p][c], p, c);
+    const auto finish_packet = sink();
+    STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < Columns; ++c)
+        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < Packets; ++p) finish_packet(sum[p][c], p, c);
 }
 
 /// A tile that leaves its sums in memory, packet after packet, column after column: one set of such
 /// tiles serves every epilogue.
 template <int Lanes, int Packets, int Columns, class Scalar>
 void run_tile_into(Scalar* sums, Index row, Index last, Index column, const Operands<Scalar>& f) {
-    const auto store = [sums](const Packet<Scalar, Lanes>& sum, int p, int c) {
-        sum.store(sums + (c * Packets + p) * Lanes);
-    };
-    run_tile<Lanes, Packets, Columns>(row, last, column, f, store);
+    run_tile<Lanes, Packets, Columns>(row, last, column, f, [sums] {
+        return [sums](const Packet<Scalar, Lanes>& sum, int p, int c) {
+            sum.store(sums + (c * Packets + p) * Lanes);
+        };
+    });
 }
 
 /// Whether tiles of full width are compiled for each epilogue, which then works on sums that are
@@ -109,11 +107,15 @@ inline constexpr bool fuses_epilogue = 2 * Lanes >= widest_lanes<Scalar>;
 template <int Lanes, int Packets, class Scalar>
 Index run_tile_of(Index columns, Scalar* sums, Index row, Index last, Index column,
                   const Operands<Scalar>& f) {
-    constexpr int wide = fuses_epilogue<Scalar, Lanes> ? 4 : columns_beside<Packets>;
-    if constexpr (Packets == 1 && wide < tile_columns)
-        if (columns >= tile_columns) {
-            run_tile_into<Lanes, 1, tile_columns>(sums, row, last, column, f);
-            return tile_columns;
+    // What is left beside tiles of full width. Five columns of many packets are three and two: one
+    // alone would wait for its last multiply-add.
+    constexpr bool rest = fuses_epilogue<Scalar, Lanes>;
+    constexpr int widest = Packets == 1 ? tile_columns : 5;
+    constexpr int wide = !rest ? columns_beside<Packets> : Packets > 2 ? 3 : 4;
+    if constexpr (rest && Packets <= 2)
+        if (columns >= widest) {
+            run_tile_into<Lanes, Packets, widest>(sums, row, last, column, f);
+            return widest;
         }
     if (columns >= wide) {
         run_tile_into<Lanes, Packets, wide>(sums, row, last, column, f);
@@ -155,11 +157,12 @@ void run_band(Index packets, Index row, Index last, const Operands<Scalar>& f,
             constexpr int height = p + 1, wide = columns_beside<height>;
             if (packets != height) return;
             for (; column + wide <= columns; column += wide)
-                run_tile<Lanes, height, wide>(
-                    row, last, column, f, [&](const P& sum, int n, Index c) {
+                run_tile<Lanes, height, wide>(row, last, column, f, [&] {
+                    return [&, last_step = read_anew(epilogue)](const P& sum, int n, Index c) {
                         const Index i = row + (n + 1 < height ? n * Lanes : last);
                         finish(last_step, sum, i, column + c, out, origin);
-                    });
+                    };
+                });
         });
     alignas(64) Array<Scalar, tile_packets * tile_columns * Lanes> sums;
     while (column < columns) {

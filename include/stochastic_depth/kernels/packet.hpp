@@ -189,6 +189,23 @@ private:
 #pragma GCC diagnostic pop
 #endif
 
+/// Before a loop over registers: it is unrolled before the compiler decides what stays in them, at
+/// -O2 too. Else g++ keeps the sums of some tiles in memory.
+#if defined(__GNUC__) && !defined(__clang__)
+#define STOCHASTIC_DEPTH_UNROLL _Pragma("GCC unroll 64")
+#else
+#define STOCHASTIC_DEPTH_UNROLL _Pragma("unroll")
+#endif
+
+/// The same object, read from here on and not before: what a compiler makes of it ahead of a loop
+/// takes registers from that.
+template <class T>
+[[nodiscard]] EIGEN_ALWAYS_INLINE const T& read_anew(const T& object) {
+    const T* here = &object;
+    asm volatile("" : "+r"(here) : : "memory");
+    return *here;
+}
+
 /// Calls function(0), ..., function(N - 1) with compile-time indices.
 template <int N, class Function>
 EIGEN_ALWAYS_INLINE void unroll(Function function) {

@@ -30,20 +30,22 @@ EIGEN_ALWAYS_INLINE void run_resident(Index column, const Operands<Scalar>& f,
     constexpr int packets = Rows / Lanes;
     Array<Array<P, packets>, Inner> weight;
     Array<P, packets> first;
-    for (int p = 0; p < packets; ++p) {
+    STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) {
         first[p] = start.data ? P::load(start.data + p * Lanes) : P::broadcast(Scalar(0));
-        for (int k = 0; k < Inner; ++k)
+        STOCHASTIC_DEPTH_UNROLL for (int k = 0; k < Inner; ++k)
             weight[k][p] = P::load(left.data + k * left.stride + p * Lanes);
     }
     for (Index j = column; j < columns; ++j) {
         const Scalar* input = right.data + j * right.column_stride;
         Array<P, packets> sum;
-        for (int p = 0; p < packets; ++p) sum[p] = first[p];
-        for (int k = 0; k < Inner; ++k) {
+        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) sum[p] = first[p];
+        STOCHASTIC_DEPTH_UNROLL for (int k = 0; k < Inner; ++k) {
             const P entry = P::broadcast(input[k * right.inner_stride]);
-            for (int p = 0; p < packets; ++p) sum[p] = multiply_add(weight[k][p], entry, sum[p]);
+            STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p)
+                sum[p] = multiply_add(weight[k][p], entry, sum[p]);
         }
-        for (int p = 0; p < packets; ++p) finish(epilogue, sum[p], Index{p * Lanes}, j, out, origin);
+        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p)
+            finish(epilogue, sum[p], Index{p * Lanes}, j, out, origin);
     }
 }
 
@@ -95,7 +97,8 @@ Index run_side_by_side(Index columns, const Scalar* left, const Scalar* start, c
     using P = Packet<Scalar, Lanes>;
     using Packets = std::conditional_t<registers >= 32, PacketPair<PacketPair<P>>, PacketPair<P>>;
     Array<P, Rows> weight;
-    for (int k = 0; k < Rows; ++k) weight[k] = P::template repeat<Rows>(left + k * Rows);
+    STOCHASTIC_DEPTH_UNROLL for (int k = 0; k < Rows; ++k)
+        weight[k] = P::template repeat<Rows>(left + k * Rows);
     const P first = start ? P::template repeat<Rows>(start) : P::broadcast(Scalar(0));
     const Epilogue last_step = epilogue;
     const Index column =
