@@ -70,6 +70,7 @@ public:
     [[nodiscard]] MeanOfMasks behind(const Layer& layer) const {
         return MeanOfMasks(p_ ? p_ + depth(layer) : nullptr);
     }
+    [[nodiscard]] constexpr MeanOfMasks of_samples(const Index*) const { return *this; }
     [[nodiscard]] constexpr bool keeps(Index) const { return !p_ || *p_ > 0; }
     [[nodiscard]] constexpr double scale(double p) const { return p_ ? *p_ : p; }
 
