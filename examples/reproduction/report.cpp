@@ -17,6 +17,7 @@
 #include "../common/output_file.hpp"
 #include "../common/plots.hpp"
 #include "../common/spread.hpp"
+#include "curves.hpp"
 
 namespace reproduction {
 namespace {
@@ -154,15 +155,15 @@ std::string times(const std::vector<Group>& groups) {
                  groups, [&](const Group& group) -> Cells {
                      const auto seconds = group.each(cpu_seconds);
                      const Group* const constant = constant_depth(groups, group);
-                     const double saved =
-                         constant ? 1 - mean(seconds) / mean(constant->each(cpu_seconds)) : 0;
                      const auto& p = group.runs.front().at("survival_probabilities");
                      return {mean_and_deviation(seconds, 1),
                              mean_and_deviation(group.each([](const json& run) {
                                                     return total(history("seconds")(run));
                                                 }),
                                                 1),
-                             constant ? fixed(100 * saved, 1) + " %" : "-",
+                             constant ? fixed(100 * time_saved(constant->each(cpu_seconds), seconds), 1) +
+                                            " %"
+                                      : "-",
                              fixed(100 * theoretical_saving(p.get<std::vector<double>>()), 1) + " %",
                              mean_and_deviation(
                                  group.each([](const json& run) {
@@ -307,18 +308,6 @@ std::string description(const json& settings) {
 }
 
 }  // namespace
-
-double theoretical_saving(const std::vector<double>& survival) { return 1 - mean(survival); }
-
-std::vector<double> mean_curve(const std::vector<std::vector<double>>& curves) {
-    std::size_t length = curves.front().size();
-    for (const auto& curve : curves) length = std::min(length, curve.size());
-    std::vector<double> result(length, 0.0);
-    for (const auto& curve : curves)
-        for (std::size_t i = 0; i < length; ++i)
-            result[i] += curve[i] / static_cast<double>(curves.size());
-    return result;
-}
 
 std::string write_report(const std::string& folder) {
     const std::vector<Group> groups = read_groups(folder);
