@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <cstdlib>
 #include <filesystem>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "output_file.hpp"
@@ -49,6 +52,30 @@ inline void write_plot(const std::string& folder, const std::string& name,
                        const std::string& points, const std::string& script) {
     write_file("--plot-dir", folder + "/" + name + ".dat", points);
     write_file("--plot-dir", folder + "/" + name + ".gp", script);
+}
+
+/// A line of a plot.
+struct Curve {
+    std::string title;
+    std::vector<std::pair<double, double>> points;
+};
+
+/// Writes points and script of lines side by side.
+/// \param settings  Of gnuplot, each ending in a newline; may be empty.
+inline void write_curves(const std::string& folder, const std::string& name, const std::string& x,
+                         const std::string& y, const std::vector<Curve>& curves,
+                         const std::string& settings = {}) {
+    std::ostringstream points;
+    std::string script =
+        svg_head(name, x, y) + settings + "set key outside below maxcols 2\nplot ";
+    for (std::size_t i = 0; i < curves.size(); ++i) {
+        points << "# " << curves[i].title << ": " << x << ", " << y << '\n';
+        for (const auto& [at, value] : curves[i].points) points << at << ' ' << value << '\n';
+        points << "\n\n";
+        script += (i > 0 ? ", \\\n     '" : "'") + name + ".dat' index " + std::to_string(i) +
+                  " with lines title '" + curves[i].title + "'";
+    }
+    write_plot(folder, name, points.str(), script + "\n");
 }
 
 /// Has gnuplot draw the plots that were written.

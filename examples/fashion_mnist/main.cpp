@@ -13,9 +13,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <iostream>
 #include <numbers>
-#include <string>
 #include <vector>
 
 #include "../common/data.hpp"
@@ -23,8 +23,8 @@
 #include "../common/plots.hpp"
 #include "../common/program.hpp"
 #include "../common/progress.hpp"
-#include "../common/text.hpp"
-#include "evaluation.hpp"
+#include "../common/rules.hpp"
+#include "../common/training_progress.hpp"
 #include "layer_importance.hpp"
 #include "network.hpp"
 #include "options.hpp"
@@ -42,21 +42,7 @@ double learning_rate(double highest, double done) {
 }
 
 std::vector<sd::EpochRecord> train(Network& network, const sd::Dataset<float>& data,
-                                   const Options& options, Progress& progress) {
-    double seen = 0;
-    double loss = 0;
-    const auto report = [&](const sd::TrainingProgress& at) {
-        if (at.step == 0) seen = loss = 0;
-        seen += 1;
-        loss += (at.loss - loss) / seen;
-        const std::string epoch =
-            "epoch " + std::to_string(at.epoch + 1) + " of " + std::to_string(at.epochs);
-        if (at.step + 1 == at.steps)
-            progress.done(epoch + ": loss " + fixed(loss, 4));
-        else
-            progress.now(epoch + ", step " + std::to_string(at.step + 1) + " of " +
-                         std::to_string(at.steps) + ": loss " + fixed(loss, 4));
-    };
+                                   const Options& options, common::Progress& progress) {
     const sd::Trainer trainer{
         {.batch_size = options.batch_size,
          .epochs = options.epochs,
@@ -67,9 +53,12 @@ std::vector<sd::EpochRecord> train(Network& network, const sd::Dataset<float>& d
                        .nesterov = true,
                        .weight_decay = 5e-4},
          .learning_rate = [&](double done) { return learning_rate(options.learning_rate, done); },
-         .on_step = report}};
+         .on_step = common::TrainingReport{progress}}};
     return trainer.fit(network, data, sd::SoftmaxCrossEntropy<float>{});
 }
+
+/// Layer evaluations that the exact answer may take, over all images: a minute or two.
+constexpr std::uint64_t most_evaluations = std::uint64_t{1} << 28;
 
 /// Deeper networks would take minutes for what their layers are worth.
 constexpr sd::Index deepest_ranked = 14;
@@ -83,9 +72,17 @@ void run(const Options& options) {
 
     Report report{.options = options};
     {
-        Progress progress;
+        common::Progress progress;
         report.epochs = train(network, data.train, options, progress);
-        report.rows = Evaluation{network, data.test, options, progress}.run();
+        const auto images = static_cast<std::uint64_t>(data.test.size());
+        report.rows = common::Evaluation{network,
+                                         data.test,
+                                         {.exact_evaluations = most_evaluations / images,
+                                          .hint = " (here it grows as --test shrinks)",
+                                          .seed = options.seed,
+                                          .threads = options.threads},
+                                         progress}
+                          .run();
         if (options.depth <= deepest_ranked) {
             report.importance = layer_importance(network, data.test, options, progress);
             report.subnetworks = subnetworks(network, data.test, options, progress);

@@ -2,7 +2,6 @@
 #include "report.hpp"
 
 #include <algorithm>
-#include <array>
 #include <iomanip>
 #include <nlohmann/json.hpp>
 #include <ostream>
@@ -10,6 +9,7 @@
 
 #include "../common/mask_scope.hpp"
 #include "../common/output_file.hpp"
+#include "../common/rules_report.hpp"
 #include "../common/text.hpp"
 
 namespace fashion_mnist {
@@ -17,46 +17,6 @@ namespace {
 
 using common::fixed;
 namespace sd = stochastic_depth;
-
-using Cells = std::array<std::string, 8>;
-
-void print_line(std::ostream& out, const Cells& cells) {
-    constexpr std::array widths{0, 13, 9, 9, 9, 12, 8, 9};
-    out << std::left << std::setw(28) << cells[0] << std::right;
-    for (std::size_t i = 1; i < cells.size(); ++i) out << std::setw(widths[i]) << cells[i];
-    out << '\n';
-}
-
-Cells cells_of(const Row& row) {
-    if (!row.skipped.empty()) return {row.rule, "-", "-", "-", "-", "-", "-", "-"};
-    return {row.rule,
-            fixed(row.layer_evaluations, 0),
-            fixed(100 * row.error, 2) + " %",
-            fixed(row.negative_log_likelihood, 4),
-            fixed(row.calibration_error, 4),
-            row.distance ? fixed(*row.distance, 6) : "-",
-            row.disagreement_auroc ? fixed(*row.disagreement_auroc, 3) : "-",
-            fixed(row.seconds, 2)};
-}
-
-nlohmann::ordered_json json_of(const Row& row) {
-    nlohmann::ordered_json json{{"rule", row.rule}};
-    if (!row.skipped.empty()) {
-        json["skipped"] = row.skipped;
-        return json;
-    }
-    json["layer_evaluations_per_image"] = row.layer_evaluations;
-    json["error"] = row.error;
-    json["negative_log_likelihood"] = row.negative_log_likelihood;
-    json["expected_calibration_error"] = row.calibration_error;
-    json["mean_l1_distance_to_exact"] =
-        row.distance ? nlohmann::ordered_json(*row.distance) : nlohmann::ordered_json(nullptr);
-    json["mutual_information_auroc"] = row.disagreement_auroc
-                                           ? nlohmann::ordered_json(*row.disagreement_auroc)
-                                           : nlohmann::ordered_json(nullptr);
-    json["seconds"] = row.seconds;
-    return json;
-}
 
 nlohmann::ordered_json json_of(const LayerImportance& importance) {
     auto layers = nlohmann::ordered_json::array();
@@ -104,15 +64,13 @@ nlohmann::ordered_json json_of(const Report& report) {
         losses.push_back(epoch.loss);
         seconds.push_back(epoch.seconds);
     }
-    auto rules = nlohmann::ordered_json::array();
-    for (const Row& row : report.rows) rules.push_back(json_of(row));
     return {{"options", json_of(report.options)},
             {"training",
              {{"seconds", report.training_seconds()},
               {"share_of_layers_run", report.share_of_layers_run()},
               {"epoch_losses", losses},
               {"epoch_seconds", seconds}}},
-            {"rules", rules},
+            {"rules", common::json_of(report.rows)},
             {"layer_importance",
              report.importance ? json_of(*report.importance) : nlohmann::ordered_json(nullptr)},
             {"subnetworks",
@@ -182,18 +140,9 @@ void print(std::ostream& out, const Report& report) {
             << fixed(report.epochs.back().loss, 3) << ", "
             << fixed(100 * report.share_of_layers_run(), 1) << " % of the layers run";
     out << "\n\n";
-    print_line(out, {"rule", "evaluations", "error", "NLL", "ECE", "distance", "AUROC", "seconds"});
-    for (const Row& row : report.rows) print_line(out, cells_of(row));
-    for (const Row& row : report.rows)
-        if (!row.skipped.empty()) out << "\n" << row.rule << " skipped: " << row.skipped << '\n';
-    out << "\nevaluations: of skippable layers, for each image. "
-           "NLL: mean negative log-likelihood.\n"
-           "ECE: expected calibration error, 15 bins. distance: mean L1 distance between the\n"
-           "rule's class probabilities and the exact ones. AUROC: of the mutual information of\n"
-           "class and mask, as a test for wrong predictions. seconds: "
-        << options.threads << (options.threads == 1 ? " thread" : " threads")
-        << " for sampled\nand exact rows, one for the others; " << fixed(report.seconds, 1)
-        << " s in all.\n";
+    common::print(out, report.rows);
+    common::print_legend(out, options.threads);
+    out << "; " << fixed(report.seconds, 1) << " s in all.\n";
     if (report.importance) print(out, *report.importance);
     if (report.subnetworks) print(out, *report.subnetworks);
 }

@@ -6,26 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "../common/rules.hpp"
 #include "options.hpp"
 
 namespace fashion_mnist {
-
-/// What one rule came to on the test images.
-struct Row {
-    std::string rule = {};
-    double layer_evaluations = 0;  // for each image
-    double error = 0;
-    double negative_log_likelihood = 0;
-    double calibration_error = 0;
-    /// Mean over the images of the L1 distance, in [0, 2], between the rule's class probabilities
-    /// and the exact ones; none without the exact answer.
-    std::optional<double> distance = std::nullopt;
-    /// Area under the ROC of the mutual information of class and mask, wrong predictions being the
-    /// positives; none for a rule of one mask, or where all predictions are right.
-    std::optional<double> disagreement_auroc = std::nullopt;
-    double seconds = 0;
-    std::string skipped = {};  // why there are no figures; empty: there are
-};
 
 /// What the skippable layers are worth to the probability of the right class.
 struct LayerImportance {
@@ -55,7 +39,7 @@ struct Subnetworks {
 struct Report {
     Options options;
     std::vector<stochastic_depth::EpochRecord> epochs = {};
-    std::vector<Row> rows = {};
+    std::vector<common::Row> rows = {};
     std::optional<LayerImportance> importance = std::nullopt;  // none for networks too deep
     std::optional<Subnetworks> subnetworks = std::nullopt;     // the same
     double seconds = 0;                                        // in all, reading the data included

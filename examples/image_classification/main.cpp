@@ -6,186 +6,129 @@
 //     H_l = relu(s_l F_l(H_{l-1}) + shortcut(H_{l-1})),  P(s_l = 1) = p_l,  p_l = 1 - l/L (1 - p_L),
 //
 // and none in use, where each branch counts with its probability (weight scaling). With
-// --final-survival 1 no block is ever skipped: the same network at constant depth. SGD with
-// Nesterov's momentum; the learning rate falls to a tenth after a half and after three quarters of
-// the training, as in the paper.
+// --final-survival 1 no block is ever skipped: the same network at constant depth. At the end all
+// rules for using the network stand side by side; the exact expectation over all masks for up to 12
+// blocks, on some of the test images.
 #include <algorithm>
-#include <chrono>
-#include <cstdint>
+#include <filesystem>
+#include <iomanip>
 #include <iostream>
-#include <numeric>
-#include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include <stochastic_depth/analysis/classification.hpp>
-#include <stochastic_depth/expectation/weight_scaling.hpp>
-#include <stochastic_depth/models/resnet.hpp>
-#include <stochastic_depth/training/image_augmentation.hpp>
-#include <stochastic_depth/training/learning_rate.hpp>
-#include <stochastic_depth/training/sgd.hpp>
-#include <stochastic_depth/training/softmax_cross_entropy.hpp>
-#include <stochastic_depth/training/training_step.hpp>
 
-#include "../common/mask_scope.hpp"
+#include "../common/image_training.hpp"
 #include "../common/output_file.hpp"
+#include "../common/plots.hpp"
 #include "../common/program.hpp"
-#include "../common/progress.hpp"
+#include "../common/rules.hpp"
+#include "../common/rules_report.hpp"
 #include "../common/text.hpp"
-#include "data.hpp"
 #include "options.hpp"
 
 namespace image_classification {
 namespace {
 
+namespace sd = stochastic_depth;
 using common::fixed;
-using Network = sd::ResNet<float>;
 
-struct Epoch {
-    double loss = 0;
-    /// Of all blocks, over all samples: what ran.
-    double share_of_blocks = 0;
-    double seconds = 0;
-    /// Test errors.
-    double full_depth = 0;
-    double weight_scaling = 0;
+struct Report {
+    std::string images;
+    std::vector<common::ImageEpoch> history = {};
+    std::vector<common::Row> all = {};    // on all test images
+    std::vector<common::Row> exact = {};  // on some, with the exact expectation
 };
 
-/// network -> scores of all images, in blocks that the threads share.
-template <class Rule>
-double test_error(const sd::Dataset<float>& data, unsigned threads, const Rule& rule) {
-    constexpr sd::Index block = 100;
-    sd::Matrix<float> scores(data.classes(), data.size());
-    const auto work = [&](sd::Index first) {
-        for (; first < data.size(); first += block * threads) {
-            const sd::Index count = std::min(block, data.size() - first);
-            scores.middleCols(first, count) = rule(data.inputs().middleCols(first, count));
-        }
-    };
-    std::vector<std::thread> others;
-    for (unsigned k = 1; k < threads; ++k) others.emplace_back(work, block * k);
-    work(0);
-    for (std::thread& other : others) other.join();
-    return sd::error_rate(scores, data.labels());
+void print_epoch(std::ostream& out, std::size_t number, const common::ImageEpoch& epoch) {
+    out << std::setw(5) << number << std::setw(9) << fixed(epoch.loss, 4) << std::setw(12)
+        << fixed(epoch.share_of_blocks, 3) << std::setw(9) << fixed(epoch.seconds, 1)
+        << std::setw(13) << fixed(100 * epoch.test_error, 2) << " %" << std::endl;
 }
 
-/// One pass over the training images, in an order of its own.
-template <class Step, class Optimizer>
-Epoch train_epoch(Network& network, Step& step, Optimizer& optimizer, const Images& images,
-                  const Options& options, sd::Index epoch, common::Progress& progress) {
-    const auto start = std::chrono::steady_clock::now();
-    const sd::ImageAugmentation augmentation{images.shape, {.seed = options.seed}};
-    std::vector<sd::Index> order(static_cast<std::size_t>(images.train.size()));
-    std::iota(order.begin(), order.end(), sd::Index{0});
-    sd::Philox random{options.seed};
-    random.discard(static_cast<std::uint64_t>(epoch + 1) << 40);
-    std::shuffle(order.begin(), order.end(), random);
-
-    const sd::Index steps = (images.train.size() + options.batch_size - 1) / options.batch_size;
-    const sd::StepLearningRate rate{{.initial = options.learning_rate}};
-    optimizer.set_learning_rate(
-        rate(static_cast<double>(epoch) / static_cast<double>(options.epochs)));
-    Epoch result;
-    double full = 0, ran = 0;
-    sd::Matrix<float> x, augmented;
-    Eigen::VectorXi labels;
-    for (sd::Index s = 0; s < steps; ++s) {
-        const sd::Index first = s * options.batch_size;
-        const sd::Index count = std::min(options.batch_size, images.train.size() - first);
-        x.resize(images.shape.size(), count);
-        labels.resize(count);
-        images.train.gather(order, first, count, x, labels);
-        if (options.augment) {
-            augmented.resize(x.rows(), count);
-            augmentation.apply(static_cast<std::uint64_t>(epoch),
-                               std::span(order).subspan(static_cast<std::size_t>(first),
-                                                        static_cast<std::size_t>(count)),
-                               x, augmented);
-            x.swap(augmented);
-        }
-        const auto t = static_cast<std::uint64_t>(epoch * steps + s);
-        const sd::StepLedger ledger = step.differentiate(network, x, labels, t);
-        optimizer.step(network, step.gradient());
-        step.finish(network);
-        result.loss += ledger.loss * static_cast<double>(count);
-        ran += ledger.layer_evaluations;
-        full += ledger.full_depth_evaluations;
-        progress.now("epoch " + std::to_string(epoch + 1) + " of " +
-                     std::to_string(options.epochs) + ", step " + std::to_string(s + 1) + " of " +
-                     std::to_string(steps) + ": loss " + fixed(ledger.loss, 3));
-    }
-    result.loss /= static_cast<double>(images.train.size());
-    result.share_of_blocks = ran / full;
-    result.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return result;
-}
-
-void write_json(const Options& options, const std::vector<Epoch>& epochs) {
-    nlohmann::ordered_json figures;
-    figures["data"] = options.data;
-    figures["train"] = options.train;
-    figures["depth"] = options.depth;
-    figures["final_survival"] = options.final_survival;
-    figures["mask_scope"] = common::to_string(options.mask_scope);
-    figures["augment"] = options.augment;
-    figures["seed"] = options.seed;
-    for (const Epoch& epoch : epochs)
-        figures["epochs"].push_back({{"loss", epoch.loss},
-                                     {"share_of_blocks", epoch.share_of_blocks},
-                                     {"seconds", epoch.seconds},
-                                     {"full_depth_error", epoch.full_depth},
-                                     {"weight_scaling_error", epoch.weight_scaling}});
+void write_json(const Options& options, const Report& report) {
+    const nlohmann::ordered_json figures{
+        {"settings", common::json_of(options, report.images)},
+        {"threads", options.threads},
+        {"epochs", nlohmann::json(report.history)},
+        {"rules", common::json_of(report.all)},
+        {"exact_images", options.exact_images},
+        {"rules_on_exact_images", common::json_of(report.exact)}};
     common::write_file("--json", options.json, figures.dump(2) + "\n");
+}
+
+std::string plot(const std::string& folder, const Report& report) {
+    common::Curve by_epoch{report.images, {}}, by_time{report.images, {}};
+    double seconds = 0;
+    for (const auto& epoch : report.history) {
+        seconds += epoch.seconds;
+        by_epoch.points.emplace_back(static_cast<double>(by_epoch.points.size() + 1),
+                                     100 * epoch.test_error);
+        by_time.points.emplace_back(seconds, 100 * epoch.test_error);
+    }
+    common::write_curves(folder, "error_by_epoch", "epoch", "test error, %", {by_epoch});
+    common::write_curves(folder, "error_by_time", "seconds of training", "test error, %", {by_time});
+    return common::draw_plots(folder, {"error_by_epoch", "error_by_time"});
+}
+
+/// On all test images, and with the exact expectation on the first ones.
+void evaluate(const common::ImageNetwork& network, const sd::Dataset<float>& test,
+              const Options& options, common::Progress& progress, Report& report) {
+    common::EvaluationOptions rules{.masks = {10},
+                                    .images_at_once = 100,
+                                    .seed = options.seed,
+                                    .threads = options.threads};
+    report.all = common::Evaluation{network, test, rules, progress}.run();
+    const sd::Index images = std::min(options.exact_images, test.size());
+    if (images == 0) return;
+    rules.masks = {10, 100};
+    rules.exact_evaluations = 1 << 13;  // 12 blocks
+    rules.images_at_once = 10;
+    report.exact = common::Evaluation{network, test.head(images), rules, progress}.run();
 }
 
 void run(const Options& options) {
     if (!options.json.empty()) common::check_writable("--json", options.json);
-    const Images images = load_images(options);
-    sd::Philox random{options.seed};
-    Network network = sd::resnet<float>({.input = images.shape,
-                                         .depth = options.depth,
-                                         .classes = images.train.classes(),
-                                         .final_survival = options.final_survival},
-                                        random);
-    sd::TrainingStep step{
-        network,
-        sd::SoftmaxCrossEntropy<float>{},
-        {.mask_scope = options.mask_scope, .seed = options.seed, .threads = options.threads}};
-    sd::Sgd optimizer{network,
-                      {.learning_rate = options.learning_rate,
-                       .momentum = 0.9,
-                       .nesterov = true,
-                       .weight_decay = 1e-4}};
-    std::cout << "epoch   loss  blocks run  seconds  test error: full depth  weight scaling\n";
-    std::vector<Epoch> epochs;
-    for (sd::Index e = 0; e < options.epochs; ++e) {
+    if (!options.plot_dir.empty()) common::prepare_plots(options.plot_dir, "error_by_epoch");
+    if (options.resume && !std::filesystem::exists(options.checkpoint))
+        throw common::UsageError("--resume: there is no " + options.checkpoint);
+    if (!options.checkpoint.empty() && !options.resume)
+        common::check_writable("--checkpoint", options.checkpoint);
+    const common::Images images = common::load_images(options);
+
+    Report report{images.name};
+    {
         common::Progress progress;
-        Epoch epoch = train_epoch(network, step, optimizer, images, options, e, progress);
-        epoch.full_depth =
-            test_error(images.test, options.threads, [&](const auto& x) { return network(x); });
-        epoch.weight_scaling = test_error(images.test, options.threads, [&](const auto& x) {
-            return sd::WeightScaling{}(network, x).mean;
-        });
-        progress.clear();
-        const auto padded = [](const std::string& text, std::size_t width) {
-            return std::string(width - std::min(width, text.size()), ' ') + text;
-        };
-        std::cout << padded(std::to_string(e + 1), 5) << padded(fixed(epoch.loss, 4), 8)
-                  << padded(fixed(epoch.share_of_blocks, 3), 11)
-                  << padded(fixed(epoch.seconds, 1), 9)
-                  << padded(fixed(100 * epoch.full_depth, 2) + " %", 24)
-                  << padded(fixed(100 * epoch.weight_scaling, 2) + " %", 16) << std::endl;
-        epochs.push_back(epoch);
-        if (!options.json.empty()) write_json(options, epochs);
+        std::cout << "epoch     loss  blocks run  seconds   test error (weight scaling)\n";
+        const auto training = common::train_images(
+            images, options,
+            {.threads = options.threads,
+             .checkpoint = options.checkpoint,
+             .resume = options.resume},
+            progress, [&](const common::ImageTraining& so_far) {
+                progress.clear();
+                print_epoch(std::cout, so_far.history.size(), so_far.history.back());
+            });
+        report.history = training.history;
+        evaluate(training.network, images.test, options, progress, report);
     }
+    std::cout << "\nOn all " << images.test.size() << " test images:\n\n";
+    common::print(std::cout, report.all);
+    if (!report.exact.empty()) {
+        std::cout << "\nOn the first " << std::min(options.exact_images, images.test.size())
+                  << ":\n\n";
+        common::print(std::cout, report.exact);
+    }
+    common::print_legend(std::cout, options.threads);
+    std::cout << ".\n";
+    if (!options.json.empty()) write_json(options, report);
+    if (!options.plot_dir.empty()) std::cout << '\n' << plot(options.plot_dir, report) << '\n';
 }
 
 }  // namespace
 }  // namespace image_classification
 
 int main(int argc, char** argv) {
-    return common::run_program("image_classification", argc, argv, image_classification::parse_options, image_classification::run);
+    return common::run_program("image_classification", argc, argv,
+                               image_classification::parse_options, image_classification::run);
 }

@@ -4,11 +4,9 @@
 #include <algorithm>
 #include <thread>
 
-#include "../common/command_line.hpp"
+#include "../common/image_options.hpp"
 
 namespace image_classification {
-
-using common::count;
 
 std::optional<Options> parse_options(int argc, const char* const* argv) {
     Options options;
@@ -16,27 +14,13 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
 
     CLI::App app{
         "Trains a convolutional residual network on Fashion-MNIST or CIFAR-10, with constant or "
-        "stochastic depth, and says its test error after each epoch."};
+        "stochastic depth, and compares the rules for using it: full depth, weight scaling, Monte "
+        "Carlo, and the exact expectation."};
     app.name("image_classification");
     app.option_defaults()->always_capture_default();
 
-    common::add_images(app, options);
-    app.get_option("--data")->description(
-        "Folder of CIFAR-10's binary version, or of Fashion-MNIST's IDX files, gzip-compressed");
-    common::add_epochs(app, options, 0);
-    app.add_option("--depth", options.depth, "Layers of the network, 6 n + 2")
-        ->type_name("L")
-        ->check(count(8, 100'000))
-        ->check([](const std::string& text) {
-            return std::stoll(text) % 6 == 2 ? std::string() : "must be 6 n + 2, got " + text;
-        });
-    app.add_option("--final-survival", options.final_survival,
-                   "Survival probability of the last block; earlier ones by linear decay. 1: "
-                   "constant depth")
-        ->type_name("P")
-        ->check(common::above_zero(1.0, "1"));
-    common::add_mask_scope(app, options.mask_scope);
-    common::add_steps(app, options);
+    common::add_image_settings(app, options);
+    common::add_final_survival(app, options);
     app.add_flag("--augment", options.augment,
                  "Pad each training image by 4, crop it at random, and flip every other one");
     app.add_option("--seed", options.seed,
@@ -44,7 +28,17 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
         ->type_name("S")
         ->check(common::seed());
     common::add_threads(app, options);
+    auto* const checkpoint =
+        app.add_option("--checkpoint", options.checkpoint,
+                       "Write network, optimizer and history to this file after each epoch")
+            ->type_name("FILE");
+    app.add_flag("--resume", options.resume, "Go on from the checkpoint")->needs(checkpoint);
+    common::add_exact_images(app, options);
     common::add_json(app, options);
+    app.add_option("--plot-dir", options.plot_dir,
+                   "Also plot the test error against epoch and time into this folder, which is made "
+                   "if need be")
+        ->type_name("DIR");
 
     if (!common::parse(app, argc, argv)) return std::nullopt;
     return options;

@@ -1,29 +1,22 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 
-#include <stochastic_depth/training/step_options.hpp>
+#include "../common/image_settings.hpp"
 
 namespace image_classification {
 
 /// What the command line decides.
-struct Options {
+struct Options : common::ImageSettings {
     std::string data = "/usr/share/datasets/fashion-mnist";
-    stochastic_depth::Index train = 50000;
-    stochastic_depth::Index test = 10000;
-    stochastic_depth::Index epochs = 20;
-    stochastic_depth::Index depth = 20;
-    double final_survival = 0.5;
-    stochastic_depth::MaskScope mask_scope = stochastic_depth::MaskScope::sample;
-    stochastic_depth::Index batch_size = 128;
-    double learning_rate = 0.1;
-    bool augment = false;
-    std::uint64_t seed = 0;
-    unsigned threads = 1;  // parse_options: as many as the machine has
+    unsigned threads = 1;    // parse_options: as many as the machine has
+    std::string checkpoint;  // empty: none
+    bool resume = false;
+    stochastic_depth::Index exact_images = 100;
     std::string json;      // empty: none
+    std::string plot_dir;  // empty: no plots
 };
 
 /// \returns  Nothing after --help, which has been answered then.

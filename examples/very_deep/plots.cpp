@@ -2,65 +2,41 @@
 #include "plots.hpp"
 
 #include <cstddef>
-#include <sstream>
+#include <vector>
 
 #include "../common/plots.hpp"
 
 namespace very_deep {
 namespace {
 
-/// What gnuplot's plot command says of curve `index`, whose points are block `index` of the file.
-std::string curve(const std::string& file, std::size_t index, const Run& run,
-                  const std::string& what) {
-    return "'" + file + "' index " + std::to_string(index) + " with lines title '" + run.name() +
-           what + "'";
-}
-
-std::string join(const std::vector<std::string>& curves) {
-    std::string all = "plot ";
-    for (std::size_t i = 0; i < curves.size(); ++i) all += (i > 0 ? ", \\\n     " : "") + curves[i];
-    return all + "\n";
-}
-
-std::string head(const std::string& name, const std::string& x, const std::string& y) {
-    return common::svg_head(name, x, y) +
-           "set logscale y\nset format y '%g'\nset key outside below maxcols 2\n";
-}
+constexpr const char* logarithmic = "set logscale y\nset format y '%g'\n";
 
 void write_loss(const std::string& folder, const Report& report) {
-    std::ostringstream points;
-    std::vector<std::string> curves;
+    std::vector<common::Curve> curves;
     for (const Run& run : report.runs) {
-        points << "# " << run.name() << ": epochs done, loss\n";
-        for (const auto& point : run.losses) points << point.epoch << ' ' << point.loss << '\n';
-        points << "\n\n";
-        curves.push_back(curve("loss.dat", curves.size(), run, ""));
+        auto& curve = curves.emplace_back(common::Curve{run.name(), {}});
+        for (const auto& point : run.losses) curve.points.emplace_back(point.epoch, point.loss);
     }
-    common::write_plot(folder, "loss", points.str(),
-                       head("loss", "epoch", "training loss") + join(curves));
+    common::write_curves(folder, "loss", "epoch", "training loss", curves, logarithmic);
 }
 
 /// Of the first seed alone. The depth is shown as a share, so that networks of 110 and of 1,000
 /// blocks lie side by side.
 void write_gradient_norms(const std::string& folder, const Report& report) {
-    std::ostringstream points;
-    std::vector<std::string> curves;
+    std::vector<common::Curve> curves;
     const auto add = [&](const Run& run, const std::vector<double>& norms, const std::string& at) {
-        points << "# " << run.name() << at << ": depth l / L, gradient norm\n";
+        auto& curve = curves.emplace_back(common::Curve{run.name() + at, {}});
         for (std::size_t l = 0; l < norms.size(); ++l)
-            points << static_cast<double>(l + 1) / static_cast<double>(norms.size()) << ' '
-                   << norms[l] << '\n';
-        points << "\n\n";
-        curves.push_back(curve("gradient_norm.dat", curves.size(), run, at));
+            curve.points.emplace_back(
+                static_cast<double>(l + 1) / static_cast<double>(norms.size()), norms[l]);
     };
     for (const Run& run : report.runs) {
         if (run.seed != report.runs.front().seed) continue;
         add(run, run.norms_at_beginning, ", beginning");
         add(run, run.norms_at_end, ", end");
     }
-    common::write_plot(
-        folder, "gradient_norm", points.str(),
-        head("gradient_norm", "depth, l / L", "gradient norm of a block") + join(curves));
+    common::write_curves(folder, "gradient_norm", "depth, l / L", "gradient norm of a block",
+                         curves, logarithmic);
 }
 
 }  // namespace

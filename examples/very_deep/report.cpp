@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <iomanip>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 
 #include "../common/mask_scope.hpp"
 #include "../common/output_file.hpp"
+#include "../common/spread.hpp"
 #include "../common/text.hpp"
 
 namespace very_deep {
@@ -24,17 +24,6 @@ std::string short_number(double value) {
     std::ostringstream text;
     text << std::setprecision(3) << value;
     return text.str();
-}
-
-/// Mean, and the standard deviation where there is more than one value.
-std::string mean_and_deviation(const std::vector<double>& values, int decimals) {
-    double mean = 0;
-    for (const double value : values) mean += value / static_cast<double>(values.size());
-    if (values.size() < 2) return fixed(mean, decimals);
-    double squares = 0;
-    for (const double value : values) squares += (value - mean) * (value - mean);
-    const double deviation = std::sqrt(squares / static_cast<double>(values.size() - 1));
-    return fixed(mean, decimals) + " +- " + fixed(deviation, decimals);
 }
 
 template <std::size_t N>
@@ -88,7 +77,7 @@ void print_summary(std::ostream& out, const Report& report) {
         const auto summary = [&](int decimals, const auto& value) {
             std::vector<double> values;
             for (const Run* run : group) values.push_back(value(*run));
-            return mean_and_deviation(values, decimals);
+            return common::mean_and_deviation(values, decimals);
         };
         print_line(
             out, widths,

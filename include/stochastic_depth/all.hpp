@@ -98,6 +98,7 @@
 #include <stochastic_depth/survival/survival_probability.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
 #include <stochastic_depth/training/adam.hpp>
+#include <stochastic_depth/training/any_augmentation.hpp>
 #include <stochastic_depth/training/assign_parameters.hpp>
 #include <stochastic_depth/training/binary_cross_entropy.hpp>
 #include <stochastic_depth/training/channel_normalisation.hpp>

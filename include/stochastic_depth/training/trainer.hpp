@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -52,7 +54,8 @@ using DataFor = Dataset<typename Network::Scalar, typename Loss::Targets>;
 ///
 /// The order of the samples is a function of seed and epoch, the masks of seed and step: step s of
 /// the training, counted over all epochs from 0, uses `MaskSampler{p, seed}.sample(s)` or
-/// `.sample(s, batch)`, or `FixedSizeMaskSampler`'s, or under a law `LawMaskSampler`'s. With
+/// `.sample(s, batch)`, or `FixedSizeMaskSampler`'s, or under a law `LawMaskSampler`'s. An
+/// augmentation is one of epoch and sample. With
 /// Scaling::none outputs are not rescaled: the network at test time is f_SD, not full depth.
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
@@ -161,6 +164,7 @@ private:
                                    Optimizer& optimizer,
                                    const std::function<bool(EpochRecord&)>& after_epoch) const {
         check_data("data", network, data, loss);
+        options_.augmentation.check_takes<typename Network::Scalar>();
         Run<Network, Loss, Optimizer> run{network, data, loss, options_, optimizer};
         std::vector<EpochRecord> history;
         bool goes_on = true;
@@ -188,6 +192,7 @@ private:
         Index steps;  ///< in an epoch
         TrainingStep<Network, Loss> training_step;
         Matrix<Scalar> inputs;
+        Matrix<Scalar> augmented;
         typename Loss::Targets targets;
 
         Run(Network& network_, const Data& data_, const Loss& loss, const TrainerOptions& options_,
@@ -219,12 +224,24 @@ private:
                 inputs.resize(data.features(), batch);
                 data.resize_targets(targets, batch);
                 data.gather(order, first, batch, inputs, targets);
+                if (options.augmentation) augment(epoch, order, first);
                 const double loss = run_step(time.step, record);
                 record.loss += loss * static_cast<double>(batch) / static_cast<double>(data.size());
                 if (options.on_step) options.on_step({epoch, options.epochs, step, steps, loss});
             }
             record.seconds = seconds_since(start);
             return record;
+        }
+
+        /// Of the batch that stands in `inputs`, whose samples begin at order[first].
+        void augment(Index epoch, const std::vector<Index>& order, Index first) {
+            augmented.resize(inputs.rows(), inputs.cols());
+            options.augmentation.apply<Scalar>(
+                static_cast<std::uint64_t>(epoch),
+                std::span(order).subspan(static_cast<std::size_t>(first),
+                                         static_cast<std::size_t>(inputs.cols())),
+                inputs, augmented);
+            inputs.swap(augmented);
         }
 
         void follow_schedules(const TrainingTime& time) {

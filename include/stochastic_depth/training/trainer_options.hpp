@@ -9,6 +9,7 @@
 #include <stochastic_depth/survival/any_mask_law.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
+#include <stochastic_depth/training/any_augmentation.hpp>
 #include <stochastic_depth/training/early_stopping.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/step_options.hpp>
@@ -62,6 +63,9 @@ struct TrainerOptions {
     AnyMaskLaw law = {};
     /// At least 1. Their number changes no bit.
     unsigned threads = 1;
+    /// What is done to the inputs of each batch, from epoch and sample: ImageAugmentation, or a type
+    /// of one's own (AugmentationOf). It has a seed of its own; validation data are not augmented.
+    AnyAugmentation augmentation = {};
     /// Of the Sgd that a training makes for itself; a training that is given an optimizer takes
     /// that.
     SgdOptions optimizer = {};

@@ -11,15 +11,14 @@
 #include <stochastic_depth/io/cifar.hpp>
 #include <stochastic_depth/training/channel_normalisation.hpp>
 
-#include "../common/data.hpp"
-#include "options.hpp"
+#include "data.hpp"
+#include "usage_error.hpp"
 
-namespace image_classification {
-
-namespace sd = stochastic_depth;
+namespace common {
 
 /// Images of one shape, normalised, and their classes.
 struct Images {
+    std::string name;
     sd::ImageShape shape;
     sd::Dataset<float> train;
     sd::Dataset<float> test;
@@ -42,17 +41,21 @@ struct Images {
         done += taken;
     }
     if (done < count)
-        throw common::UsageError(folder + ": " + std::to_string(count) +
-                                 " images are asked for, and it has " + std::to_string(done));
+        throw UsageError(folder + ": " + std::to_string(count) +
+                         " images are asked for, and it has " + std::to_string(done));
     return all;
 }
 
 /// CIFAR-10 in its binary version if that is in the folder, else Fashion-MNIST.
+///
+/// \param options  A struct that says what to read: data (a folder), train and test (numbers of
+///                 images).
 /// \throws UsageError  if neither is there, or is not what it should be.
-[[nodiscard]] inline Images load_images(const Options& options) {
+template <class Options>
+[[nodiscard]] Images load_images(const Options& options) {
     if (!std::filesystem::exists(options.data + "/data_batch_1.bin")) {
-        common::Data data = common::load_data(options);
-        return {{1, 28, 28}, std::move(data.train), std::move(data.test)};
+        Data data = load_data(options);
+        return {"Fashion-MNIST", {1, 28, 28}, std::move(data.train), std::move(data.test)};
     }
     try {
         const sd::ImageShape shape = sd::CifarImages::shape;
@@ -61,14 +64,15 @@ struct Images {
             batches.push_back(std::string("data_batch_") + number + ".bin");
         const auto train = load_cifar10(options.data, batches, options.train);
         const auto test = load_cifar10(options.data, {"test_batch.bin"}, options.test);
-        const auto normalisation = sd::ChannelNormalisation::of(shape, train.pixels);
+        const sd::ChannelNormalisation normalisation =
+            sd::ChannelNormalisation::of(shape, train.pixels);
         const auto normalised = [&](const sd::CifarImages& part) {
             return sd::Dataset<float>{normalisation.apply<float>(part.pixels), part.labels, 10};
         };
-        return {shape, normalised(train), normalised(test)};
+        return {"CIFAR-10", shape, normalised(train), normalised(test)};
     } catch (const std::runtime_error& error) {
-        throw common::UsageError(error.what());
+        throw UsageError(error.what());
     }
 }
 
-}  // namespace image_classification
+}  // namespace common
