@@ -27,7 +27,6 @@
 #include <stochastic_depth/survival/mask_sampler.hpp>
 
 #include <benchmark/benchmark.h>
-#include <dlfcn.h>
 #include <torch/torch.h>
 
 #include <cstdint>
@@ -35,6 +34,7 @@
 #include <cstdlib>
 #include <functional>
 
+#include "libtorch.hpp"
 #include "ratio_reporter.hpp"
 #include "residual_network.hpp"
 
@@ -246,17 +246,7 @@ struct PassCase {
 
 /// Ends the program unless LibTorch's y [batch x features] is the library's y [features x batch].
 void check(const std::string& what, const sd::Matrix<float>& ours, const torch::Tensor& theirs) {
-    const torch::Tensor dense = theirs.contiguous();
-    const Eigen::Map<const sd::Matrix<float>> other(dense.data_ptr<float>(), ours.rows(),
-                                                    ours.cols());
-    const bool same_size = dense.numel() == ours.size();
-    const double error = same_size ? static_cast<double>((ours - other).cwiseAbs().maxCoeff()) /
-                                         static_cast<double>(other.cwiseAbs().maxCoeff())
-                                   : 1.0;
-    if (error <= tolerance) return;
-    std::fprintf(stderr, "%s: outputs differ by %g relative, more than %g\n", what.c_str(), error,
-                 tolerance);
-    std::exit(1);
+    require(what + ": outputs", error(ours, from_torch<float>(theirs)), tolerance);
 }
 
 void check_all(const Networks& networks, const std::vector<PassCase>& cases) {
@@ -348,22 +338,11 @@ void add_all(const Networks& networks, const std::vector<PassCase>& cases) {
     return list;
 }
 
-/// The file that LibTorch's matrix products come from, after it has been held to one thread. What
-/// the comparison says depends on it: the reference BLAS is many times slower than OpenBLAS.
-std::string single_threaded_blas() {
-    if (void* const set_threads = dlsym(RTLD_DEFAULT, "openblas_set_num_threads"))
-        reinterpret_cast<void (*)(int)>(set_threads)(1);
-    Dl_info info;
-    void* const product = dlsym(RTLD_DEFAULT, "sgemm_");
-    return product && dladdr(product, &info) != 0 ? info.dli_fname : "unknown";
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-    at::set_num_threads(1);
     at::set_num_interop_threads(1);
-    const std::string blas = single_threaded_blas();
+    set_threads(1);
     const c10::InferenceMode no_gradients;
     const Networks networks;
     const sd::SurvivalMask random =
@@ -377,6 +356,6 @@ int main(int argc, char** argv) {
     add_all(networks, cases);
     benchmark::AddCustomContext("random mask", to_string(random));
     benchmark::AddCustomContext("LibTorch", TORCH_VERSION);
-    benchmark::AddCustomContext("LibTorch's BLAS", blas);
+    benchmark::AddCustomContext("LibTorch's BLAS", blas());
     return run_benchmarks(argc, argv, ratios(cases));
 }

@@ -34,18 +34,17 @@
 #include <stochastic_depth/training/training_step.hpp>
 
 #include <benchmark/benchmark.h>
-#include <dlfcn.h>
 #include <torch/torch.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <type_traits>
 
+#include "libtorch.hpp"
 #include "ratio_reporter.hpp"
 #include "residual_network.hpp"
 
@@ -75,8 +74,6 @@ constexpr double torchvision_tolerance = 1e-6;
 
 template <class Scalar>
 using Network = sd::Sequential<ResidualNetwork<Scalar>, sd::Linear<Scalar>>;
-template <class Scalar>
-constexpr c10::ScalarType torch_type = c10::CppTypeToScalarType<Scalar>::value;
 
 /// What is trained: p_L = 0.5, or 1 for full depth.
 struct Shape {
@@ -162,21 +159,6 @@ private:
     sd::Sgd<Network<Scalar>> optimizer_;
     Step step_;
 };
-
-/// [rows x columns] of the library as [columns x rows] of LibTorch: the same numbers in memory.
-template <class Scalar>
-[[nodiscard]] Tensor to_torch(sd::Matrix<Scalar> matrix) {
-    return torch::from_blob(matrix.data(), {matrix.cols(), matrix.rows()}, torch_type<Scalar>)
-        .clone();
-}
-
-/// [columns x rows] of LibTorch as [rows x columns].
-template <class Scalar>
-[[nodiscard]] sd::Matrix<Scalar> from_torch(const Tensor& tensor) {
-    const Tensor dense = tensor.detach().contiguous();
-    return Eigen::Map<const sd::Matrix<Scalar>>(dense.data_ptr<Scalar>(), dense.size(1),
-                                                dense.size(0));
-}
 
 /// The masks of one step, as LibTorch's programs have them.
 struct TorchMasks {
@@ -340,42 +322,6 @@ private:
     std::vector<TorchLayer> layers_;
     torch::optim::SGD optimizer_;
 };
-
-void set_threads(int threads) {
-    at::set_num_threads(threads);
-    if (void* const set = dlsym(RTLD_DEFAULT, "openblas_set_num_threads"))
-        reinterpret_cast<void (*)(int)>(set)(threads);
-}
-
-/// The file that LibTorch's matrix products come from, and the processor that it takes this one for.
-std::string blas() {
-    Dl_info info;
-    void* const product = dlsym(RTLD_DEFAULT, "sgemm_");
-    if (!product || dladdr(product, &info) == 0) return "unknown";
-    std::string text = info.dli_fname;
-    if (void* const name = dlsym(RTLD_DEFAULT, "openblas_get_corename"))
-        text += std::string(", ") + reinterpret_cast<char* (*)()>(name)();
-    return text;
-}
-
-/// The largest difference, relative to the largest entry of theirs.
-template <class Scalar>
-[[nodiscard]] double error(const sd::Matrix<Scalar>& ours, const sd::Matrix<Scalar>& theirs) {
-    if (ours.rows() != theirs.rows() || ours.cols() != theirs.cols()) return INFINITY;
-    if (!ours.allFinite() || !theirs.allFinite()) return INFINITY;
-    return static_cast<double>((ours - theirs).cwiseAbs().maxCoeff()) /
-           static_cast<double>(theirs.cwiseAbs().maxCoeff());
-}
-
-/// The larger of the two; NaN if one of them is.
-[[nodiscard]] double worse(double a, double b) { return a >= b ? a : b; }
-
-/// Ends the program unless a difference that was found is within its tolerance.
-void require(const std::string& what, double found, double allowed) {
-    if (found <= allowed) return;
-    std::fprintf(stderr, "%s differ by %g relative, more than %g\n", what.c_str(), found, allowed);
-    std::exit(1);
-}
 
 /// Requires that both sides, in three steps from the same weights under the same masks, go the same
 /// way: losses are compared, and how far each parameter has moved.

@@ -123,9 +123,9 @@ TEST_CASE("Conv2d: what follows runs in its registers, with the bits of two pass
     CHECK(same_bits(run(Residual{Sequential{layer, ReLU<float>{}}}, x), y.cwiseMax(0.0f) + x));
 }
 
-TEST_CASE("Conv2d: a step's gradient is that of its loss, for 60 random shapes", "[conv2d]") {
+TEST_CASE("Conv2d: a step's gradient is that of its loss, for 120 random shapes", "[conv2d]") {
     Philox random{4};
-    for (int trial = 0; trial < 60; ++trial) {
+    for (int trial = 0; trial < 120; ++trial) {
         const Sliding s = random_sliding(random, 2);
         const auto first = convolution<double>(random, s, whole(random, 1, 3));
         const Sliding then{first.output_shape(), 1, 1, 0};
