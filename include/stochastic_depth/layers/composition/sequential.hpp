@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
+#include <stochastic_depth/layers/composition/shapes.hpp>
 #include <stochastic_depth/pass/affine_in_use.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/walk.hpp>
@@ -85,7 +87,10 @@ template <ForwardLayer... Layers>
     requires(sizeof...(Layers) > 0 && detail::one_scalar<Layers...>)
 class Sequential : public LayerBase<Sequential<Layers...>, detail::ScalarOfFirst<Layers...>, Layers...> {
 public:
-    explicit Sequential(Layers... layers) : layers_(std::move(layers)...) {}
+    /// \throws std::invalid_argument  if neighbours' shapes, where both have one, differ.
+    explicit Sequential(Layers... layers) : layers_(std::move(layers)...) {
+        detail::check_shapes("Sequential", *this);
+    }
 
     [[nodiscard]] const std::tuple<Layers...>& layers() const { return layers_; }
 
@@ -95,6 +100,12 @@ public:
             [&](const auto&... layer) { ((input_size = layer.output_size(input_size)), ...); },
             layers_);
         return input_size;
+    }
+
+    /// The shapes of images, from layer to layer.
+    void send_shapes(std::string_view who, detail::ShapesOnTheWay& shapes) const {
+        std::apply([&](const auto&... layer) { (detail::send_shapes(who, layer, shapes), ...); },
+                   layers_);
     }
 
     template <class Memory>
