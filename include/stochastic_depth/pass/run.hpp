@@ -142,29 +142,6 @@ void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
     }
 }
 
-/// y = NN(x, S), forgetting.
-template <class Network, class X, class Mask, class Y>
-void run_into(const Network& network, const X& x, const Mask& mask, const Y& y) {
-    SparePiece spare;
-    Batch<typename Network::Scalar, Forgets> batch(Team::alone(), {&spare}, const_view(x));
-    RecordOf<Network, Forgets> record;
-    run(network, batch, record, mask, store_to(y));
-}
-
-/// The largest number of rows that activations have on their way through a network: that of a pass
-/// of no column.
-template <class Network>
-[[nodiscard]] Index most_rows(const Network& network, Index input_size) {
-    using Scalar = typename Network::Scalar;
-    Index most = std::max(input_size, static_cast<Index>(network.output_size(input_size)));
-    SparePiece spare;
-    Batch<Scalar, Forgets> batch(Team::alone(), {&spare, &most},
-                                 {nullptr, input_size, 0, Eigen::OuterStride<>(input_size)});
-    RecordOf<Network, Forgets> record;
-    run(network, batch, record, EveryLayer{});
-    return most;
-}
-
 /// The gradients of a batch on their way back: memory that is used again and again.
 template <class Scalar>
 using GradientBatch = Batch<Scalar, Forgets>;
