@@ -3,7 +3,7 @@
 
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
-#include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/pass/run_into.hpp>
 
 namespace stochastic_depth {
 

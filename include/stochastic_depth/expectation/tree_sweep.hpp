@@ -10,6 +10,7 @@
 #include <stochastic_depth/expectation/prefix_tree.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/pass/run_into.hpp>
 #include <stochastic_depth/pass/work.hpp>
 
 /// A sweep over the whole prefix tree, within a budget.

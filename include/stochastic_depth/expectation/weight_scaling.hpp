@@ -6,7 +6,7 @@
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
 #include <stochastic_depth/pass/reached_layers.hpp>
-#include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/pass/run_into.hpp>
 #include <stochastic_depth/survival/any_mask_law.hpp>
 #include <stochastic_depth/survival/mask_law.hpp>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <stochastic_depth/pass/affine_in_use.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/pass/walk.hpp>

@@ -2,11 +2,9 @@
 #pragma once
 
 #include <algorithm>
-#include <numeric>
 #include <type_traits>
 
 #include <stochastic_depth/concepts.hpp>
-#include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/pass/batch.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/pass/parts.hpp>
@@ -142,53 +140,6 @@ void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
         batch = std::move(result);
         batch.apply(epilogue);
     }
-}
-
-/// The largest number of rows that activations have on their way through a network: that of a pass
-/// of no column.
-template <class Network>
-[[nodiscard]] Index most_rows(const Network& network, Index input_size) {
-    using Scalar = typename Network::Scalar;
-    Index most = std::max(input_size, static_cast<Index>(network.output_size(input_size)));
-    SparePiece spare;
-    Batch<Scalar, Forgets> batch(Team::alone(), {&spare, &most},
-                                 {nullptr, input_size, 0, Eigen::OuterStride<>(input_size)});
-    RecordOf<Network, Forgets> record;
-    run(network, batch, record, EveryLayer{});
-    return most;
-}
-
-/// Activations between two layers of about so many bytes stay in a cache of their core.
-inline constexpr Index bytes_at_once = Index{1} << 19;
-
-/// How many columns of x go through a network together: all, or as many as keep what is between
-/// two of its layers in the cache, and whole tiles of a product.
-template <class Network, class X>
-[[nodiscard]] Index columns_at_once(const Network& network, const X& x) {
-    constexpr Index numbers = bytes_at_once / static_cast<Index>(sizeof(typename Network::Scalar));
-    // Most networks have no layers that are many times as wide as their input.
-    if (x.size() <= numbers / 8) return x.cols();
-    const Index fitting = numbers / std::max<Index>(1, most_rows(network, x.rows()));
-    return std::max(fitting / columns_of_member, Index{1}) * columns_of_member;
-}
-
-/// y = NN(x, S), forgetting.
-template <class Network, class X, class Mask, class Y>
-void run_into(const Network& network, const X& x, const Mask& mask, const Y& y) {
-    SparePiece spare;
-    const auto run_columns = [&](Index first, Index count, const Mask& of_columns) {
-        Batch<typename Network::Scalar, Forgets> batch(Team::alone(), {&spare},
-                                                       const_view(x.middleCols(first, count)));
-        RecordOf<Network, Forgets> record;
-        run(network, batch, record, of_columns, store_to(y.middleCols(first, count)));
-    };
-    const Index columns = x.cols(), at_once = columns_at_once(network, x);
-    if (at_once >= columns) return run_columns(0, columns, mask);
-    const ScratchArray<Index> samples(columns);
-    std::iota(samples.data(), samples.data() + columns, Index{0});
-    for (Index first = 0; first < columns; first += at_once)
-        run_columns(first, std::min(at_once, columns - first),
-                    mask.of_samples(samples.data() + first));
 }
 
 /// The gradients of a batch on their way back: memory that is used again and again.

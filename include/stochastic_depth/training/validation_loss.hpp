@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <stochastic_depth/pass/mask_context.hpp>
-#include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/pass/run_into.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/types.hpp>
 

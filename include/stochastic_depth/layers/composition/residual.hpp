@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
+#include <stochastic_depth/layers/composition/shapes.hpp>
 #include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/walk.hpp>
@@ -37,8 +39,12 @@ class Residual
 public:
     using Scalar = typename Branch::Scalar;
 
+    /// \throws std::invalid_argument  if branch and shortcut take or give other shapes, where both
+    ///                                have one.
     explicit Residual(Branch branch, Shortcut shortcut = Shortcut())
-        : branch_(std::move(branch)), shortcut_(std::move(shortcut)) {}
+        : branch_(std::move(branch)), shortcut_(std::move(shortcut)) {
+        detail::check_shapes("Residual", *this);
+    }
 
     [[nodiscard]] const Branch& branch() const { return branch_; }
     [[nodiscard]] const Shortcut& shortcut() const { return shortcut_; }
@@ -51,6 +57,17 @@ public:
             detail::refuse("Residual: branch must have ", expected,
                            " outputs as the shortcut has, got ", outputs);
         return outputs;
+    }
+
+    /// The shapes of images, both ways.
+    void send_shapes(std::string_view who, detail::ShapesOnTheWay& shapes) const {
+        detail::ShapesOnTheWay beside = shapes;
+        detail::send_shapes(who, branch_, shapes);
+        if (!beside.now && beside.is_first) beside.now = shapes.first;
+        detail::send_shapes(who, shortcut_, beside);
+        if (!beside.now) return;
+        if (shapes.now) return shapes.meet(who, *beside.now);
+        shapes.become(beside.now);
     }
 
     template <class Memory>

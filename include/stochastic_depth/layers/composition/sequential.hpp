@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
+#include <stochastic_depth/layers/composition/shapes.hpp>
+#include <stochastic_depth/pass/affine_in_use.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/walk.hpp>
 
@@ -13,15 +16,20 @@ namespace detail {
 
 /// The end of the step that begins at layer `begin` of a sequence of layers: the element-wise layers
 /// after one that takes an epilogue go with it; in a recorded pass as long as they need nothing but
-/// their input on the way back.
+/// their input on the way back. In one that does not record, layers that are affine in use go with a
+/// product whose rows are channels.
 template <bool records, class... Layers>
 [[nodiscard]] constexpr std::size_t end_of_step(std::size_t begin, std::size_t end) {
     constexpr bool may_follow[] = {
         (ElementwiseLayer<Layers> && (!records || needs_input_alone<Layers>))...};
     constexpr bool takes_epilogue[] = {
         (!ElementwiseLayer<Layers> && !has_skippable_layers<Layers>)...};
+    constexpr bool is_affine[] = {(!records && AffineInUse<Layers>)...};
+    constexpr bool takes_affine[] = {rows_are_channels<Layers>...};
     std::size_t next = begin + 1;
-    while (takes_epilogue[begin] && next < end && may_follow[next]) ++next;
+    while (takes_epilogue[begin] && next < end &&
+           (may_follow[next] || (takes_affine[begin] && is_affine[next])))
+        ++next;
     return next;
 }
 
@@ -73,12 +81,16 @@ struct Segment {
 
 /// Layers one after another: y = layer_n(... layer_1(x)).
 ///
-/// A Linear and the element-wise layers after it run as one pass, found at compile time.
+/// A Linear or Conv2d and the element-wise layers after it run as one pass, found at compile time,
+/// and in use the normalisations by running statistics too.
 template <ForwardLayer... Layers>
     requires(sizeof...(Layers) > 0 && detail::one_scalar<Layers...>)
 class Sequential : public LayerBase<Sequential<Layers...>, detail::ScalarOfFirst<Layers...>, Layers...> {
 public:
-    explicit Sequential(Layers... layers) : layers_(std::move(layers)...) {}
+    /// \throws std::invalid_argument  if neighbours' shapes, where both have one, differ.
+    explicit Sequential(Layers... layers) : layers_(std::move(layers)...) {
+        detail::check_shapes("Sequential", *this);
+    }
 
     [[nodiscard]] const std::tuple<Layers...>& layers() const { return layers_; }
 
@@ -88,6 +100,12 @@ public:
             [&](const auto&... layer) { ((input_size = layer.output_size(input_size)), ...); },
             layers_);
         return input_size;
+    }
+
+    /// The shapes of images, from layer to layer.
+    void send_shapes(std::string_view who, detail::ShapesOnTheWay& shapes) const {
+        std::apply([&](const auto&... layer) { (detail::send_shapes(who, layer, shapes), ...); },
+                   layers_);
     }
 
     template <class Memory>
@@ -149,6 +167,10 @@ private:
         const auto run_step = [&](const auto& behind) {
             if constexpr (next == I + 1)
                 detail::run(layer, batch, std::get<I>(record.layers), mask, behind);
+            else if constexpr (!Batch::records)
+                with_epilogue<I + 1, next>(behind, [&](const auto& chain) {
+                    detail::run(layer, batch, std::get<I>(record.layers), mask, chain);
+                });
             else
                 detail::run(layer, batch, std::get<I>(record.layers), mask,
                             chain<I + 1, next>(batch, layer.output_size(batch.rows()), record,
@@ -162,7 +184,25 @@ private:
         }
     }
 
-    /// The element-wise layers [I, End) as an epilogue, and then another. In a recorded pass the
+    /// Calls use(the layers [I, End) as an epilogue, and then another).
+    template <std::size_t I, std::size_t End, class Epilogue, class Use>
+    void with_epilogue(const Epilogue& epilogue, const Use& use) const {
+        if constexpr (I == End) {
+            use(epilogue);
+        } else {
+            constexpr std::size_t last = End - 1;
+            const LayerAt<last>& layer = std::get<last>(layers_);
+            const auto go_on = [&](const auto& here) {
+                with_epilogue<I, last>(detail::followed_by(here, epilogue), use);
+            };
+            if constexpr (AffineInUse<LayerAt<last>>)
+                go_on(detail::FoldedLayer<typename LayerAt<last>::Scalar>{layer}.epilogue());
+            else
+                go_on(detail::ApplyElementwise<LayerAt<last>>{layer});
+        }
+    }
+
+    /// The element-wise layers [I, End) as an epilogue of a recorded pass, and then another: the
     /// input of each of them is left on the tape.
     template <std::size_t I, std::size_t End, class Batch, class Record, class Epilogue>
     auto chain(Batch& batch, Index rows, Record& record, const Epilogue& epilogue) const {
@@ -170,15 +210,12 @@ private:
             return epilogue;
         } else {
             const detail::ApplyElementwise<LayerAt<I>> apply{std::get<I>(layers_)};
-            if constexpr (Batch::records) {
-                auto room = batch.room(rows);
-                const auto input = std::get<I>(record.layers).input = room.keep();
-                return detail::Then{
-                    detail::StoreInto<typename Batch::Scalar>{const_cast<typename Batch::Scalar*>(input.data), input.stride},
-                    detail::followed_by(apply, chain<I + 1, End>(batch, rows, record, epilogue))};
-            } else {
-                return detail::followed_by(apply, chain<I + 1, End>(batch, rows, record, epilogue));
-            }
+            auto room = batch.room(rows);
+            const auto input = std::get<I>(record.layers).input = room.keep();
+            return detail::Then{
+                detail::StoreInto<typename Batch::Scalar>{
+                    const_cast<typename Batch::Scalar*>(input.data), input.stride},
+                detail::followed_by(apply, chain<I + 1, End>(batch, rows, record, epilogue))};
         }
     }
 

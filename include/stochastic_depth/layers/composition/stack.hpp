@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include <stochastic_depth/layers/composition/shapes.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/walk.hpp>
 
@@ -34,7 +36,10 @@ class Stack : public LayerBase<Stack<Layer>, typename Layer::Scalar, Layer> {
 public:
     using Scalar = typename Layer::Scalar;
 
-    explicit Stack(std::vector<Layer> layers) : layers_(std::move(layers)) {}
+    /// \throws std::invalid_argument  if neighbours' shapes, where both have one, differ.
+    explicit Stack(std::vector<Layer> layers) : layers_(std::move(layers)) {
+        detail::check_shapes("Stack", *this);
+    }
 
     [[nodiscard]] const std::vector<Layer>& layers() const { return layers_; }
 
@@ -42,6 +47,11 @@ public:
     [[nodiscard]] Index output_size(Index input_size) const {
         for (const Layer& layer : layers_) input_size = layer.output_size(input_size);
         return input_size;
+    }
+
+    /// The shapes of images, from layer to layer.
+    void send_shapes(std::string_view who, detail::ShapesOnTheWay& shapes) const {
+        for (const Layer& layer : layers_) detail::send_shapes(who, layer, shapes);
     }
 
     template <class Memory>

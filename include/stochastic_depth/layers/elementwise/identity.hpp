@@ -13,6 +13,8 @@ public:
     using Scalar = Scalar_;
     using Cache = detail::NoCache;
     using Gradient = detail::NoGradient;
+    /// Of images.
+    static constexpr bool keeps_shape = true;
 
     [[nodiscard]] Index output_size(Index input_size) const { return input_size; }
 

@@ -98,7 +98,7 @@ public:
         const auto by = channels_.template statistics_of<Batch::records>(x, batch.team(), mask,
                                                                          memory.data(), record);
         const detail::ScratchArray<Scalar> scale(channels), shift(channels);
-        fold(by, scale.data(), shift.data());
+        channels_.fold(by, scale.data(), shift.data());
         write(batch, epilogue, [&]<class P>(std::type_identity<P>, Index i, Index k) {
             return multiply_add(P::load(scale.data() + i), P::load(x.data() + k),
                                 P::load(shift.data() + i));
@@ -126,6 +126,10 @@ public:
             return multiply_add(P::load(of_slope.data() + i), P::load(dy.data() + k), by_input);
         });
     }
+
+    /// Of the running statistics (AffineInUse).
+    [[nodiscard]] Index affine_channels() const { return shape_.channels; }
+    void write_affine(Scalar* scale, Scalar* shift) const { channels_.write_affine(scale, shift); }
 
     void begin_statistics() { channels_.begin_statistics(); }
     void update_statistics(const Record<detail::Records>& record) {
@@ -165,16 +169,6 @@ private:
                                    });
             });
         batch = std::move(result);
-    }
-
-    // The shift is that of the scale as rounded: a large mean costs no digits but its own.
-    [[gnu::noinline]] void fold(const Statistics& by, Scalar* scale, Scalar* shift) const {
-        for (Index i = 0; i < shape_.channels; ++i) {
-            scale[i] = static_cast<Scalar>(static_cast<double>(channels_.gain().data()[i]) *
-                                           by.inverse_deviation[i]);
-            shift[i] = static_cast<Scalar>(static_cast<double>(channels_.bias().data()[i]) -
-                                           by.mean[i] * static_cast<double>(scale[i]));
-        }
     }
 
     [[gnu::noinline]] void fold_back(const Statistics& by, const double* averages, Scalar* of_slope,

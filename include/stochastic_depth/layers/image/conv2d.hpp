@@ -36,14 +36,16 @@ struct Conv2dOptions {
 /// where padding by zeros would make it NaN.)
 ///
 /// Each output sums in that order with fused multiply-adds, so that an image has the same bits alone
-/// and in any batch, and for any number of threads. Element-wise layers behind it run in its
-/// registers.
+/// and in any batch, and for any number of threads. Element-wise layers behind it, and
+/// in use a normalisation of its channels, run in its registers.
 template <class Scalar_>
 class Conv2d : public LayerBase<Conv2d<Scalar_>, Scalar_> {
 public:
     using Scalar = Scalar_;
     /// By the parameters, in their shapes; without a bias, of none.
     using Gradient = typename Linear<Scalar>::Gradient;
+    /// Each of the output's positions is a column of the product.
+    static constexpr bool rows_are_channels = true;
 
     /// Weights drawn uniformly from +-gain sqrt(3 / (input channels kernel^2)), bias 0.
     ///

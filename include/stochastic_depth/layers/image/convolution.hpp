@@ -9,6 +9,7 @@
 #include <stochastic_depth/kernels/transpose.hpp>
 #include <stochastic_depth/layers/image/window.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/pass/affine_in_use.hpp>
 
 /// Convolution as products whose right factor is the image itself: with channels fastest, a row of a
 /// window is a run of numbers, and windows side by side are overlapping columns. Nothing is copied,
@@ -96,6 +97,25 @@ struct AtLine {
         return epilogue(value, first + i + j * step, sample);
     }
 };
+/// Each step of it by itself. Positions are no matter to what is one for all of them.
+template <class Epilogue>
+[[nodiscard]] AtLine<Epilogue> at_line(const Epilogue& epilogue, Index first, Index step,
+                                       Index sample, Index) {
+    return {epilogue, first, step, sample};
+}
+template <class Scalar>
+[[nodiscard]] AtLine<AffineByChannel<Scalar>> at_line(const AffineByChannel<Scalar>& epilogue,
+                                                      Index first, Index step, Index sample,
+                                                      Index channels) {
+    if (epilogue.channels == channels) first = step = 0;
+    return {epilogue, first, step, sample};
+}
+template <class First, class Second>
+[[nodiscard]] auto at_line(const Then<First, Second>& epilogue, Index first, Index step,
+                           Index sample, Index channels) {
+    return Then{at_line(epilogue.first, first, step, sample, channels),
+                at_line(epilogue.second, first, step, sample, channels)};
+}
 
 /// Column `sample` of the result = epilogue(bias + weights * windows).
 /// \param weights  [outputs x (inputs, taps across, taps down)], inputs fastest.
@@ -113,7 +133,7 @@ void convolve(const Windows& w, const Scalar* weights, const Scalar* bias, const
                                       w.inputs * w.across.size - inner};
         for (Index line = 0; line < region.lines; ++line) {
             const Index out_first = region.out_first + line * region.out_line;
-            const AtLine<Epilogue> last_step{epilogue, out_first, region.out_step, sample};
+            const auto last_step = at_line(epilogue, out_first, region.out_step, sample, rows);
             const Destination<Scalar> to{y + out_first, region.out_step};
             if (region.is_empty())
                 product_onto<Scalar>(rows, 0, region.count, {weights, rows}, {bias}, {x, 1, 0}, to,

@@ -11,6 +11,7 @@
 #include <stochastic_depth/layers/normalisation/gain_and_bias.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/numerics/batch_moments.hpp>
+#include <stochastic_depth/pass/affine_in_use.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
@@ -28,7 +29,8 @@ namespace stochastic_depth {
 /// with the unbiased variance of the batch, n / (n - 1) times the biased one, as is the custom. A
 /// single survivor is normalised by the running statistics and leaves them alone; without a
 /// survivor the layer does not run. Outside of a training step the running statistics normalise,
-/// so that a column of the output depends on its own column of the input alone.
+/// so that a column of the output depends on its own column of the input alone; they do so as a
+/// scale and a shift in one rounding, behind a Linear in its product's registers.
 ///
 /// Parameters are gain and bias. The running statistics are state that checkpoints hold and no
 /// optimizer moves.
@@ -112,11 +114,13 @@ public:
     template <class Batch, class Mask, class Epilogue>
     void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
+        if constexpr (!Batch::records) return run_by_running(batch, epilogue);
         const auto memory = batch.template array<double>(3 * features());
         const auto x = batch.current();
         if constexpr (Batch::records) (void)batch.keep();
         const Statistics by =
             statistics_of<Batch::records>(x, batch.team(), mask, memory.data(), record);
+        if (!record.of_batch) return run_by_running(batch, epilogue);
         Batch result = batch.room(features());
         auto y = result.writable();
         batch.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
@@ -151,6 +155,15 @@ public:
         });
         batch = std::move(result);
         batch.apply(epilogue);
+    }
+
+    /// Of the running statistics (AffineInUse).
+    [[nodiscard]] Index affine_channels() const { return features(); }
+    void write_affine(Scalar* scale, Scalar* shift) const {
+        const detail::ScratchArray<double> memory(3 * features());
+        const Statistics by{memory.data(), features()};
+        read_running(by);
+        fold(by, scale, shift);
     }
 
     /// Before a pass over the data with cumulative statistics: the first batch counts alone.
@@ -238,6 +251,13 @@ private:
         for (Index i = 0; i < 2 * features(); ++i) averages[i] *= share;
     }
 
+    /// The same bits as behind a product.
+    template <class Batch, class Epilogue>
+    void run_by_running(Batch& batch, const Epilogue& epilogue) const {
+        const detail::FoldedLayer<Scalar> folded{*this};
+        batch.apply(detail::followed_by(folded.epilogue(), epilogue));
+    }
+
     void check_values(const char* name, const Eigen::Ref<const Vector<Scalar>>& values,
                       Scalar least = -std::numeric_limits<Scalar>::max()) const {
         if (values.size() != features())
@@ -264,6 +284,16 @@ private:
     void invert(const Statistics& by, Index first, Index count) const {
         for (Index i = first; i < first + count; ++i)
             by.inverse_deviation[i] = 1 / std::sqrt(by.variance[i] + options_.epsilon);
+    }
+
+    /// The shift is that of the scale as rounded: a large mean costs no digits but its own.
+    [[gnu::noinline]] void fold(const Statistics& by, Scalar* scale, Scalar* shift) const {
+        for (Index i = 0; i < features(); ++i) {
+            scale[i] = static_cast<Scalar>(static_cast<double>(gain_.data()[i]) *
+                                           by.inverse_deviation[i]);
+            shift[i] = static_cast<Scalar>(static_cast<double>(bias_.data()[i]) -
+                                           by.mean[i] * static_cast<double>(scale[i]));
+        }
     }
 
     // Neither is inlined: how a compiler contracts products and sums would depend on the place.
