@@ -7,8 +7,8 @@ namespace reproduction {
 
 std::optional<Options> parse_options(int argc, const char* const* argv) {
     Options options;
-    options.train = 5000;
-    options.test = 2000;
+    options.train = 4000;
+    options.test = 1000;
     options.epochs = 80;
     options.depth = 32;
     options.batch_size = 64;
