@@ -199,7 +199,8 @@ void print_memory() {
         }
         const double share = bytes / static_cast<double>(full.kept_bytes());
         std::printf("with linear decay to 0.5, %s: %.3f of that, where %.3f of the blocks ran%s\n",
-                    name, share, ran, share > 1.1 * ran ? " (limit 1.1 times as much, MISSED)" : "");
+                    name, share, ran,
+                    share > 1.1 * ran ? " (limit 1.1 times as much, MISSED)" : "");
     }
 }
 
