@@ -2,15 +2,20 @@
 //
 // The three products of a convolution by shape, 64 images, as shares of the multiply-add peak of one
 // core: of the taps that are executed, those in the image. And a residual network of 20 layers on
-// 32 x 32 x 3: forward, and a training step at full depth and with linear decay to 0.5.
+// 32 x 32 x 3: forward, its exact expectation, and training steps at full depth and with linear
+// decay to 0.5, their time and what they keep for the way back.
+#include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/models/resnet.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
 #include <benchmark/benchmark.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "multiply_add_peak.hpp"
@@ -125,19 +130,78 @@ void network_forward(benchmark::State& state) {
     count_flops(state, static_cast<double>(x.cols()) * network_flops());
 }
 
-void network_step(benchmark::State& state) {
+void network_expectation(benchmark::State& state) {
     sd::Philox random{2026};
-    const double survival = static_cast<double>(state.range(0)) / 100;
-    const auto network = sd::resnet<float>({.input = cifar, .final_survival = survival}, random);
-    sd::TrainingStep step{
-        network, sd::SoftmaxCrossEntropy<float>{}, {.mask_scope = sd::MaskScope::sample}};
-    const sd::Matrix<float> x = sd::Matrix<float>::Random(cifar.size(), images);
-    const Eigen::VectorXi labels = Eigen::VectorXi::LinSpaced(images, 0, 9);
-    std::uint64_t t = 0;
+    const auto network = sd::resnet<float>({.input = cifar}, random);
+    const sd::Matrix<float> x = sd::Matrix<float>::Random(cifar.size(), 1);
+    const sd::ExactExpectation exact;
+    sd::ExpectationResult<float> result;
+    exact(network, x, result);
+    for (auto _ : state) {
+        exact(network, x, result);
+        benchmark::ClobberMemory();
+    }
+}
+
+/// Steps of a network, with masks or at full depth.
+class NetworkSteps {
+public:
+    NetworkSteps(double survival, sd::MaskScope scope, unsigned threads, Index batch)
+        : network_(make(survival)),
+          step_(network_, {}, {.mask_scope = scope, .threads = threads}),
+          x_(sd::Matrix<float>::Random(cifar.size(), batch)),
+          labels_(Eigen::VectorXi::LinSpaced(batch, 0, 9)) {}
+
+    sd::StepLedger operator()() { return step_.differentiate(network_, x_, labels_, t_++); }
+    /// Of the last step.
+    [[nodiscard]] std::size_t kept_bytes() const { return step_.cache_bytes(); }
+
+private:
+    [[nodiscard]] static sd::ResNet<float> make(double survival) {
+        sd::Philox random{2026};
+        return sd::resnet<float>({.input = cifar, .final_survival = survival}, random);
+    }
+
+    sd::ResNet<float> network_;
+    sd::TrainingStep<sd::ResNet<float>, sd::SoftmaxCrossEntropy<float>> step_;
+    sd::Matrix<float> x_;
+    Eigen::VectorXi labels_;
+    std::uint64_t t_ = 0;
+};
+
+constexpr int warm_steps = 4;
+constexpr int measured_steps = 16;
+
+void network_step(benchmark::State& state, double survival, sd::MaskScope scope,
+                  unsigned threads) {
+    NetworkSteps step{survival, scope, threads, images};
     // The first steps find the memory that the later ones use again.
-    while (t < 4) benchmark::DoNotOptimize(step.differentiate(network, x, labels, t++));
-    for (auto _ : state) benchmark::DoNotOptimize(step.differentiate(network, x, labels, t++));
+    for (int t = 0; t < warm_steps; ++t) benchmark::DoNotOptimize(step());
+    for (auto _ : state) benchmark::DoNotOptimize(step());
     if (survival == 1) count_flops(state, 3 * static_cast<double>(images) * network_flops());
+}
+
+/// What is kept for the way back, beside the share of the layers that ran.
+void print_memory() {
+    NetworkSteps full{1, sd::MaskScope::sample, 1, 8};
+    (void)full();
+    std::printf("kept for the way back at full depth: %.0f numbers for an image\n",
+                static_cast<double>(full.kept_bytes()) / (8 * sizeof(float)));
+    for (const auto& [name, scope] : {std::pair{"a mask for each sample", sd::MaskScope::sample},
+                                      std::pair{"one mask for the batch", sd::MaskScope::batch}}) {
+        NetworkSteps step{0.5, scope, 1, 8};
+        double bytes = 0, ran = 0;
+        constexpr int steps = 16;
+        for (int t = 0; t < steps; ++t) {
+            const sd::StepLedger ledger = step();
+            ran += ledger.layer_evaluations / ledger.full_depth_evaluations / steps;
+            bytes += static_cast<double>(step.kept_bytes()) / steps;
+        }
+        const double share = bytes / static_cast<double>(full.kept_bytes());
+        std::printf("with linear decay to 0.5, %s: %.3f of that, where %.3f of the blocks ran%s\n",
+                    name, share, ran,
+                    share > 1.1 * ran ? " (limit 1.1 times as much, MISSED)" : "");
+    }
 }
 
 }  // namespace
@@ -167,19 +231,42 @@ int main(int argc, char** argv) {
         ->Arg(1)
         ->Arg(images)
         ->Unit(benchmark::kMillisecond);
-    benchmark::RegisterBenchmark("BM_NetworkStep", network_step)
-        ->ArgName("survival")
-        ->Arg(100)
-        ->Arg(50)
+    benchmark::RegisterBenchmark("BM_NetworkExpectation", network_expectation)
         ->Unit(benchmark::kMillisecond);
+    const auto add_step = [](const char* subject, double survival, sd::MaskScope scope,
+                             unsigned threads = 1) {
+        return benchmark::RegisterBenchmark(subject, network_step, survival, scope, threads)
+            ->Unit(benchmark::kMillisecond);
+    };
+    add_step("BM_NetworkStep", 1, sd::MaskScope::sample);
+    add_step("BM_NetworkStepBySample", 0.5, sd::MaskScope::sample);
+    add_step("BM_NetworkStepByBatch", 0.5, sd::MaskScope::batch)
+        ->Iterations(measured_steps);
+    add_step("BM_NetworkStepTwoThreads", 1, sd::MaskScope::sample, 2)->UseRealTime();
     share("network forward, 1 image", "BM_NetworkForward/images:1", network_flops(), 0);
     share("network forward, 64 images", "BM_NetworkForward/images:64", 64 * network_flops(), 0.70);
-    share("training step, 64 images", "BM_NetworkStep/survival:100", 3 * 64 * network_flops(), 0);
-    ratios.push_back({"a step with linear decay to 0.5, a mask for each sample / at full depth",
-                      "BM_NetworkStep/survival:100",
-                      {"BM_NetworkStep/survival:50"},
-                      0,
-                      1,
-                      (9 * 1.0 - 5.0 * 0.5) / 9 + 0.04});
+    share("training step, 64 images", "BM_NetworkStep", 3 * 64 * network_flops(), 0);
+    // Of the time at full depth: the expected share of the blocks, (9 - 5 0.5) / 9, and a little.
+    constexpr double expected = (9 - 5 * 0.5) / 9;
+    // One mask for the batch: the share that the masks of these steps keep.
+    double kept = 0;
+    const sd::MaskSampler sampler{sd::linear_decay(9, 0.5), 0};
+    for (std::uint64_t t = warm_steps; t < warm_steps + measured_steps; ++t)
+        kept += static_cast<double>(sampler.sample(t).count()) / (9 * measured_steps);
+    const auto over = [&](const std::string& claim, const char* peer, const char* subject,
+                          double limit) {
+        ratios.push_back({claim, peer, {subject}, 0, 1, limit});
+    };
+    over("a step with linear decay to 0.5, a mask for each sample / at full depth",
+         "BM_NetworkStep", "BM_NetworkStepBySample", expected + 0.04);
+    over("a step with linear decay to 0.5, one mask for the batch / at full depth",
+         "BM_NetworkStep", "BM_NetworkStepByBatch", kept + 0.03);
+    over("exact expectation over 512 masks / one forward pass, 1 image",
+         "BM_NetworkForward/images:1", "BM_NetworkExpectation", 60);
+    ratios.push_back({"training step, two threads / one",
+                      "BM_NetworkStepTwoThreads",
+                      {"BM_NetworkStep"},
+                      1.8});
+    print_memory();
     return run_benchmarks(argc, argv, ratios);
 }

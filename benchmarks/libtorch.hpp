@@ -20,8 +20,8 @@ inline void set_threads(int threads) {
         reinterpret_cast<void (*)(int)>(set)(threads);
 }
 
-/// The file that LibTorch's matrix products come from, and the processor that it takes this one for.
-/// What a comparison says depends on it: the reference BLAS is many times slower than OpenBLAS.
+/// The file that LibTorch's matrix products come from, and the processor that it takes this one
+/// for. A comparison depends on it: the reference BLAS is many times slower than OpenBLAS.
 [[nodiscard]] inline std::string blas() {
     Dl_info info;
     void* const product = dlsym(RTLD_DEFAULT, "sgemm_");
