@@ -13,6 +13,7 @@ public:
     using Scalar = Scalar_;
     using Cache = detail::NoCache;
     using Gradient = detail::NoGradient;
+    static constexpr bool reads_chosen_columns = true;
 
     [[nodiscard]] Index output_size(Index input_size) const { return input_size; }
 
