@@ -8,9 +8,9 @@
 #include <stochastic_depth/pass/memory_kinds.hpp>
 #include <stochastic_depth/pass/parts.hpp>
 
-/// What a leaf leaves on a tape: its input, or, of an element-wise layer whose derivative is known from
-/// its output, that. An output is mostly the input that the next layer keeps, so that it is there
-/// once.
+/// What a leaf leaves on a tape: its input, or, of an element-wise layer whose derivative is known
+/// from its output, that. An output is mostly the input that the next layer keeps, so that it is
+/// there once.
 namespace stochastic_depth::detail {
 
 /// Whether nothing but a leaf's input is needed on its way back, so that columns may go through it

@@ -88,7 +88,8 @@ public:
         if constexpr (Batch::records && reads_chosen_columns)
             detail::run(branch_, branch, record.branch, mask,
                         detail::followed_by(
-                            detail::InPlaces<detail::AddScaled<Scalar>>{add, shortcut.chosen_columns()},
+                            detail::InPlaces<detail::AddScaled<Scalar>>{
+                                add, shortcut.chosen_columns()},
                             epilogue));
         else
             detail::run(branch_, branch, record.branch, mask, detail::followed_by(add, epilogue));

@@ -8,9 +8,9 @@
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/types.hpp>
 
-/// Sums over the positions of images, for each channel. Channels lie side by side, so that each has a
-/// lane of its own; blocks of positions are summed in Scalar, and what comes of them in double, in
-/// the order of blocks and images. So the bits depend neither on the packet nor on who has summed
+/// Sums over the positions of images, for each channel. Channels lie side by side, so that each has
+/// a lane of its own; blocks of positions are summed in Scalar, and what comes of them in double,
+/// in the order of blocks and images. So the bits depend neither on the packet nor on who has summed
 /// which image.
 namespace stochastic_depth::detail {
 
