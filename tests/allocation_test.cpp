@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdlib>
+#include <initializer_list>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -24,6 +25,7 @@
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/models/resnet.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
@@ -357,15 +359,14 @@ TEST_CASE("allocation: a mask is handed from thread to thread without allocating
     CHECK(kept == 300);
 }
 
-TEST_CASE("TrainingStep: a step like those before it allocates nothing", "[allocation]") {
-    Philox random{8};
-    Sequential network{Linear<float>{20, 64, random}, blocks<float>(random, 64, 6),
-                       Linear<float>{64, 4, random}};
+/// 40 steps like those before them, for each mask scope.
+template <class Network>
+void check_warmed_steps(Network network, const Matrix<float>& x,
+                        std::initializer_list<unsigned> numbers_of_threads) {
     Sgd sgd{network, {.learning_rate = 1e-3, .momentum = 0.9}};
-    const Matrix<float> x = random_matrix<float>(random, 20, 100);
-    const Eigen::VectorXi labels = Eigen::VectorXi::Constant(100, 2);
+    const Eigen::VectorXi labels = Eigen::VectorXi::Constant(x.cols(), 2);
     for (const MaskScope scope : {MaskScope::batch, MaskScope::sample, MaskScope::subset})
-        for (const unsigned threads : {1u, 2u}) {
+        for (const unsigned threads : numbers_of_threads) {
             CAPTURE(static_cast<int>(scope), threads);
             TrainingStep step{network, SoftmaxCrossEntropy<float>{},
                               TrainingStepOptions{.mask_scope = scope, .threads = threads}};
@@ -382,6 +383,20 @@ TEST_CASE("TrainingStep: a step like those before it allocates nothing", "[alloc
             steps();
             CHECK(allocations_of(steps) <= (threads == 1 ? none : threads * 4L));
         }
+}
+
+TEST_CASE("TrainingStep: a step like those before it allocates nothing", "[allocation]") {
+    Philox random{8};
+    check_warmed_steps(Sequential{Linear<float>{20, 64, random}, blocks<float>(random, 64, 6),
+                                  Linear<float>{64, 4, random}},
+                       random_matrix<float>(random, 20, 100), {1, 2});
+}
+
+TEST_CASE("TrainingStep: a step of a small residual network allocates nothing", "[allocation]") {
+    Philox random{9};
+    check_warmed_steps(
+        resnet<float>({.input = {3, 8, 8}, .depth = 8, .classes = 4, .channels = 4}, random),
+        random_matrix<float>(random, 192, 12), {1});
 }
 
 TEST_CASE("losses: weighted or not, a value and gradient allocates nothing", "[allocation]") {

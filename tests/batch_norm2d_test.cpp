@@ -85,8 +85,8 @@ TEMPLATE_TEST_CASE("BatchNorm2d is BatchNorm over positions, for 120 random shap
         REQUIRE(largest_difference(positions<Scalar>(y, shape), expected) <= epsilon * size);
         REQUIRE(largest_difference(positions<Scalar>(dx, shape), by_input) <=
                 4 * epsilon * size * size);
-        REQUIRE(same_bits(gradient.gain, plain.gain));
-        REQUIRE(same_bits(gradient.bias, plain.bias));
+        REQUIRE(largest_difference(gradient.gain, plain.gain) <= 4 * epsilon * size);
+        REQUIRE(largest_difference(gradient.bias, plain.bias) <= 4 * epsilon);
     }
 }
 
@@ -131,7 +131,8 @@ TEST_CASE("BatchNorm2d: a step's gradient is that of its loss, for 90 random sha
 
 TEST_CASE("BatchNorm2d: a step's statistics are taken over, of all positions", "[batch_norm2d]") {
     Philox random{4};
-    const ImageShape shape{5, 3, 2};
+    // Positions: one block, and more, of which the last one is not full.
+    const ImageShape shape = GENERATE(ImageShape{5, 3, 2}, ImageShape{17, 19, 31});
     using Network = StochasticDepth<BatchNorm2d<double>>;
     const auto layer = batch_norm<double>(random, shape, {.momentum = 0.25});
     Network network{layer, SurvivalProbability{0.5}};
@@ -148,7 +149,7 @@ TEST_CASE("BatchNorm2d: a step's statistics are taken over, of all positions", "
     const Matrix<double> all = positions<double>(kept, shape);
     for (Index c = 0; c < shape.channels; ++c) {
         const double mean = all.row(c).mean();
-        const double variance = (all.row(c).array() - mean).square().sum() / 11;
+        const double variance = (all.row(c).array() - mean).square().sum() / static_cast<double>(all.cols() - 1);
         const auto& before = layer.channels();
         const auto& after = network.layer().channels();
         CHECK(std::abs(after.running_mean()(c) - (0.75 * before.running_mean()(c) + 0.25 * mean)) <=

@@ -217,8 +217,10 @@ TEST_CASE("elementwise: a product and what follows it are one step of a Sequenti
     REQUIRE(end(std::type_identity<Sequential<R, T, L>>{}, 0) == 2);  // Composites take epilogues,
     REQUIRE(end(std::type_identity<Sequential<Sequential<L, T>, T, L>>{}, 0) == 2);
     REQUIRE(end(std::type_identity<Sequential<Stack<L>, T, L>>{}, 0) == 2);
-    // but for skippable ones.
-    REQUIRE(end(std::type_identity<Sequential<Skippable, T, L>>{}, 0) == 1);
+    // a skippable layer too, but not what has some inside.
+    REQUIRE(end(std::type_identity<Sequential<Skippable, T, L>>{}, 0) == 2);
+    REQUIRE(recorded_end(std::type_identity<Sequential<Skippable, T, L>>{}, 0) == 2);
+    REQUIRE(end(std::type_identity<Sequential<Stack<Skippable>, T, L>>{}, 0) == 1);
     // A dropout draws in a recorded pass, which no epilogue does.
     REQUIRE(end(std::type_identity<Sequential<L, T, D, T>>{}, 0) == 4);
     REQUIRE(recorded_end(std::type_identity<Sequential<L, T, D, T>>{}, 0) == 2);

@@ -196,6 +196,13 @@ TEST_CASE("resnet: statistics of a projection are taken over whenever a sample g
         step.finish(network);
         CHECK((mean() - before).cwiseAbs().minCoeff() > 0);
     }
+    // Where some keep the block and others skip it, too.
+    const Vector<double> before = mean();
+    SurvivalMasks masks{3, 4};
+    for (Index j = 0; j < 4; ++j) masks.set_mask(j, SurvivalMask{1, j > 1, 1});
+    step.differentiate(network, x, targets, masks);
+    step.finish(network);
+    CHECK((mean() - before).cwiseAbs().minCoeff() > 0);
 }
 
 TEST_CASE("bad input: resnet refuses options outside of their range, and draws nothing",

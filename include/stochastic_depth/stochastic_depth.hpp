@@ -106,15 +106,27 @@ public:
         if (mask.is_one_for_all())
             return run_all(batch, record, mask, mask.keeps(0), epilogue);
         const Index columns = batch.columns();
-        const auto list = batch.template array<Index>(mask.renumbers() ? 2 * columns : columns);
+        // The columns that keep the layer, and the others; of a mask that renumbers, their samples.
+        const auto list =
+            batch.template array<Index>(mask.renumbers() ? 2 * columns : columns);
         const Index kept = mask.list_survivors(columns, list.data());
         if (kept == 0 || kept == columns)
             return run_all(batch, record, mask, kept == columns, epilogue);
+        detail::list_others(columns, list.data(), kept, list.data() + kept);
         record.ways = Record<typename Batch::Memory>::Ways::each;
         record.inputs = batch.rows();
         record.kept = {list.data(), kept};
-        record.skipped = {nullptr, columns - kept};
-        run_each(batch, record, mask, list.data() + columns, epilogue);
+        record.skipped = {list.data() + kept, columns - kept};
+        Index* const samples = list.data() + columns;
+        each_way(
+            batch, record, output_size(batch.rows()), epilogue,
+            [&](Batch& part, const auto& behind) {
+                run_kept(part, record, mask, of_columns(mask.inside(), record.kept, samples),
+                         behind);
+            },
+            [&](Batch& part, const auto& behind) {
+                run_skipped(part, record, of_columns(mask, record.skipped, samples + kept), behind);
+            });
     }
 
     template <class Batch, class Epilogue>
@@ -128,16 +140,14 @@ public:
             return detail::backpropagate(layer_, batch, record.layer, gradient.layer, epilogue);
         if (record.ways == Ways::shortcut)
             return backpropagate_skipped(batch, record, gradient, epilogue);
-        Batch kept = batch.gathered(record.kept);
-        if constexpr (!skips_to_identity) {
-            Batch skipped = batch.gathered(record.skipped);
-            if constexpr (!detail::is_discarded<Epilogue>) batch = batch.room(record.inputs);
-            backpropagate_skipped(skipped, record, gradient,
-                                  batch.scatter_into(record.skipped, epilogue));
-        }
-        detail::backpropagate(layer_, kept, record.layer, gradient.layer,
-                              batch.scatter_into(record.kept, epilogue));
-        batch.apply(epilogue);
+        each_way(
+            batch, record, record.inputs, epilogue,
+            [&](Batch& kept, const auto& behind) {
+                detail::backpropagate(layer_, kept, record.layer, gradient.layer, behind);
+            },
+            [&](Batch& skipped, const auto& behind) {
+                backpropagate_skipped(skipped, record, gradient, behind);
+            });
     }
 
     template <class Self, class Visit, class... Others>
@@ -232,27 +242,37 @@ private:
         return mask.of_samples(room);
     }
 
-    /// Each column its own way: those that keep the layer, and, if they don't stay as they are, the
-    /// others are gathered, and go back to their places.
-    /// \param room  For as many numbers as there are columns, if the mask renumbers.
-    template <class Batch, class Mask, class Epilogue>
-    void run_each(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
-                  Index* room, const Epilogue& epilogue) const {
-        Batch kept = batch.gathered(record.kept);
+    /// Each column its own way, and then the epilogue: those that keep the layer, and, if they don't
+    /// stay as they are, the others are gathered, and go back to their places.
+    /// \param rows         Of the result.
+    /// \param run_kept, run_skipped  Called with the columns, and their epilogue.
+    template <class Batch, class Record, class Epilogue, class RunKept, class RunSkipped>
+    void each_way(Batch& batch, const Record& record, Index rows, const Epilogue& epilogue,
+                  const RunKept& run_kept, [[maybe_unused]] const RunSkipped& run_skipped) const {
+        // No column of it is needed any more where its result goes.
+        constexpr bool needs_no_room =
+            detail::is_discarded<Epilogue> || detail::stores_elsewhere<Epilogue>;
+        Batch kept = [&] {
+            if constexpr (Batch::records && detail::reads_chosen_columns<Layer>)
+                return batch.chosen(record.kept);
+            else
+                return batch.gathered(record.kept);
+        }();
         if constexpr (!skips_to_identity) {
-            const auto others = batch.template array<Index>(record.skipped.count);
-            detail::list_others(batch.columns(), record.kept.columns, record.kept.count,
-                                others.data());
-            record.skipped.columns = others.data();
             Batch skipped = batch.gathered(record.skipped);
-            batch = batch.room(output_size(batch.rows()));
-            run_skipped(skipped, record,
-                        of_columns(mask, record.skipped, room + record.kept.count),
-                        batch.scatter_into(record.skipped, epilogue));
+            if constexpr (!needs_no_room) batch = batch.room(rows);
+            run_skipped(skipped, Batch::in_columns(record.skipped, epilogue, batch));
+        } else if constexpr (!detail::is_discarded<Epilogue>) {
+            if (needs_no_room || batch.owns()) {
+                if constexpr (!std::is_same_v<Epilogue, detail::AsIs>)
+                    batch.apply_to_columns(record.skipped, epilogue, batch);
+            } else {
+                Batch result = batch.room(rows);
+                batch.apply_to_columns(record.skipped, epilogue, result);
+                batch = std::move(result);
+            }
         }
-        run_kept(kept, record, mask, of_columns(mask.inside(), record.kept, room),
-                 batch.scatter_into(record.kept, epilogue));
-        batch.apply(epilogue);
+        run_kept(kept, Batch::in_columns(record.kept, epilogue, batch));
     }
 
     template <class Batch, class Epilogue>

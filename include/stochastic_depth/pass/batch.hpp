@@ -33,6 +33,26 @@ template <class First, class Second>
         return in_turn(first, second);
 }
 
+/// Epilogue of some columns (null: all): what that of the whole does in their places.
+template <class Epilogue>
+struct InPlaces {
+    static constexpr bool stores_elsewhere = detail::stores_elsewhere<Epilogue>;
+    Epilogue epilogue;
+    const Index* columns;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
+        return epilogue(value, i, columns ? columns[j] : j);
+    }
+};
+template <class Epilogue>
+[[nodiscard]] auto in_places(const Epilogue& epilogue, const ColumnList& chosen) {
+    if constexpr (std::is_same_v<Epilogue, AsIs>)
+        return epilogue;
+    else
+        return InPlaces<Epilogue>{epilogue, chosen.columns};
+}
+
 /// What moving a number costs, in multiply-adds.
 inline constexpr double work_of_moving = 4;
 
@@ -75,7 +95,8 @@ public:
           data_(other.data_),
           rows_(other.rows_),
           columns_(other.columns_),
-          stride_(other.stride_) {}
+          stride_(other.stride_),
+          chosen_(other.chosen_) {}
     Batch& operator=(Batch&& other) noexcept {
         std::swap(own_bytes_, other.own_bytes_);
         std::swap(own_, other.own_);
@@ -83,6 +104,7 @@ public:
         std::swap(rows_, other.rows_);
         std::swap(columns_, other.columns_);
         std::swap(stride_, other.stride_);
+        std::swap(chosen_, other.chosen_);
         return *this;
     }
     EIGEN_ALWAYS_INLINE ~Batch() {
@@ -92,7 +114,9 @@ public:
     [[nodiscard]] const Team& team() const { return *team_; }
     [[nodiscard]] Index rows() const { return rows_; }
     [[nodiscard]] Index columns() const { return columns_; }
+    /// The numbers, of a batch whose columns stand side by side.
     [[nodiscard]] ConstView<Scalar> current() const {
+        eigen_assert(!chosen_);
         return {data_, rows_, columns_, Eigen::OuterStride<>(stride_)};
     }
 
@@ -106,7 +130,27 @@ public:
     /// outlive that, unless the pass records.
     [[nodiscard]] Batch shared() {
         if constexpr (records) own_ = nullptr;
-        return Batch(*team_, memory_, current());
+        return read_again(columns_, chosen_);
+    }
+
+    /// The chosen columns as a batch of their own that reads them where they are; not of a batch
+    /// that has been chosen itself.
+    [[nodiscard]] Batch chosen(const ColumnList& columns) requires records {
+        eigen_assert(!chosen_);
+        own_ = nullptr;
+        return read_again(columns.count, columns.columns);
+    }
+    /// Which columns these are of the matrix that begins at `data`; null: columns 0, 1, ...
+    [[nodiscard]] const Index* chosen_columns() const { return chosen_; }
+    [[nodiscard]] const Scalar* data() const { return data_; }
+    [[nodiscard]] Index stride() const { return stride_; }
+    [[nodiscard]] const Scalar* column(Index j) const {
+        return data_ + (chosen_ ? chosen_[j] : j) * stride_;
+    }
+    /// Copies columns that are chosen to a place of their own, side by side.
+    void flatten() {
+        if (chosen_)
+            *this = read_again(columns_, nullptr).gathered({chosen_, columns_});
     }
 
     [[nodiscard]] const Memory& memory() const { return memory_; }
@@ -122,6 +166,7 @@ public:
 
     /// The numbers for writing; those of another are copied first.
     [[nodiscard]] View<Scalar> writable() {
+        flatten();
         if (!own_) copy();
         return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
     }
@@ -138,23 +183,52 @@ public:
         return part;
     }
 
-    /// The last epilogue of a part: puts it back into its columns. Nothing, where nobody wants them.
+    /// Of a part that is some columns of the batch, the last epilogue: what the batch's own one does
+    /// in their places, and into these places it goes. Nothing, where nobody wants them.
+    /// \param to  Where the batch goes, if its epilogue doesn't store elsewhere.
     template <class Epilogue>
-    [[nodiscard]] auto scatter_into(const ColumnList& chosen, const Epilogue&) {
+    [[nodiscard]] static auto in_columns(const ColumnList& chosen, const Epilogue& epilogue,
+                                         Batch& to) {
         if constexpr (is_discarded<Epilogue>) {
             return Discard{};
+        } else if constexpr (is_redirected<Epilogue>) {
+            const auto place = epilogue.destination(Origin{});
+            return followed_by(in_places(epilogue.before_store(), chosen),
+                               ScatterInto<Scalar>{place.data, place.stride, chosen.columns});
+        } else if constexpr (stores_elsewhere<Epilogue>) {
+            return in_places(epilogue, chosen);
         } else {
-            View<Scalar> to = writable();
-            return ScatterInto<Scalar>{to.data(), to.outerStride(), chosen.columns};
+            View<Scalar> place = to.writable();
+            return followed_by(
+                in_places(epilogue, chosen),
+                ScatterInto<Scalar>{place.data(), place.outerStride(), chosen.columns});
         }
     }
+
+    /// The chosen columns of `to` = epilogue(those of this), unless it stores elsewhere.
+    template <class Epilogue>
+    void apply_to_columns(const ColumnList& chosen, const Epilogue& epilogue, Batch& to) const {
+        const ConstView<Scalar> from = current();
+        const View<Scalar> into = view(to.current());
+        team_->split(chosen.count, 1, work_of_moving * static_cast<double>(rows_),
+                     [&](Index first, Index count) {
+                         for (Index k = first; k < first + count; ++k) {
+                             const Index j = chosen.columns[k];
+                             transform<Scalar>(from.middleCols(j, 1), into.middleCols(j, 1),
+                                               epilogue, {0, j});
+                         }
+                     });
+    }
+
+    /// Whether the numbers may be written where they are.
+    [[nodiscard]] bool owns() const { return own_ != nullptr; }
 
     /// numbers = epilogue(numbers).
     template <class Epilogue>
     void apply(const Epilogue& epilogue) {
-        if constexpr (std::is_base_of_v<AsIs, Epilogue>) {
-            return;
-        } else if constexpr (stores_elsewhere<Epilogue>) {
+        if constexpr (std::is_base_of_v<AsIs, Epilogue>) return;
+        flatten();
+        if constexpr (stores_elsewhere<Epilogue>) {
             transform_into(*this, epilogue);
         } else if (own_) {
             transform_into(*this, epilogue);
@@ -166,6 +240,12 @@ public:
     }
 
 private:
+    [[nodiscard]] Batch read_again(Index columns, const Index* chosen) const {
+        Batch again(*team_, memory_, {data_, rows_, columns, Eigen::OuterStride<>(stride_)});
+        again.chosen_ = chosen;
+        return again;
+    }
+
     [[gnu::noinline]] void copy() {
         Batch copied = room(rows_);
         transform_into(copied, AsIs{});
@@ -193,6 +273,8 @@ private:
     Index rows_;
     Index columns_;
     Index stride_;
+    /// Of columns that are chosen among those of the matrix, their numbers.
+    const Index* chosen_ = nullptr;
 };
 
 }  // namespace stochastic_depth::detail

@@ -96,6 +96,13 @@ struct HasSkippableLayers {
 template <class Layer>
 inline constexpr bool has_skippable_layers = HasSkippableLayers<Layer>::value;
 
+/// Whether a layer reads chosen columns of a batch where they are (`Batch::chosen`). Others get
+/// copies of them, side by side.
+template <class Layer>
+inline constexpr bool reads_chosen_columns = requires {
+    requires Layer::reads_chosen_columns;
+};
+
 /// Whether a layer keeps statistics of the batches that it is trained on, or contains such layers.
 template <class Layer>
 struct HasStatistics {

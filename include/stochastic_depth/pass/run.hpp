@@ -6,6 +6,7 @@
 
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/pass/batch.hpp>
+#include <stochastic_depth/pass/leaf_record.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/pass/parts.hpp>
 
@@ -13,12 +14,6 @@
 /// one is a leaf, and runs here.
 namespace stochastic_depth::detail {
 
-/// What a leaf leaves on a tape.
-template <class Layer>
-struct LeafRecord {
-    RecordedMatrix<typename Layer::Scalar> input;
-    typename Layer::Cache cache;
-};
 struct NoRecord {};
 
 template <class Layer, class Memory>
@@ -39,21 +34,6 @@ struct RecordType<Layer, Memory> {
 /// What a pass with such a memory leaves of a layer: after one that forgets, nothing.
 template <class Layer, class Memory>
 using RecordOf = typename RecordType<Layer, Memory>::type;
-
-/// Whether nothing but a leaf's input is needed on its way back, so that columns may go through it
-/// in parts.
-template <class Layer>
-inline constexpr bool needs_input_alone = [] {
-    if constexpr (requires { typename Layer::Cache; })
-        return !RunsItself<Layer> && std::is_same_v<typename Layer::Cache, NoCache>;
-    else
-        return false;
-}();
-
-/// Whether the way back through a leaf is a multiplication by its derivative, entry by entry.
-template <class Layer>
-inline constexpr bool has_derivative = ElementwiseLayer<Layer> && needs_input_alone<Layer> &&
-    requires(const Layer& layer, typename Layer::Scalar z) { layer.derivative(z); };
 
 /// Columns of a matrix for one member of a team: whole tiles of the product.
 inline constexpr Index columns_of_member = tile_columns;
@@ -86,21 +66,25 @@ void run_leaf(const Layer& layer, const ConstView<typename Layer::Scalar>& x,
 template <class Layer, class Memory, class Epilogue>
 void run_and_record_leaf(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
                          LeafRecord<Layer>& record, const Epilogue& epilogue) {
-    record.input = batch.keep();
-    const auto x = record.input.view();
-    auto result = batch.room(layer.output_size(x.rows()));
-    auto y = result.writable();
-    if constexpr (needs_input_alone<Layer>) {
-        batch.team().split(x.cols(), columns_of_member, work_of(layer, x.rows(), y.rows()),
-                           [&](Index first, Index count) {
-                               run_leaf(layer, const_view(x.middleCols(first, count)),
-                                        view(y.middleCols(first, count)), epilogue, {0, first});
-                           });
-        batch = std::move(result);
-    } else {
-        layer.forward(x, y, record.cache);
-        batch = std::move(result);
+    if constexpr (keeps_output<Layer>) {
+        batch.apply(ApplyElementwise<Layer>{layer});
+        record.output = batch.keep();
         batch.apply(epilogue);
+    } else {
+        record.input = batch.keep();
+        const auto x = record.input.view();
+        auto result = batch.room(layer.output_size(x.rows()));
+        auto y = result.writable();
+        if constexpr (!needs_input_alone<Layer>)
+            layer.forward(x, y, record.cache);
+        else
+            batch.team().split(x.cols(), columns_of_member, work_of(layer, x.rows(), y.rows()),
+                               [&](Index first, Index count) {
+                                   run_leaf(layer, const_view(x.middleCols(first, count)),
+                                            view(y.middleCols(first, count)), epilogue, {0, first});
+                               });
+        batch = std::move(result);
+        if constexpr (!needs_input_alone<Layer>) batch.apply(epilogue);
     }
 }
 
@@ -110,6 +94,7 @@ template <class Layer, class Memory, class Mask, class Epilogue = AsIs>
 void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
          RecordOf<Layer, Memory>& record, const Mask& mask, const Epilogue& epilogue = {}) {
     static_assert(RunsItself<Layer> || !has_skippable_layers<Layer>);
+    if constexpr (Memory::records && !reads_chosen_columns<Layer>) batch.flatten();
     if constexpr (RunsItself<Layer>) {
         layer.run(batch, record, mask, epilogue);
     } else if constexpr (Memory::records) {
@@ -157,7 +142,7 @@ void backpropagate(const Layer& layer, GradientBatch<typename Layer::Scalar>& ba
     if constexpr (RunsItself<Layer>) {
         layer.backpropagate(batch, record, gradient, epilogue);
     } else if constexpr (has_derivative<Layer>) {
-        batch.apply(followed_by(by_derivative(layer, record.input.view()), epilogue));
+        batch.apply(followed_by(by_derivative(layer, record), epilogue));
     } else {
         constexpr bool no_gradient = std::is_empty_v<typename Layer::Gradient>;
         if constexpr (no_gradient && is_discarded<Epilogue>) return;

@@ -38,6 +38,7 @@ class Residual
     : public LayerBase<Residual<Branch, Shortcut>, typename Branch::Scalar, Branch, Shortcut> {
 public:
     using Scalar = typename Branch::Scalar;
+    static constexpr bool reads_chosen_columns = detail::reads_chosen_columns<Branch>;
 
     /// \throws std::invalid_argument  if branch and shortcut take or give other shapes, where both
     ///                                have one.
@@ -100,11 +101,15 @@ public:
         record.scale = scale;
         Batch shortcut = batch.shared(), branch = batch.shared();
         detail::run(shortcut_, shortcut, record.shortcut, mask.behind(branch_));
-        const auto sum = shortcut.current();
-        detail::run(
-            branch_, branch, record.branch, mask,
-            detail::followed_by(
-                detail::AddScaled<Scalar>{sum.data(), sum.outerStride(), scale}, epilogue));
+        const detail::AddScaled<Scalar> add{shortcut.data(), shortcut.stride(), scale};
+        if constexpr (Batch::records && reads_chosen_columns)
+            detail::run(branch_, branch, record.branch, mask,
+                        detail::followed_by(
+                            detail::InPlaces<detail::AddScaled<Scalar>>{
+                                add, shortcut.chosen_columns()},
+                            epilogue));
+        else
+            detail::run(branch_, branch, record.branch, mask, detail::followed_by(add, epilogue));
         batch = std::move(branch);
     }
 

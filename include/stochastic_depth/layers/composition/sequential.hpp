@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include <stochastic_depth/layers/composition/shapes.hpp>
@@ -16,14 +17,14 @@ namespace detail {
 
 /// The end of the step that begins at layer `begin` of a sequence of layers: the element-wise layers
 /// after one that takes an epilogue go with it; in a recorded pass as long as they need nothing but
-/// their input on the way back. In one that does not record, layers that are affine in use go with a
-/// product whose rows are channels.
+/// their input, or output, on the way back. In one that does not record, layers that are affine in use
+/// go with a product whose rows are channels.
 template <bool records, class... Layers>
 [[nodiscard]] constexpr std::size_t end_of_step(std::size_t begin, std::size_t end) {
     constexpr bool may_follow[] = {
         (ElementwiseLayer<Layers> && (!records || needs_input_alone<Layers>))...};
     constexpr bool takes_epilogue[] = {
-        (!ElementwiseLayer<Layers> && !has_skippable_layers<Layers>)...};
+        (!ElementwiseLayer<Layers> && (!has_skippable_layers<Layers> || is_skippable<Layers>))...};
     constexpr bool is_affine[] = {(!records && AffineInUse<Layers>)...};
     constexpr bool takes_affine[] = {rows_are_channels<Layers>...};
     std::size_t next = begin + 1;
@@ -87,6 +88,9 @@ template <ForwardLayer... Layers>
     requires(sizeof...(Layers) > 0 && detail::one_scalar<Layers...>)
 class Sequential : public LayerBase<Sequential<Layers...>, detail::ScalarOfFirst<Layers...>, Layers...> {
 public:
+    static constexpr bool reads_chosen_columns =
+        detail::reads_chosen_columns<std::tuple_element_t<0, std::tuple<Layers...>>>;
+
     /// \throws std::invalid_argument  if neighbours' shapes, where both have one, differ.
     explicit Sequential(Layers... layers) : layers_(std::move(layers)...) {
         detail::check_shapes("Sequential", *this);
@@ -178,8 +182,12 @@ private:
         };
         if constexpr (next == End) {
             run_step(epilogue);
+            if constexpr (next > I + 1 && ends_in_output<next - 1, Batch, Epilogue>)
+                std::get<next - 1>(record.layers).output = batch.keep();
         } else {
             run_step(detail::AsIs{});
+            if constexpr (next > I + 1 && ends_in_output<next - 1, Batch, detail::AsIs>)
+                std::get<next - 1>(record.layers).output = batch.keep();
             run_layers<next, End>(batch, record, mask.behind(layer), epilogue);
         }
     }
@@ -202,20 +210,36 @@ private:
         }
     }
 
+    /// Whether what a step leaves in the batch is the output that an element-wise layer, its last
+    /// one, keeps.
+    template <std::size_t I, class Batch, class Epilogue>
+    static constexpr bool ends_in_output =
+        Batch::records && detail::keeps_output<LayerAt<I>> && std::is_same_v<Epilogue, detail::AsIs>;
+
     /// The element-wise layers [I, End) as an epilogue of a recorded pass, and then another: the
-    /// input of each of them is left on the tape.
+    /// input of each of them, or its output, is left on the tape.
     template <std::size_t I, std::size_t End, class Batch, class Record, class Epilogue>
     auto chain(Batch& batch, Index rows, Record& record, const Epilogue& epilogue) const {
         if constexpr (I == End) {
             return epilogue;
         } else {
             const detail::ApplyElementwise<LayerAt<I>> apply{std::get<I>(layers_)};
-            auto room = batch.room(rows);
-            const auto input = std::get<I>(record.layers).input = room.keep();
-            return detail::Then{
-                detail::StoreInto<typename Batch::Scalar>{
-                    const_cast<typename Batch::Scalar*>(input.data), input.stride},
-                detail::followed_by(apply, chain<I + 1, End>(batch, rows, record, epilogue))};
+            const auto rest = [&] { return chain<I + 1, End>(batch, rows, record, epilogue); };
+            if constexpr (!Batch::records || (I + 1 == End && ends_in_output<I, Batch, Epilogue>)) {
+                return detail::followed_by(apply, rest());
+            } else {
+                auto room = batch.room(rows);
+                auto numbers = room.writable();
+                const detail::StoreInto<typename Batch::Scalar> store{numbers.data(),
+                                                                      numbers.outerStride()};
+                if constexpr (detail::keeps_output<LayerAt<I>>) {
+                    std::get<I>(record.layers).output = room.keep();
+                    return detail::Then{apply, detail::followed_by(store, rest())};
+                } else {
+                    std::get<I>(record.layers).input = room.keep();
+                    return detail::Then{store, detail::followed_by(apply, rest())};
+                }
+            }
         }
     }
 
@@ -246,7 +270,7 @@ private:
         else
             return detail::followed_by(
                 detail::by_derivative(std::get<End - 1>(layers_),
-                                      std::get<End - 1>(record.layers).input.view()),
+                                      std::get<End - 1>(record.layers)),
                 derivatives<I, End - 1>(record, epilogue));
     }
 

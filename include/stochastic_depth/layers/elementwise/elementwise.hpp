@@ -16,8 +16,9 @@ namespace stochastic_depth {
 ///
 /// Function has a type `Scalar` and a member `value(z)`; with `derivative(z)` the layer is
 /// differentiable; with `packet(z)` and `packet_derivative(z)`, the same on a packet of numbers
-/// (which has +, -, *, max, tanh, is_positive), it is fast. After a Linear it is fused into the
-/// matrix product. Structures and checkpoints call it by Function's member `name`, or else by the
+/// (which has +, -, *, max, tanh, is_positive), it is fast; with `derivative_of_output(y)` and
+/// `packet_derivative_of_output(y)` a training step keeps y and not z. After a Linear it is fused
+/// into the matrix product. Structures and checkpoints call it by Function's member `name`, or else by the
 /// name of its class.
 template <class Function>
 class Elementwise {
@@ -68,6 +69,21 @@ public:
         requires requires(const Function& function, Packet z) { function.packet_derivative(z); }
     [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet_derivative(Packet z) const {
         return function_.packet_derivative(z);
+    }
+
+    /// The derivative as a function of y = value(z).
+    [[nodiscard]] Scalar derivative_of_output(Scalar y) const requires
+        requires(const Function& function) { function.derivative_of_output(y); }
+    {
+        return function_.derivative_of_output(y);
+    }
+
+    template <class Packet>
+        requires requires(const Function& function, Packet y) {
+            function.packet_derivative_of_output(y);
+        }
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet_derivative_of_output(Packet y) const {
+        return function_.packet_derivative_of_output(y);
     }
 
     /// dx = dy * function'(x).

@@ -15,6 +15,7 @@ public:
     using Gradient = detail::NoGradient;
     /// Of images.
     static constexpr bool keeps_shape = true;
+    static constexpr bool reads_chosen_columns = true;
 
     [[nodiscard]] Index output_size(Index input_size) const { return input_size; }
 

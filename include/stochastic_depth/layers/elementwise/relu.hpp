@@ -27,6 +27,12 @@ struct ReLUFunction {
     [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet_derivative(Packet z) const {
         return z.is_positive();
     }
+    /// The output is positive where the input is.
+    [[nodiscard]] Scalar derivative_of_output(Scalar y) const { return derivative(y); }
+    template <class Packet>
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet_derivative_of_output(Packet y) const {
+        return packet_derivative(y);
+    }
 };
 
 }  // namespace detail

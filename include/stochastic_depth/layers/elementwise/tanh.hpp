@@ -35,7 +35,14 @@ struct TanhFunction {
     }
     template <class Packet>
     [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet_derivative(Packet z) const {
-        const Packet y = packet(z);
+        return packet_derivative_of_output(packet(z));
+    }
+    /// 1 - y^2.
+    [[nodiscard]] Scalar derivative_of_output(Scalar y) const {
+        return packet_derivative_of_output(Packet<Scalar, 1>::broadcast(y)).first();
+    }
+    template <class Packet>
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Packet packet_derivative_of_output(Packet y) const {
         return multiply_add(y, Packet::broadcast(Scalar(-1)) * y, Packet::broadcast(Scalar(1)));
     }
 

@@ -8,6 +8,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/kernels/epilogue.hpp>
+#include <stochastic_depth/layers/image/channel_sums.hpp>
 #include <stochastic_depth/layers/image/image_shape.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
@@ -95,8 +96,10 @@ public:
         const auto memory = batch.template array<double>(3 * channels);
         const auto x = detail::by_position(batch, shape_);
         if constexpr (Batch::records) (void)batch.keep();
-        const auto by = channels_.template statistics_of<Batch::records>(x, batch.team(), mask,
-                                                                         memory.data(), record);
+        const auto by = channels_.template statistics_of<Batch::records>(
+            x, mask, memory.data(), record, [&](const Statistics& of_batch) {
+                take_moments(batch.team(), x.data(), batch.columns(), of_batch);
+            });
         const detail::ScratchArray<Scalar> scale(channels), shift(channels);
         channels_.fold(by, scale.data(), shift.data());
         write(batch, epilogue, [&]<class P>(std::type_identity<P>, Index i, Index k) {
@@ -113,7 +116,10 @@ public:
         gradient.check("BatchNorm2d", channels);
         const detail::ScratchArray<double> averages(2 * channels);
         const auto dy = detail::by_position(batch, shape_);
-        channels_.add_gradient(dy, batch.team(), record, gradient, averages.data());
+        channels_.add_gradient(
+            record, gradient, averages.data(), [&](double* slopes, double* products) {
+                take_slope_sums(batch.team(), record, dy.data(), batch.columns(), slopes, products);
+            });
         if constexpr (detail::is_discarded<Epilogue>) return;
         // dx = of_slope dy + of_input x + shift.
         const detail::ScratchArray<Scalar> of_slope(channels), of_input(channels), shift(channels);
@@ -151,6 +157,76 @@ private:
     [[nodiscard]] static const ImageShape& checked(const ImageShape& shape) {
         detail::check_image_shape("BatchNorm2d", "shape", shape);
         return shape;
+    }
+
+    /// Calls sum_image(image, channels' first numbers, channels' second numbers) for each image,
+    /// shared by the team, and then join(image, the same) in order.
+    template <class SumImage, class Join>
+    void sum_images(const detail::Team& team, Index images, const SumImage& sum_image,
+                    const Join& join) const {
+        const Index channels = shape_.channels;
+        const detail::ScratchArray<double> sums(2 * channels * images);
+        const auto of = [&](Index j) { return sums.data() + 2 * channels * j; };
+        team.split(images, 1, detail::work_of_moving * static_cast<double>(shape_.size()),
+                   [&](Index first, Index count) {
+                       for (Index j = first; j < first + count; ++j)
+                           sum_image(j, of(j), of(j) + channels);
+                   });
+        for (Index j = 0; j < images; ++j) join(j, of(j), of(j) + channels);
+    }
+
+    /// Mean and biased variance.
+    void take_moments(const detail::Team& team, const Scalar* x, Index images,
+                      const Statistics& to) const {
+        const Index channels = shape_.channels, positions = shape_.positions();
+        std::fill_n(to.mean, channels, 0.0);
+        std::fill_n(to.variance, channels, 0.0);
+        sum_images(
+            team, images,
+            [&](Index j, double* mean, double* squares) {
+                detail::image_moments(x + j * shape_.size(), channels, positions, mean, squares);
+            },
+            [&](Index j, const double* mean, const double* squares) {
+                detail::join_moments(channels, static_cast<double>(positions), mean, squares,
+                                     static_cast<double>(j * positions), to.mean, to.variance);
+            });
+        for (Index i = 0; i < channels; ++i)
+            to.variance[i] /= static_cast<double>(images * positions);
+    }
+
+    /// The sums of dy, and of dy z.
+    void take_slope_sums(const detail::Team& team, const Record<detail::Records>& record,
+                         const Scalar* dy, Index images, double* of_slopes,
+                         double* of_products) const {
+        const Index channels = shape_.channels;
+        const Statistics& by = record.statistics;
+        const detail::ScratchArray<Scalar> center(channels);
+        for (Index i = 0; i < channels; ++i) center[i] = static_cast<Scalar>(by.mean[i]);
+        std::fill_n(of_slopes, channels, 0.0);
+        std::fill_n(of_products, channels, 0.0);
+        sum_images(
+            team, images,
+            [&](Index j, double* slopes, double* products) {
+                const Index at = j * shape_.size();
+                detail::image_slope_sums(record.input.data + at, dy + at, center.data(), channels,
+                                         shape_.positions(), slopes, products);
+            },
+            [&](Index, const double* slopes, const double* products) {
+                for (Index i = 0; i < channels; ++i) {
+                    of_slopes[i] += slopes[i];
+                    of_products[i] += products[i];
+                }
+            });
+        scale_products(by, center.data(), of_slopes, of_products);
+    }
+
+    /// From products with x - center to those with z.
+    [[gnu::noinline]] void scale_products(const Statistics& by, const Scalar* center,
+                                          const double* of_slopes, double* of_products) const {
+        for (Index i = 0; i < shape_.channels; ++i)
+            of_products[i] =
+                (of_products[i] + (static_cast<double>(center[i]) - by.mean[i]) * of_slopes[i]) *
+                by.inverse_deviation[i];
     }
 
     /// batch = epilogue(value), shared by the team.

@@ -46,6 +46,7 @@ public:
     using Gradient = typename Linear<Scalar>::Gradient;
     /// Each of the output's positions is a column of the product.
     static constexpr bool rows_are_channels = true;
+    static constexpr bool reads_chosen_columns = true;
 
     /// Weights drawn uniformly from +-gain sqrt(3 / (input channels kernel^2)), bias 0.
     ///
@@ -114,6 +115,8 @@ public:
     template <class Memory>
     struct Record {
         detail::RecordedMatrix<Scalar> input;
+        /// Which columns of the matrix there; null: the first ones.
+        const Index* columns = nullptr;
     };
 
     [[nodiscard]] Gradient zero_gradient() const {
@@ -125,12 +128,14 @@ public:
     template <class Batch, class Mask, class Epilogue>
     void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask&,
              const Epilogue& epilogue) const {
-        const auto x = batch.current();
-        if constexpr (Batch::records) record.input = batch.keep();
-        Batch result = batch.room(output_size(x.rows()));
+        if constexpr (Batch::records) {
+            record.input = batch.keep();
+            record.columns = batch.chosen_columns();
+        }
+        Batch result = batch.room(output_size(batch.rows()));
         const detail::Windows forward = windows(options_.channels);
         in_each_image(
-            batch.team(), x, result, epilogue, work(),
+            batch.team(), batch, result, epilogue, work(),
             [&](const Scalar* from, Scalar* to, Index j, const auto& last_step) {
                 detail::convolve(forward, weights_.data(), bias_or_null(), from, to, j, last_step);
             });
@@ -147,21 +152,20 @@ public:
             detail::refuse("Conv2d: gradient must be [", weights_.rows(), " x ", weights_.cols(),
                            "], got [", gradient.weights.rows(), " x ", gradient.weights.cols(),
                            "]");
-        const auto x = record.input.view();
         const auto by_position = detail::by_position(batch, output_shape());
         const auto dy = batch.current();
         batch.team().split(
             weights_.cols(), detail::tile_columns,
-            static_cast<double>(x.cols()) * work() / static_cast<double>(weights_.cols()),
+            static_cast<double>(dy.cols()) * work() / static_cast<double>(weights_.cols()),
             [&](Index first, Index count) {
                 detail::add_weight_gradient(
-                    windows(detail::whole_packets<Scalar>(options_.channels)), options_.channels, x,
-                    dy, first, count, gradient.weights.data());
+                    windows(detail::whole_packets<Scalar>(options_.channels)), options_.channels,
+                    record.input.view(), record.columns, dy, first, count, gradient.weights.data());
                 if (first == 0) add_bias_gradient(by_position, gradient);
             });
         if constexpr (detail::is_discarded<Epilogue>) return;
         Batch result = batch.room(input_.size());
-        write_input_gradient(batch.team(), dy, result, epilogue);
+        write_input_gradient(batch.team(), batch, result, epilogue);
         batch = std::move(result);
     }
 
@@ -208,16 +212,16 @@ private:
     }
 
     /// Calls run(from, to, j, epilogue) for each image and its result, shared by a team.
-    template <class X, class Batch, class Epilogue, class Run>
-    static void in_each_image(const detail::Team& team, const X& x, Batch& result,
+    template <class Batch, class Epilogue, class Run>
+    static void in_each_image(const detail::Team& team, const Batch& x, Batch& result,
                               const Epilogue& epilogue, double work, const Run& run) {
         const auto y = result.writable();
         detail::redirect(detail::Destination<Scalar>{detail::view(y).data(), y.outerStride()},
                          epilogue, {},
                          [&](const detail::Destination<Scalar>& to, const auto& last_step) {
-                             team.split(x.cols(), 1, work, [&](Index first, Index count) {
+                             team.split(x.columns(), 1, work, [&](Index first, Index count) {
                                  for (Index j = first; j < first + count; ++j)
-                                     run(x.data() + j * x.outerStride(), to.data + j * to.stride, j,
+                                     run(x.column(j), to.data + j * to.stride, j,
                                          last_step);
                              });
                          });
@@ -237,8 +241,8 @@ private:
 
     /// One convolution for entries of the image that lie `stride` apart, which were seen through the
     /// same taps.
-    template <class Slope, class Batch, class Epilogue>
-    void write_input_gradient(const detail::Team& team, const Slope& dy, Batch& result,
+    template <class Batch, class Epilogue>
+    void write_input_gradient(const detail::Team& team, const Batch& slopes, Batch& result,
                               const Epilogue& epilogue) const {
         const detail::Windows forward = windows(options_.channels);
         const Index stride = options_.stride, channels = input_.channels;
@@ -259,7 +263,7 @@ private:
             detail::pack_way_back(forward, weights_.data(), across, down, to);
         });
         in_each_image(
-            team, dy, result, epilogue, work(),
+            team, slopes, result, epilogue, work(),
             [&](const Scalar* from, Scalar* to, Index j, const auto& last_step) {
                 each_way(
                     [&](const detail::Windows& w, const auto&, const auto&, const Scalar* weights) {

@@ -203,21 +203,39 @@ template <class Scalar>
 /// positions: that keeps the rounding error of long sums down.
 inline constexpr Index positions_in_chunk = 4096;
 
+/// Some images of x, side by side: where they are, or else copied to `room`.
+/// \param columns  Which columns of x are images 0, 1, ...; null: the same.
+template <class Scalar>
+[[nodiscard]] ConstView<Scalar> images_of_chunk(const ConstView<Scalar>& x, const Index* columns,
+                                                Index first, Index count, Scalar* room) {
+    if (columns && columns[first + count - 1] - columns[first] != count - 1) {
+        const View<Scalar> to(room, x.rows(), count, Eigen::OuterStride<>(x.rows()));
+        gather(x, columns + first, to);
+        return const_view(to);
+    }
+    const Index begin = columns ? columns[first] : first;
+    return {x.data() + begin * x.outerStride(), x.rows(), count,
+            Eigen::OuterStride<>(x.outerStride())};
+}
+
 /// Columns [first, first + count) of the gradient by weights: += dy * windows^T.
 /// \param w         The windows, with whole packets of numbers for each output.
 /// \param channels  Of the output.
-template <class X, class Slope, class Scalar>
-void add_weight_gradient(const Windows& w, Index channels, const X& x, const Slope& dy, Index first,
-                         Index count, Scalar* gradient) {
+/// \param columns   Which columns of x are the images; null: as many as dy has.
+template <class Slope, class Scalar>
+void add_weight_gradient(const Windows& w, Index channels, const ConstView<Scalar>& x,
+                         const Index* columns, const Slope& dy, Index first, Index count,
+                         Scalar* gradient) {
     const Index rows = w.outputs, positions = w.across.outputs * w.down.outputs;
     const bool is_whole = rows == channels;
     const Index in_chunk =
-        std::max<Index>(1, std::min(positions_in_chunk / positions, x.cols()));
+        std::max<Index>(1, std::min(positions_in_chunk / positions, dy.cols()));
     const ScratchArray<Scalar> sums(rows * count);
     const ScratchArray<Scalar> wide(is_whole ? 0 : rows * positions * in_chunk);
     if (!is_whole) std::fill_n(wide.data(), rows * positions * in_chunk, Scalar(0));
-    for (Index chunk = 0; chunk < x.cols(); chunk += in_chunk) {
-        const Index images = std::min(in_chunk, x.cols() - chunk);
+    const ScratchArray<Scalar> gathered(columns ? x.rows() * in_chunk : 0);
+    for (Index chunk = 0; chunk < dy.cols(); chunk += in_chunk) {
+        const Index images = std::min(in_chunk, dy.cols() - chunk);
         std::fill_n(sums.data(), rows * count, Scalar(0));
         const auto slopes = dy.middleCols(chunk, images);
         if (!is_whole)
@@ -225,7 +243,7 @@ void add_weight_gradient(const Windows& w, Index channels, const X& x, const Slo
                 for (Index p = 0; p < positions; ++p)
                     std::copy_n(slopes.data() + p * channels + j * slopes.outerStride(), channels,
                                 wide.data() + (j * positions + p) * rows);
-        add_window_products(w, const_view(x.middleCols(chunk, images)),
+        add_window_products(w, images_of_chunk(x, columns, chunk, images, gathered.data()),
                             is_whole ? const_view(slopes)
                                      : ConstView<Scalar>(wide.data(), rows * positions, images,
                                                          Eigen::OuterStride<>(rows * positions)),

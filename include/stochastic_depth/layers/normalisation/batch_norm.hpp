@@ -118,8 +118,14 @@ public:
         const auto memory = batch.template array<double>(3 * features());
         const auto x = batch.current();
         if constexpr (Batch::records) (void)batch.keep();
-        const Statistics by =
-            statistics_of<Batch::records>(x, batch.team(), mask, memory.data(), record);
+        const Statistics by = statistics_of<Batch::records>(
+            x, mask, memory.data(), record, [&](const Statistics& of_batch) {
+                batch.team().split(features(), detail::moments_group, work_of(x.cols()),
+                                   [&](Index first, Index count) {
+                                       detail::batch_moments(x, first, count, of_batch.mean,
+                                                             of_batch.variance);
+                                   });
+            });
         if (!record.of_batch) return run_by_running(batch, epilogue);
         Batch result = batch.room(features());
         auto y = result.writable();
@@ -143,7 +149,13 @@ public:
         const Statistics& by = record.statistics;
         const detail::ScratchArray<double> averages(2 * features());
         const auto dy = batch.current();
-        add_gradient(dy, batch.team(), record, gradient, averages.data());
+        add_gradient(record, gradient, averages.data(), [&](double* slopes, double* products) {
+            batch.team().split(features(), detail::moments_group, work_of(x.cols()),
+                               [&](Index first, Index count) {
+                                   detail::batch_slope_sums(x, dy, by.mean, by.inverse_deviation,
+                                                            first, count, slopes, products);
+                               });
+        });
         if constexpr (detail::is_discarded<Epilogue>) return;
         Batch result = batch.room(features());
         auto dx = result.writable();
@@ -163,6 +175,7 @@ public:
         const detail::ScratchArray<double> memory(3 * features());
         const Statistics by{memory.data(), features()};
         read_running(by);
+        invert(by);
         fold(by, scale, shift);
     }
 
@@ -206,20 +219,19 @@ private:
     using Statistics = detail::BatchStatistics;
 
     /// What x, [features x batch], is normalised by, in memory for 3 features() numbers: in a
-    /// training step the statistics of x, else the running ones.
-    template <bool records, class X, class Mask>
-    Statistics statistics_of(const X& x, const detail::Team& team, const Mask& mask, double* memory,
-                             Record<detail::Records>& record) const {
+    /// training step the statistics of x, whose mean and variance take_moments(statistics) finds,
+    /// else the running ones.
+    template <bool records, class X, class Mask, class TakeMoments>
+    Statistics statistics_of(const X& x, const Mask& mask, double* memory,
+                             Record<detail::Records>& record,
+                             const TakeMoments& take_moments) const {
         const Statistics by{memory, features()};
         const bool of_batch = records && mask.step() != nullptr && x.cols() > 1;
         if (of_batch)
-            team.split(features(), detail::moments_group, work_of(x.cols()),
-                       [&](Index first, Index count) {
-                           detail::batch_moments(x, first, count, by.mean, by.variance);
-                           invert(by, first, count);
-                       });
+            take_moments(by);
         else
             read_running(by);
+        invert(by);
         if constexpr (records) {
             record.input = {x.data(), x.rows(), x.cols(), x.outerStride()};
             record.statistics = by;
@@ -229,25 +241,20 @@ private:
         return by;
     }
 
-    /// dgain += sum of dy z, dbias += sum of dy; leaves the averages of dy and, behind them, those
-    /// of dy z, or 0 for both where the running statistics were used.
-    template <class Slope>
-    void add_gradient(const Slope& dy, const detail::Team& team,
-                      const Record<detail::Records>& record, Gradient& gradient,
-                      double* averages) const {
-        const auto x = record.input.view();
-        const Statistics& by = record.statistics;
+    /// dgain += sum of dy z, dbias += sum of dy, which take_sums(slopes, products) finds; leaves the
+    /// averages of dy and, behind them, those of dy z, or 0 for both where the running statistics
+    /// were used.
+    template <class TakeSums>
+    void add_gradient(const Record<detail::Records>& record, Gradient& gradient, double* averages,
+                      const TakeSums& take_sums) const {
         double* const of_products = averages + features();
-        const double share = record.of_batch ? 1 / static_cast<double>(x.cols()) : 0.0;
-        team.split(features(), detail::moments_group, work_of(x.cols()),
-                   [&](Index first, Index count) {
-                       detail::batch_slope_sums(x, dy, by.mean, by.inverse_deviation, first, count,
-                                                averages, of_products);
-                       for (Index i = first; i < first + count; ++i) {
-                           gradient.gain(i) += static_cast<Scalar>(of_products[i]);
-                           gradient.bias(i) += static_cast<Scalar>(averages[i]);
-                       }
-                   });
+        const double share =
+            record.of_batch ? 1 / static_cast<double>(record.input.columns) : 0.0;
+        take_sums(averages, of_products);
+        for (Index i = 0; i < features(); ++i) {
+            gradient.gain(i) += static_cast<Scalar>(of_products[i]);
+            gradient.bias(i) += static_cast<Scalar>(averages[i]);
+        }
         for (Index i = 0; i < 2 * features(); ++i) averages[i] *= share;
     }
 
@@ -278,11 +285,10 @@ private:
             by.mean[i] = static_cast<double>(running_mean_(i));
             by.variance[i] = static_cast<double>(running_variance_(i));
         }
-        invert(by, 0, features());
     }
 
-    void invert(const Statistics& by, Index first, Index count) const {
-        for (Index i = first; i < first + count; ++i)
+    void invert(const Statistics& by) const {
+        for (Index i = 0; i < features(); ++i)
             by.inverse_deviation[i] = 1 / std::sqrt(by.variance[i] + options_.epsilon);
     }
 
