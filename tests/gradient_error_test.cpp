@@ -136,6 +136,35 @@ TEST_CASE("gradient_error: under a mask, of a composite of one's own and with an
             .where.empty());
 }
 
+/// Tells its derivative from its output too: a step keeps that.
+struct OwnSigmoid {
+    using Scalar = double;
+    double value(double z) const { return 1 / (1 + std::exp(-z)); }
+    double derivative(double z) const { return derivative_of_output(value(z)); }
+    double derivative_of_output(double y) const { return factor * y * (1 - y); }
+    double factor = 1;  ///< 1 is right.
+};
+
+TEST_CASE("gradient_error: a function of one's own that tells its derivative from its output",
+          "[gradient_error]") {
+    Philox random{3};
+    const MatrixXd x = random_matrix<double>(random, 3, 5), t = random_matrix<double>(random, 4, 5);
+    SurvivalMasks masks{1, 5};
+    masks.set_word(0, 0, 0b10110);
+    const auto error = [&](double factor) {
+        const Elementwise sigmoid{OwnSigmoid{factor}};
+        // Behind a product, alone, at the end of a branch, behind a skippable layer, and at the end.
+        const Sequential network{
+            linear<double>(random, 3, 4), sigmoid, sigmoid,
+            StochasticDepth{Residual{Sequential{linear<double>(random, 4, 4), sigmoid}},
+                            SurvivalProbability{0.5}},
+            sigmoid, linear<double>(random, 4, 4), sigmoid};
+        return gradient_error(network, x, masks, MeanSquaredError<double>{}, t).largest;
+    };
+    CHECK(error(1) <= 1e-7);
+    CHECK(error(1.1) >= 1e-2);
+}
+
 TEST_CASE("gradient_error: it checks the gradient of a training step, with its scaling and its seed",
           "[gradient_error]") {
     Philox random{5};
