@@ -78,13 +78,13 @@ void evaluate(const common::ImageNetwork& network, const sd::Dataset<float>& tes
                                     .images_at_once = 100,
                                     .seed = options.seed,
                                     .threads = options.threads};
-    report.all = common::Evaluation{network, test, rules, progress}.run();
+    report.all = common::evaluate(network, test, rules, progress);
     const sd::Index images = std::min(options.exact_images, test.size());
     if (images == 0) return;
     rules.masks = {10, 100};
     rules.exact_evaluations = 1 << 13;  // 12 blocks
     rules.images_at_once = 10;
-    report.exact = common::Evaluation{network, test.head(images), rules, progress}.run();
+    report.exact = common::evaluate(network, test.head(images), rules, progress);
 }
 
 void run(const Options& options) {

@@ -38,7 +38,7 @@ namespace reproduction {
         nlohmann::json result{{"images", count}, {"rules", nlohmann::json::array()}};
         if (count > 0)
             result["rules"] =
-                common::json_of(common::Evaluation{network, test.head(count), rules, progress}.run());
+                common::json_of(common::evaluate(network, test.head(count), rules, progress));
         return result;
     };
     nlohmann::json measured;
@@ -72,7 +72,7 @@ inline void run_one(const common::Images& images, const Options& options,
     const auto training = common::train_images(
         images, settings,
         {.threads = options.threads, .checkpoint = path + ".training", .name = name + ": "},
-        progress, [](const auto&) {});
+        progress);
     nlohmann::json result{{"settings", described},
                           {"threads", options.threads},
                           {"history", training.history},
