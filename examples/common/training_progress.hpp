@@ -17,7 +17,7 @@ namespace common {
 [[nodiscard]] inline std::string duration(double seconds) {
     const auto whole = static_cast<long long>(std::ceil(seconds));
     const auto two_digits = [](long long n) {
-        return (n < 10 ? "0" : "") + std::to_string(n);
+        return std::string{static_cast<char>('0' + n / 10), static_cast<char>('0' + n % 10)};
     };
     if (whole >= 3600)
         return std::to_string(whole / 3600) + " h " + two_digits(whole / 60 % 60) + " min";
