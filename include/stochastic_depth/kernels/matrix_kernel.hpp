@@ -45,8 +45,8 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
                     : P::broadcast(Scalar(0));
     // What the next tile starts from: it would wait for memory, with nothing else to do.
     if (f.start.column_stride > 0)
-        STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < Columns; ++c)
-            STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < Packets; ++p)
+        for (int c = 0; c < Columns; ++c)
+            for (int p = 0; p < Packets; ++p)
                 __builtin_prefetch(f.start.data + row + offset(p) +
                                    (column + Columns + c) * f.start.column_stride);
     const Scalar* weights = f.left.data + row;
