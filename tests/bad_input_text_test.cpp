@@ -38,10 +38,7 @@ TEST_CASE("bad input: files of texts that hold something else", "[bad_input_text
     const auto refuses_table = [](std::string_view file, std::initializer_list<const char*> said,
                                   const Words& classes = {}) {
         refuses<std::runtime_error>(
-            [&] {
-                (void)parse_tab_separated(bytes(file), "f.tsv", {.classes = classes});
-            },
-            said);
+            [&] { (void)parse_tab_separated(bytes(file), "f.tsv", {.classes = classes}); }, said);
     };
     refuses_lines("", {"parse_lines", "f.txt", "at least 1 line"});
     refuses_lines("\xEF\xBB\xBF", {"parse_lines", "f.txt", "at least 1 line"});
@@ -58,8 +55,11 @@ TEST_CASE("bad input: files of texts that hold something else", "[bad_input_text
     // Labels are compared as bytes: neither case nor blanks are overlooked.
     refuses_table("A\tb", {"line 1", "one of 1 labels", "found A"}, {"a"});
     refuses_table("a\tb\na \tb", {"line 2", "one of 2 labels", "found a "}, {"a", "b"});
-    refuses([] { (void)parse_tab_separated(bytes("a\tb"), "f.tsv", {.classes = {"a", "a"}}); },
-            {"parse_tab_separated: classes", "got a twice"});
+    refuses(
+        [] {
+            (void)parse_tab_separated(bytes("a\tb"), "f.tsv", {.classes = {"a", "a"}});
+        },
+        {"parse_tab_separated: classes", "got a twice"});
     const test::TemporaryDirectory directory;
     refuses<std::runtime_error>([&] { (void)read_lines(directory.file("none")); },
                                 {"read_lines", "none"});
@@ -75,21 +75,27 @@ TEST_CASE("bad input: texts that are no UTF-8", "[bad_input_text]") {
         const char* place;
     };
     const Tokenizer words = Tokenizer::of(Words{"a b"});
-    for (const Case& bad : std::initializer_list<Case>{
-             {"\x80", "0x80", "at byte 0"},                  // goes on with nothing
-             {"ab\xC3", "0xc3", "at byte 2"},                // cut short
-             {"a\xC3(b", "0xc3", "at byte 1"},               // not gone on with
-             {"\xC0\x80", "0xc0", "at byte 0"},              // overlong
-             {"\xE2\x82\xAC\xE0\x80\xAF", "0xe0", "at byte 3"},
-             {"\xED\xA0\x80", "0xed", "at byte 0"},          // a surrogate
-             {"\xF4\x90\x80\x80", "0xf4", "at byte 0"},      // past U+10FFFF
-             {"ok \xFE", "0xfe", "at byte 3"}}) {
+    for (const Case& bad :
+         std::initializer_list<Case>{{"\x80", "0x80", "at byte 0"},      // goes on with nothing
+                                     {"ab\xC3", "0xc3", "at byte 2"},    // cut short
+                                     {"a\xC3(b", "0xc3", "at byte 1"},   // not gone on with
+                                     {"\xC0\x80", "0xc0", "at byte 0"},  // overlong
+                                     {"\xE2\x82\xAC\xE0\x80\xAF", "0xe0", "at byte 3"},
+                                     {"\xED\xA0\x80", "0xed", "at byte 0"},      // a surrogate
+                                     {"\xF4\x90\x80\x80", "0xf4", "at byte 0"},  // past U+10FFFF
+                                     {"ok \xFE", "0xfe", "at byte 3"}}) {
         for (const TokenUnit unit : {TokenUnit::character, TokenUnit::word})
-            refuses([&] { (void)Tokenizer::of(Words{"x", bad.text}, {.unit = unit}); },
-                    {"Tokenizer: text 1", bad.byte, bad.place});
+            refuses(
+                [&] {
+                    (void)Tokenizer::of(Words{"x", bad.text}, {.unit = unit});
+                },
+                {"Tokenizer: text 1", bad.byte, bad.place});
         refuses([&] { (void)words.encode(bad.text); }, {"Tokenizer: text", bad.byte, bad.place});
-        refuses([&] { (void)tokens_of<float>(words, Words{"a", "b", bad.text}); },
-                {"tokens_of: sample 2", bad.byte, bad.place});
+        refuses(
+            [&] {
+                (void)tokens_of<float>(words, Words{"a", "b", bad.text});
+            },
+            {"tokens_of: sample 2", bad.byte, bad.place});
         CHECK(Tokenizer::bytes().encode(bad.text).size() == std::string(bad.text).size());
     }
 }
@@ -112,7 +118,8 @@ TEST_CASE("bad input: vocabularies that cannot be", "[bad_input_text]") {
     counts.add("");
     refuses([&] { (void)counts.vocabulary(); }, {"Vocabulary: tokens", "empty"});
     refuses([] { (void)Vocabulary(Words{"a", "a"}); }, {"Vocabulary: tokens", "got a twice"});
-    refuses([] { (void)Tokenizer({}, Vocabulary(Words{" "})); }, {"Tokenizer: vocabulary", "\" \""});
+    refuses([] { (void)Tokenizer({}, Vocabulary(Words{" "})); },
+            {"Tokenizer: vocabulary", "\" \""});
     refuses([] { (void)Tokenizer({}, Vocabulary(Words{"a."})); },
             {"Tokenizer: vocabulary", "\"a.\""});
     refuses([] { (void)Tokenizer({}, Vocabulary(Words{"\xFF"})); }, {"Tokenizer: text", "0xff"});
@@ -128,10 +135,16 @@ TEST_CASE("bad input: ids that stand for nothing", "[bad_input_text]") {
     }
     refuses([&] { (void)vocabulary.reserved_id("a"); }, {"Vocabulary: name", "got a"});
     for (const double entry : {3.0, -2.0, 1.5, nan, inf, -inf})
-        refuses([&] { (void)texts_of(words, MatrixXd{{1, 1}, {2, entry}}); },
-                {"texts_of: ids", "[0, 3)", "in row 1 of sample 1"});
-    refuses([&] { (void)texts_of(words, MatrixXd{{-1}, {2}}); },
-            {"texts_of: ids", "got -1 in row 0 of sample 0"});
+        refuses(
+            [&] {
+                (void)texts_of(words, MatrixXd{{1, 1}, {2, entry}});
+            },
+            {"texts_of: ids", "[0, 3)", "in row 1 of sample 1"});
+    refuses(
+        [&] {
+            (void)texts_of(words, MatrixXd{{-1}, {2}});
+        },
+        {"texts_of: ids", "got -1 in row 0 of sample 0"});
 }
 
 TEST_CASE("bad input: sequences that cannot be", "[bad_input_text]") {
@@ -145,7 +158,8 @@ TEST_CASE("bad input: sequences that cannot be", "[bad_input_text]") {
     refuses_texts({"a"}, {.positions = -1}, {"tokens_of: positions", "got -1"});
     refuses_texts({"a"}, {.empty = -1}, {"tokens_of: empty", "got -1"});
     refuses_texts({"a"}, {.empty = 3}, {"tokens_of: empty", "got 3"});
-    refuses([] { (void)length_blocks(MatrixXd(2, 2), 0); }, {"length_blocks: samples_at_once", "got 0"});
+    refuses([] { (void)length_blocks(MatrixXd(2, 2), 0); },
+            {"length_blocks: samples_at_once", "got 0"});
     refuses([] { (void)length_blocks(MatrixXd(2, 2), -5); },
             {"length_blocks: samples_at_once", "got -5"});
     refuses([] { (void)Trainer{{.batching = SimilarLengths{0}}}; },
@@ -157,7 +171,8 @@ TEST_CASE("bad input: sequences that cannot be", "[bad_input_text]") {
 TEST_CASE("bad input: what drops tokens", "[bad_input_text]") {
     for (const double rate : {-0.01, 1.01, nan, inf})
         refuses([&] { (void)TokenDropout{{.rate = rate}}; }, {"TokenDropout: rate", "got "});
-    refuses([] { (void)TokenDropout{{.replacement = -1}}; }, {"TokenDropout: replacement", "got -1"});
+    refuses([] { (void)TokenDropout{{.replacement = -1}}; },
+            {"TokenDropout: replacement", "got -1"});
     refuses([] { (void)TokenDropout{{.replacement = (1 << 24) + 1}}; },
             {"TokenDropout: replacement", "got 16777217"});
     const TokenDropout dropout{{.rate = 1}};
@@ -165,10 +180,16 @@ TEST_CASE("bad input: what drops tokens", "[bad_input_text]") {
     MatrixXd y = MatrixXd::Constant(2, 3, 9);
     const auto unchanged = [&] { return (y.array() == 9).all(); };
     refuses([&] { dropout.apply(0, Ids{0, 1}, x, y); }, {"TokenDropout: x", "got 3"}, unchanged);
-    refuses([&] { dropout.apply(0, Ids{0, 1}, x.leftCols(2), y); },
-            {"TokenDropout: y must be [2 x 2], got [2 x 3]"}, unchanged);
-    refuses([&] { dropout.apply(0, Ids{0, 1, -1}, x, y); }, {"TokenDropout: samples", "got -1"},
-            unchanged);
+    refuses(
+        [&] {
+            dropout.apply(0, Ids{0, 1}, x.leftCols(2), y);
+        },
+        {"TokenDropout: y must be [2 x 2], got [2 x 3]"}, unchanged);
+    refuses(
+        [&] {
+            dropout.apply(0, Ids{0, 1, -1}, x, y);
+        },
+        {"TokenDropout: samples", "got -1"}, unchanged);
 }
 
 }  // namespace

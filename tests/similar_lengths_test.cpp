@@ -35,17 +35,19 @@ using Eigen::VectorXi;
 using test::BagOfTokens;
 using test::same_bits;
 
-using Network = Sequential<BagOfTokens, StochasticDepth<Residual<Sequential<Linear<double>, Tanh<double>>>>,
-                           Linear<double>>;
+using Network =
+    Sequential<BagOfTokens, StochasticDepth<Residual<Sequential<Linear<double>, Tanh<double>>>>,
+               Linear<double>>;
 
 constexpr Index ids = 11, classes = 3;
 
 Network network_of(std::uint32_t seed) {
     Philox random{seed};
-    return Sequential{BagOfTokens{test::random_matrix<double>(random, 4, ids)},
-                      StochasticDepth{Residual{Sequential{Linear<double>{4, 4, random}, Tanh<double>{}}},
-                                      SurvivalProbability{0.7}},
-                      Linear<double>{4, classes, random}};
+    return Sequential{
+        BagOfTokens{test::random_matrix<double>(random, 4, ids)},
+        StochasticDepth{Residual{Sequential{Linear<double>{4, 4, random}, Tanh<double>{}}},
+                        SurvivalProbability{0.7}},
+        Linear<double>{4, classes, random}};
 }
 
 Dataset<double> sequences(std::uint32_t seed, Index samples, Index positions, Index longest) {
@@ -98,7 +100,8 @@ Index cells(const Batches& batches, const std::vector<Index>& lengths) {
     Index sum = 0;
     for (const auto& batch : batches.samples) {
         Index longest = 0;
-        for (const Index j : batch) longest = std::max(longest, lengths[static_cast<std::size_t>(j)]);
+        for (const Index j : batch)
+            longest = std::max(longest, lengths[static_cast<std::size_t>(j)]);
         sum += longest * static_cast<Index>(batch.size());
     }
     return sum;
@@ -235,8 +238,9 @@ TEST_CASE("SimilarLengths: the validation loss is that of all samples", "[simila
     const SoftmaxCrossEntropy<double> loss;
     for (const Scaling scaling : {Scaling::none, Scaling::inverted}) {
         Network network = network_of(4);
-        const auto history = Trainer{{.epochs = 2, .scaling = scaling, .batching = SimilarLengths{}}}
-                                 .fit(network, data, loss, validation);
+        const auto history =
+            Trainer{{.epochs = 2, .scaling = scaling, .batching = SimilarLengths{}}}.fit(
+                network, data, loss, validation);
         const MatrixXd y = scaling == Scaling::none
                                ? WeightScaling{}(network, validation.inputs()).mean
                                : network(validation.inputs());
@@ -254,8 +258,9 @@ TEST_CASE("SimilarLengths: sequences without tokens keep a row, and bad windows 
     detail::cut_to_longest(inner, spare);
     CHECK(inner == Eigen::MatrixXf{{-1, 2}, {3, -1}});
     for (const Index window : {0, -3})
-        CHECK(test::refusal([&] { (void)Trainer{{.batching = SimilarLengths{window}}}; })
-                  .starts_with("Trainer: window of batching must be at least 1, got "));
+        CHECK(test::refusal([&] {
+                  (void)Trainer{{.batching = SimilarLengths{window}}};
+              }).starts_with("Trainer: window of batching must be at least 1, got "));
 }
 
 }  // namespace

@@ -23,8 +23,8 @@ Words split(std::string_view text, TokenUnit unit, Punctuation punctuation = Pun
 TEST_CASE("split: white space ends words, and punctuation marks are words where asked for",
           "[split]") {
     const std::string text = " Don't\tpanic:\r\n  K-19 (1961)...  ";
-    CHECK(split(text, TokenUnit::word) == Words{"Don", "'", "t", "panic", ":", "K", "-", "19", "(",
-                                                "1961", ")", ".", ".", "."});
+    CHECK(split(text, TokenUnit::word) ==
+          Words{"Don", "'", "t", "panic", ":", "K", "-", "19", "(", "1961", ")", ".", ".", "."});
     CHECK(split(text, TokenUnit::word, Punctuation::within_words) ==
           Words{"Don't", "panic:", "K-19", "(1961)..."});
     for (const std::string nothing : {"", " ", " \t\r\n\v\f "})
@@ -59,12 +59,13 @@ TEST_CASE("split: marks and letters beyond ASCII are parts of words", "[split]")
     CHECK(split("caf\xC3\xA9\xE2\x80\x94\xC2\xA0x y", TokenUnit::word) ==
           Words{"caf\xC3\xA9\xE2\x80\x94\xC2\xA0x", "y"});
     for (int c = 0; c < 128; ++c) {
-        const bool is_mark = std::string_view("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-                                 .find(static_cast<char>(c)) != std::string_view::npos;
+        const bool is_mark =
+            std::string_view("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~").find(static_cast<char>(c)) !=
+            std::string_view::npos;
         CHECK(detail::is_ascii_punctuation(static_cast<char>(c)) == is_mark);
-        CHECK(detail::is_ascii_space(static_cast<char>(c)) ==
-              (std::string_view(" \t\n\v\f\r").find(static_cast<char>(c)) !=
-               std::string_view::npos));
+        CHECK(
+            detail::is_ascii_space(static_cast<char>(c)) ==
+            (std::string_view(" \t\n\v\f\r").find(static_cast<char>(c)) != std::string_view::npos));
     }
 }
 

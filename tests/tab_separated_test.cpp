@@ -49,8 +49,11 @@ TEST_CASE("parse_tab_separated: given labels keep their numbers, whatever the fi
     refuses_file("no\ta\nnone\tb\n",
                  {"parse_tab_separated: some.tsv: line 2", "one of 3 labels, found none"},
                  {.classes = classes});
-    test::refuses([&] { (void)parsed("a\tb", {.classes = {"x", "y", "x"}}); },
-                  {"parse_tab_separated: classes must differ, got x twice"});
+    test::refuses(
+        [&] {
+            (void)parsed("a\tb", {.classes = {"x", "y", "x"}});
+        },
+        {"parse_tab_separated: classes must differ, got x twice"});
 }
 
 TEST_CASE("parse_tab_separated: what is no label, tab and text is refused with its line",

@@ -30,8 +30,8 @@ TEST_CASE("TokenDropout: replaces the tokens that it says, and nothing past a se
         dropout.apply(epoch, samples, x, y);
         for (Index j = 0; j < 3; ++j)
             for (Index t = 0; t < 6; ++t) {
-                const bool drops =
-                    dropout.drops(epoch, static_cast<std::uint64_t>(samples[static_cast<std::size_t>(j)]), t);
+                const bool drops = dropout.drops(
+                    epoch, static_cast<std::uint64_t>(samples[static_cast<std::size_t>(j)]), t);
                 CHECK(y(t, j) == (x(t, j) == -1 ? -1.0f : drops ? 7.0f : 2.0f));
                 (drops ? dropped : kept) = true;
             }
@@ -79,12 +79,15 @@ TEST_CASE("TokenDropout: options and sizes that don't fit are refused, nothing i
     const TokenDropout dropout{{.rate = 1}};
     const MatrixXd x = MatrixXd::Constant(2, 3, 5);
     MatrixXd y = MatrixXd::Constant(2, 3, 9), narrow(2, 2);
-    CHECK(refusal([&] { dropout.apply(0, std::vector<Index>{1, 2}, x, y); }) ==
-          "TokenDropout: x must have a column for each of 2 samples, got 3");
-    CHECK(refusal([&] { dropout.apply(0, std::vector<Index>{1, 2, 3}, x, narrow); }) ==
-          "TokenDropout: y must be [2 x 3], got [2 x 2]");
-    CHECK(refusal([&] { dropout.apply(0, std::vector<Index>{1, 2, -3}, x, y); }) ==
-          "TokenDropout: samples must be at least 0, got -3");
+    CHECK(refusal([&] {
+              dropout.apply(0, std::vector<Index>{1, 2}, x, y);
+          }) == "TokenDropout: x must have a column for each of 2 samples, got 3");
+    CHECK(refusal([&] {
+              dropout.apply(0, std::vector<Index>{1, 2, 3}, x, narrow);
+          }) == "TokenDropout: y must be [2 x 3], got [2 x 2]");
+    CHECK(refusal([&] {
+              dropout.apply(0, std::vector<Index>{1, 2, -3}, x, y);
+          }) == "TokenDropout: samples must be at least 0, got -3");
     CHECK((y.array() == 9).all());
 }
 

@@ -27,11 +27,11 @@ TEST_CASE("Tokenizer: words have the ids of their vocabulary, others that of unk
     CHECK(words.decode(Ids{1, 0, 2, 3}) == "the \xEF\xBF\xBD , cat");
     CHECK(words.decode(Ids{}).empty());
     // In any case, where lower case is asked for.
-    const Tokenizer lower =
-        Tokenizer::of(Words{"The the"}, {.letters = LetterCase::ascii_lower});
+    const Tokenizer lower = Tokenizer::of(Words{"The the"}, {.letters = LetterCase::ascii_lower});
     CHECK(lower.vocabulary().tokens() == Words{"the"});
     CHECK(lower.encode("THE tHe") == Ids{1, 1});
-    const Tokenizer whole = Tokenizer::of(Words{"can't"}, {.punctuation = Punctuation::within_words});
+    const Tokenizer whole =
+        Tokenizer::of(Words{"can't"}, {.punctuation = Punctuation::within_words});
     CHECK(whole.encode("can't") == Ids{1});
 }
 
@@ -84,8 +84,9 @@ TEST_CASE("Tokenizer: a vocabulary of other tokens and ids out of range are refu
               (void)Tokenizer({.letters = LetterCase::ascii_lower}, Vocabulary({"The"}));
           }) == "Tokenizer: vocabulary must hold single tokens, got \"The\"");
     const Tokenizer words = Tokenizer::of(Words{"a b"});
-    CHECK(refusal([&] { (void)words.decode(Ids{1, 3}); }) ==
-          "Tokenizer: ids must lie in [0, 3), got 3");
+    CHECK(refusal([&] {
+              (void)words.decode(Ids{1, 3});
+          }) == "Tokenizer: ids must lie in [0, 3), got 3");
     CHECK(refusal([&] { (void)words.decode(Ids{-1}); }) ==
           "Tokenizer: ids must lie in [0, 3), got -1");
 }

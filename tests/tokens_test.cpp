@@ -71,8 +71,9 @@ TEST_CASE("texts_of: gives back what the ids stand for", "[tokens]") {
 }
 
 TEST_CASE("tokens_of, texts_of: ids and vocabularies out of range are refused", "[tokens]") {
-    CHECK(refusal([] { (void)tokens_of<float>(Letters{.size = 5}, Words{"ab", "af"}); }) ==
-          "tokens_of: ids must lie in [0, 5), got 5 in sample 1");
+    CHECK(refusal([] {
+              (void)tokens_of<float>(Letters{.size = 5}, Words{"ab", "af"});
+          }) == "tokens_of: ids must lie in [0, 5), got 5 in sample 1");
     CHECK(refusal([] { (void)tokens_of<float>(Letters{}, Words{"a b"}); }) ==
           "tokens_of: ids must lie in [0, 26), got -65 in sample 0");
     CHECK(refusal([] { (void)tokens_of<float>(Letters{.size = (1 << 24) + 1}, Words{"a"}); }) ==
@@ -84,10 +85,12 @@ TEST_CASE("tokens_of, texts_of: ids and vocabularies out of range are refused", 
           "tokens_of: positions must be at least 0, got -1");
     const Tokenizer words = Tokenizer::of(Words{"a b"});
     for (const double id : {3.0, -2.0, 0.5, 1e300})
-        CHECK(refusal([&] { (void)texts_of(words, MatrixXd{{1, 1}, {2, id}}); })
-                  .starts_with("texts_of: ids must be whole numbers in [0, 3), got "));
-    CHECK(refusal([&] { (void)texts_of(words, MatrixXd{{-1}, {1}}); }) ==
-          "texts_of: ids must be whole numbers in [0, 3), got -1 in row 0 of sample 0");
+        CHECK(refusal([&] {
+                  (void)texts_of(words, MatrixXd{{1, 1}, {2, id}});
+              }).starts_with("texts_of: ids must be whole numbers in [0, 3), got "));
+    CHECK(refusal([&] {
+              (void)texts_of(words, MatrixXd{{-1}, {1}});
+          }) == "texts_of: ids must be whole numbers in [0, 3), got -1 in row 0 of sample 0");
 }
 
 }  // namespace

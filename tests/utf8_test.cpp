@@ -17,7 +17,8 @@ using test::refusal;
 std::string encoded(std::uint32_t code, int size) {
     if (size == 1) return {static_cast<char>(code)};
     std::string text;
-    for (int i = 0; i < size; ++i, code >>= 6) text.insert(text.begin(), static_cast<char>(0x80 | (code & 0x3F)));
+    for (int i = 0; i < size; ++i, code >>= 6)
+        text.insert(text.begin(), static_cast<char>(0x80 | (code & 0x3F)));
     const unsigned mark[] = {0, 0, 0xC0, 0xE0, 0xF0};
     text[0] = static_cast<char>(static_cast<unsigned char>(text[0] & 0x3F) | mark[size]);
     return text;

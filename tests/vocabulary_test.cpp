@@ -71,12 +71,15 @@ TEST_CASE("TokenCounts: the most frequent tokens come first, equally frequent on
 }
 
 TEST_CASE("Vocabulary: what is no vocabulary is refused", "[vocabulary]") {
-    CHECK(refusal([] { (void)Vocabulary({"a", "b", "a"}); }) ==
-          "Vocabulary: tokens must differ, got a twice");
-    CHECK(refusal([] { (void)Vocabulary({"a", ""}); }) ==
-          "Vocabulary: tokens must not be empty, got an empty one at 1");
-    CHECK(refusal([] { (void)Vocabulary({"a"}, {"x", "x"}); }) ==
-          "Vocabulary: reserved must differ, got x twice");
+    CHECK(refusal([] {
+              (void)Vocabulary({"a", "b", "a"});
+          }) == "Vocabulary: tokens must differ, got a twice");
+    CHECK(refusal([] {
+              (void)Vocabulary({"a", ""});
+          }) == "Vocabulary: tokens must not be empty, got an empty one at 1");
+    CHECK(refusal([] {
+              (void)Vocabulary({"a"}, {"x", "x"});
+          }) == "Vocabulary: reserved must differ, got x twice");
     CHECK(refusal([] { (void)Vocabulary({"a"}, {""}); }) ==
           "Vocabulary: reserved must not be empty, got an empty one at 0");
     const Vocabulary vocabulary({"a"});

@@ -25,7 +25,8 @@ void for_each_line(std::string_view who, std::span<const std::uint8_t> bytes, st
     std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
     if (text.empty())
-        throw std::runtime_error(message(who, ": ", name, ": expected at least 1 line, found none"));
+        throw std::runtime_error(
+            message(who, ": ", name, ": expected at least 1 line, found none"));
     for (std::size_t number = 1; !text.empty(); ++number) {
         const std::size_t end = text.find('\n');
         std::string_view line = text.substr(0, end);

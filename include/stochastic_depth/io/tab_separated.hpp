@@ -36,8 +36,8 @@ enum class LabelOrder {
 
 struct TabSeparatedOptions {
     LabelOrder order = LabelOrder::sorted;
-    /// The labels that there are, in the order of their numbers, as another file had them: any other
-    /// is refused, and `order` says nothing. Empty: whatever the file has.
+    /// The labels that there are, in the order of their numbers, as another file had them: others
+    /// are refused, and `order` says nothing. Empty: whatever the file has.
     std::vector<std::string> classes = {};
 };
 
@@ -64,26 +64,27 @@ struct TabSeparatedOptions {
             detail::refuse("parse_tab_separated: classes must differ, got ", *label, " twice");
 
     std::vector<int> labels;
-    detail::for_each_line("parse_tab_separated", bytes, name, [&](std::string_view line,
-                                                                  std::size_t number) {
-        const auto fail = [&](const auto&... parts) {
-            throw std::runtime_error(detail::message("parse_tab_separated: ", name, ": line ",
-                                                     number, ": ", parts...));
-        };
-        const std::size_t tab = line.find('\t');
-        if (tab == std::string_view::npos) fail("expected a label, a tab and a text, found no tab");
-        const std::string_view label = line.substr(0, tab), text = line.substr(tab + 1);
-        if (label.empty()) fail("expected a label, found none before the tab");
-        if (text.empty()) fail("expected a text, found none behind the tab");
-        const auto found = std::find(classes.begin(), classes.end(), label);
-        labels.push_back(static_cast<int>(found - classes.begin()));
-        if (found == classes.end()) {
-            if (!options.classes.empty())
-                fail("expected one of ", classes.size(), " labels, found ", label);
-            classes.emplace_back(label);
-        }
-        result.texts.emplace_back(text);
-    });
+    detail::for_each_line(
+        "parse_tab_separated", bytes, name, [&](std::string_view line, std::size_t number) {
+            const auto fail = [&](const auto&... parts) {
+                throw std::runtime_error(detail::message("parse_tab_separated: ", name, ": line ",
+                                                         number, ": ", parts...));
+            };
+            const std::size_t tab = line.find('\t');
+            if (tab == std::string_view::npos)
+                fail("expected a label, a tab and a text, found no tab");
+            const std::string_view label = line.substr(0, tab), text = line.substr(tab + 1);
+            if (label.empty()) fail("expected a label, found none before the tab");
+            if (text.empty()) fail("expected a text, found none behind the tab");
+            const auto found = std::find(classes.begin(), classes.end(), label);
+            labels.push_back(static_cast<int>(found - classes.begin()));
+            if (found == classes.end()) {
+                if (!options.classes.empty())
+                    fail("expected one of ", classes.size(), " labels, found ", label);
+                classes.emplace_back(label);
+            }
+            result.texts.emplace_back(text);
+        });
 
     std::vector<int> new_number(classes.size());
     for (std::size_t k = 0; k < classes.size(); ++k) new_number[k] = static_cast<int>(k);

@@ -41,8 +41,8 @@ template <class Enum>
 [[nodiscard]] Enum read_choice(ByteReader& reader, std::string_view what, Enum last) {
     const auto value = reader.number<std::uint32_t>();
     if (value > static_cast<std::uint32_t>(last))
-        throw std::runtime_error(message("the file has ", what, " ", value,
-                                         ", which this library doesn't know"));
+        throw std::runtime_error(
+            message("the file has ", what, " ", value, ", which this library doesn't know"));
     return static_cast<Enum>(value);
 }
 
@@ -77,8 +77,7 @@ inline void save_tokenizer(const std::string& path, const Tokenizer& tokenizer) 
         detail::ByteReader reader{content};
         TokenizerOptions options;
         options.unit = detail::read_choice(reader, "token unit", TokenUnit::word);
-        options.punctuation =
-            detail::read_choice(reader, "punctuation", Punctuation::within_words);
+        options.punctuation = detail::read_choice(reader, "punctuation", Punctuation::within_words);
         options.letters = detail::read_choice(reader, "letter case", LetterCase::ascii_lower);
         std::vector<std::string> reserved = detail::read_texts(reader);
         std::vector<std::string> tokens = detail::read_texts(reader);

@@ -14,8 +14,8 @@
 
 namespace stochastic_depth {
 
-/// Sequences in blocks of similar lengths, each cut to its longest one: a pass over them all without
-/// much padding.
+/// Sequences in blocks of similar lengths, each cut to its longest one: a pass over all of them with
+/// little padding.
 ///
 ///     for (const auto& block : length_blocks(test.inputs(), 256)) {
 ///         const Matrix<float> y = network(block.inputs, mask);

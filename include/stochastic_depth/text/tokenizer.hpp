@@ -69,7 +69,8 @@ public:
             Index parts = 0;
             for_each_token(token, [&](std::string_view part) { parts += part == token ? 1 : 2; });
             if (parts != 1)
-                detail::refuse("Tokenizer: vocabulary must hold single tokens, got \"", token, "\"");
+                detail::refuse("Tokenizer: vocabulary must hold single tokens, got \"", token,
+                               "\"");
         }
     }
 
@@ -78,13 +79,14 @@ public:
     [[nodiscard]] static Tokenizer bytes(std::vector<std::string> reserved = {}) {
         std::vector<std::string> tokens;
         for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
-        return Tokenizer({.unit = TokenUnit::byte}, Vocabulary(std::move(tokens), std::move(reserved)));
+        return Tokenizer({.unit = TokenUnit::byte},
+                         Vocabulary(std::move(tokens), std::move(reserved)));
     }
 
     /// With the vocabulary of some texts.
     ///
     /// \param texts  Any range of texts; held-out ones should not be among them.
-    /// \throws std::invalid_argument  naming text and byte, if a text is no UTF-8 and tokens are not
+    /// \throws std::invalid_argument  naming text and byte, if a text is no UTF-8 and tokens are no
     ///                                bytes; or as TokenCounts::vocabulary does.
     template <TextRange Texts>
     [[nodiscard]] static Tokenizer of(Texts&& texts, const TokenizerOptions& options = {},
@@ -117,8 +119,8 @@ public:
     }
 
     /// The tokens as one text: words with a blank between them, bytes and characters one after
-    /// another. An unknown token is U+FFFD, a reserved one its name. Of bytes and characters without
-    /// unknown ones, decode(encode(text)) is the text (in lower case, where that is asked for).
+    /// another. An unknown token is U+FFFD, a reserved one its name. Of bytes and characters, none
+    /// of them unknown, decode(encode(text)) is the text (in lower case, where that is asked for).
     ///
     /// \throws std::invalid_argument  if an id is outside [0, vocabulary_size()).
     [[nodiscard]] std::string decode(std::span<const Index> ids) const {

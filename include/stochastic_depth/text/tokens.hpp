@@ -42,8 +42,8 @@ struct TokensOptions {
 ///     const Tokens<float> tokens = tokens_of<float>(tokenizer, texts, {.positions = 40});
 ///     const Dataset data{tokens.ids, labels, classes};
 ///
-/// \param encoder  Tokenizer, or another (TextEncoder); its ids must be numbers that Scalar has, for
-///                 float at most 2^24 of them.
+/// \param encoder  Tokenizer, or another (TextEncoder); its ids must be numbers that Scalar has: of
+///                 float 2^24 at most.
 /// \param texts    Any range of texts.
 /// \throws std::invalid_argument  naming the sample, if a text has no token and options.empty is
 ///                                none, or the encoder refuses it; if an option or an id lies
@@ -112,8 +112,8 @@ template <class Derived>
         for (Index t = 0; t < lengths[static_cast<std::size_t>(j)]; ++t) {
             const Scalar entry = ids(t, j);
             // Written so that NaN fails; only then may it become an Index.
-            const bool in_range = entry >= Scalar(0) &&
-                                  entry < static_cast<Scalar>(tokenizer.vocabulary_size());
+            const bool in_range =
+                entry >= Scalar(0) && entry < static_cast<Scalar>(tokenizer.vocabulary_size());
             if (!in_range || static_cast<Scalar>(static_cast<Index>(entry)) != entry)
                 detail::refuse("texts_of: ids must be whole numbers in [0, ",
                                tokenizer.vocabulary_size(), "), got ", entry, " in row ", t,

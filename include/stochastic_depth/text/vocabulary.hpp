@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/text/utf8.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
@@ -42,8 +43,8 @@ public:
     Vocabulary() = default;
 
     /// \param tokens    In the order of their ids, each once, none empty.
-    /// \param reserved  Names in the order of their ids, each once, none empty; a token may have the
-    ///                  same letters.
+    /// \param reserved  Names in the order of their ids, each once, none empty; a token may have
+    ///                  the same letters.
     /// \throws std::invalid_argument  if one of these does not hold.
     explicit Vocabulary(std::vector<std::string> tokens, std::vector<std::string> reserved = {})
         : reserved_(std::move(reserved)), tokens_(std::move(tokens)) {
@@ -78,7 +79,7 @@ public:
     [[nodiscard]] std::string_view text_of(Index id) const {
         if (id < 0 || id >= size())
             detail::refuse("Vocabulary: id must lie in [0, ", size(), "), got ", id);
-        if (id == unknown) return "\xEF\xBF\xBD";
+        if (id == unknown) return detail::replacement_character;
         const auto place = static_cast<std::size_t>(id - 1);
         return place < reserved_.size() ? reserved_[place] : tokens_[place - reserved_.size()];
     }
@@ -148,7 +149,8 @@ public:
             return a.second != b.second ? a.second > b.second : a.first < b.first;
         });
         if (options.maximum_size != 0)
-            kept.resize(std::min(kept.size(), static_cast<std::size_t>(options.maximum_size - fixed)));
+            kept.resize(
+                std::min(kept.size(), static_cast<std::size_t>(options.maximum_size - fixed)));
         std::vector<std::string> tokens;
         tokens.reserve(kept.size());
         for (const auto& [token, count] : kept) tokens.emplace_back(token);

@@ -17,8 +17,8 @@ namespace stochastic_depth {
 /// padding is computed.
 ///
 /// An epoch's random order of samples is taken in windows of some batches; within one, samples are
-/// sorted by length and cut into batches; then these batches come in random order. Samples that fill
-/// no batch are the last ones of the random order, and the last batch. All of it is a function of
+/// sorted by length and cut into batches; then these batches come in random order. Samples that
+/// fill no batch are the last ones of the random order, and the last batch. All of it is a function of
 /// seed and epoch.
 struct SimilarLengths {
     /// Batches of a window, at least 1. One: random batches, cut. More: less padding, and batches

@@ -20,8 +20,8 @@ struct TokenDropoutOptions {
     std::uint64_t seed = 0;
 };
 
-/// Tokens of a training's sequences are replaced at random, each by itself, so that a network learns
-/// from what stands around them and learns what an unknown token is.
+/// Tokens of a training's sequences are replaced at random, each by itself, so that a network
+/// learns from what stands around them, and what an unknown token is.
 ///
 /// What is dropped is a function of (seed, epoch, sample, position): batches, threads and restarts
 /// cannot change it.
@@ -62,12 +62,14 @@ public:
             detail::refuse("TokenDropout: y must be [", x.rows(), " x ", count, "], got [",
                            y.rows(), " x ", y.cols(), "]");
         for (const Index sample : samples)
-            if (sample < 0) detail::refuse("TokenDropout: samples must be at least 0, got ", sample);
+            if (sample < 0)
+                detail::refuse("TokenDropout: samples must be at least 0, got ", sample);
         y = x;
         for (Index j = 0; j < count; ++j)
             for (Index t = 0; t < x.rows(); ++t)
                 if (y(t, j) >= Scalar(0) &&
-                    drops(epoch, static_cast<std::uint64_t>(samples[static_cast<std::size_t>(j)]), t))
+                    drops(epoch, static_cast<std::uint64_t>(samples[static_cast<std::size_t>(j)]),
+                          t))
                     y(t, j) = static_cast<Scalar>(options_.replacement);
     }
 
