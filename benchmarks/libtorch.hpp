@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <stochastic_depth/training/sgd.hpp>
+#include <stochastic_depth/training/softmax_cross_entropy.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/types.hpp>
 
 #include <dlfcn.h>
 #include <torch/torch.h>
 
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <utility>
+#include <vector>
 
-/// What the comparisons with LibTorch share: its settings, its matrices, and how far two results
-/// may be apart.
+/// What the comparisons with LibTorch share: its settings, its matrices, how far two results may be
+/// apart, and the library's side of a training.
 
 inline void set_threads(int threads) {
     at::set_num_threads(threads);
@@ -69,3 +75,51 @@ inline void require(const std::string& what, double found, double allowed) {
     std::fprintf(stderr, "%s differ by %g relative, more than %g\n", what.c_str(), found, allowed);
     std::exit(1);
 }
+
+/// The library's side of a training: SGD with momentum on one batch, a mask for each sample, over and
+/// over those of the first `mask_steps` steps.
+constexpr std::uint64_t mask_seed = 42;
+constexpr std::uint64_t mask_steps = 16;
+constexpr double momentum = 0.9;
+
+/// Parameters in the order of the layers.
+template <class Network>
+[[nodiscard]] std::vector<stochastic_depth::Matrix<typename Network::Scalar>> parameters_of(
+    const Network& network) {
+    std::vector<stochastic_depth::Matrix<typename Network::Scalar>> list;
+    stochastic_depth::detail::visit_parameters(
+        network, [&](const char*, const auto& parameter) { list.emplace_back(parameter); });
+    return list;
+}
+
+template <class Network>
+class LibraryTraining {
+public:
+    using Scalar = typename Network::Scalar;
+    using Step =
+        stochastic_depth::TrainingStep<Network, stochastic_depth::SoftmaxCrossEntropy<Scalar>>;
+
+    /// \param x, labels  The batch, which must outlive this.
+    LibraryTraining(Network network, const stochastic_depth::Matrix<Scalar>& x,
+                    const Eigen::VectorXi& labels, double rate, unsigned threads = 1)
+        : network_(std::move(network)),
+          x_(x),
+          labels_(labels),
+          optimizer_(network_, {.learning_rate = rate, .momentum = momentum}),
+          step_(network_, {}, {.seed = mask_seed, .threads = threads}) {}
+
+    double step(std::uint64_t t) {
+        const double loss = step_.differentiate(network_, x_, labels_, t % mask_steps).loss;
+        optimizer_.step(network_, step_.gradient(), step_.team());
+        step_.finish(network_);
+        return loss;
+    }
+    [[nodiscard]] const Network& network() const { return network_; }
+
+private:
+    Network network_;
+    const stochastic_depth::Matrix<Scalar>& x_;
+    const Eigen::VectorXi& labels_;
+    stochastic_depth::Sgd<Network> optimizer_;
+    Step step_;
+};

@@ -28,7 +28,6 @@
 #include <stochastic_depth/models/resnet.hpp>
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
-#include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
@@ -62,9 +61,6 @@ constexpr Index depth = 20;
 constexpr Index classes = 10;
 constexpr Index images = 64;
 constexpr std::size_t convolutions = depth - 1;
-constexpr std::uint64_t mask_seed = 42;
-constexpr std::uint64_t mask_steps = 16;
-constexpr double momentum = 0.9;
 /// Large where updates are compared, so that the rounding of the weights does not blur them; small
 /// where they are measured over and over on the same batch.
 constexpr double checked_rate = 0.01;
@@ -122,14 +118,7 @@ struct Problem {
     Eigen::VectorXi labels;
 };
 
-/// Parameters in the order of the layers, or running statistics likewise.
-template <class AnyNetwork>
-[[nodiscard]] std::vector<Matrix> parameters_of(const AnyNetwork& network) {
-    std::vector<Matrix> list;
-    sd::detail::visit_parameters(
-        network, [&](const char*, const auto& parameter) { list.emplace_back(parameter); });
-    return list;
-}
+/// Running statistics in the order of the layers.
 template <class AnyNetwork>
 [[nodiscard]] std::vector<Matrix> state_of(const AnyNetwork& network) {
     std::vector<Matrix> list;
@@ -137,32 +126,6 @@ template <class AnyNetwork>
                             [&](const char*, const auto& state) { list.emplace_back(state); });
     return list;
 }
-
-/// The library's side.
-class LibraryTraining {
-public:
-    LibraryTraining(const Problem& problem, double rate, unsigned threads = 1)
-        : problem_(problem),
-          network_(problem.network),
-          optimizer_(network_, {.learning_rate = rate, .momentum = momentum}),
-          step_(network_, {},
-                {.mask_scope = sd::MaskScope::sample, .seed = mask_seed, .threads = threads}) {}
-
-    double step(std::uint64_t t) {
-        const double loss =
-            step_.differentiate(network_, problem_.x, problem_.labels, t % mask_steps).loss;
-        optimizer_.step(network_, step_.gradient(), step_.team());
-        step_.finish(network_);
-        return loss;
-    }
-    [[nodiscard]] const Network& network() const { return network_; }
-
-private:
-    const Problem& problem_;
-    Network network_;
-    sd::Sgd<Network> optimizer_;
-    sd::TrainingStep<Network, sd::SoftmaxCrossEntropy<float>> step_;
-};
 
 /// How LibTorch holds images, [images x channels x height x width].
 enum class Format { channels_last, contiguous };
@@ -346,7 +309,7 @@ struct ForwardWay {
 /// A network that has been trained for a while, so that its statistics are its own, in all ways.
 struct ForwardComparison {
     explicit ForwardComparison(const Shape& shape) : problem(shape) {
-        LibraryTraining training{problem, checked_rate};
+        LibraryTraining training{problem.network, problem.x, problem.labels, checked_rate};
         for (std::uint64_t t = 0; t < 4; ++t) (void)training.step(t);
         problem.network = training.network();
         for (const Format format : {Format::channels_last, Format::contiguous}) {
@@ -449,7 +412,7 @@ private:
 /// Requires that both sides, in three steps from the same weights under the same masks, go the same
 /// way: losses are compared, how far the parameters have moved, and the running statistics.
 void check_steps(const Problem& problem) {
-    LibraryTraining library{problem, checked_rate};
+    LibraryTraining library{problem.network, problem.x, problem.labels, checked_rate};
     const auto start = parameters_of(problem.network);
     std::vector<double> losses;
     for (std::uint64_t t = 0; t < 3; ++t) losses.push_back(library.step(t));
@@ -705,7 +668,8 @@ void add_steps(const Problem& problem, std::vector<Ratio>& ratios) {
     for (const int threads : {1, 2}) {
         auto* const added = add(library_step(shape, threads), [&, threads](auto& state) {
             measure(state,
-                    LibraryTraining{problem, measured_rate, static_cast<unsigned>(threads)});
+                    LibraryTraining{problem.network, problem.x, problem.labels, measured_rate,
+                                    static_cast<unsigned>(threads)});
         });
         if (threads > 1) added->UseRealTime();
     }

@@ -29,7 +29,6 @@
 // without AVX-512 on one that has it: the preset x86-64-v3, and OPENBLAS_CORETYPE=ZEN,
 // DNNL_MAX_CPU_ISA=AVX2 and ATEN_CPU_CAPABILITY=avx2 for the peers.
 #include <stochastic_depth/survival/mask_sampler.hpp>
-#include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
@@ -55,9 +54,6 @@ using sd::Index;
 using torch::Tensor;
 
 constexpr Index classes = 10;
-constexpr std::uint64_t mask_seed = 42;
-constexpr std::uint64_t mask_steps = 16;
-constexpr double momentum = 0.9;
 /// Large where updates are compared, so that the rounding of the weights does not blur them; small
 /// where they are measured over and over on the same batch.
 constexpr double checked_rate = 0.01;
@@ -123,41 +119,6 @@ struct Problem {
     Eigen::VectorXd survival;
     sd::Matrix<Scalar> x;
     Eigen::VectorXi labels;
-};
-
-/// The library's side.
-template <class Scalar>
-class LibraryTraining {
-public:
-    using Step = sd::TrainingStep<Network<Scalar>, sd::SoftmaxCrossEntropy<Scalar>>;
-
-    LibraryTraining(const Problem<Scalar>& problem, double rate, unsigned threads = 1)
-        : problem_(problem),
-          network_(problem.network()),
-          optimizer_(network_, {.learning_rate = rate, .momentum = momentum}),
-          step_(network_, {}, {.seed = mask_seed, .threads = threads}) {}
-
-    double step(std::uint64_t t) {
-        const double loss =
-            step_.differentiate(network_, problem_.x, problem_.labels, t % mask_steps).loss;
-        optimizer_.step(network_, step_.gradient(), step_.team());
-        step_.finish(network_);
-        return loss;
-    }
-
-    /// Weights and bias of each layer in turn.
-    [[nodiscard]] std::vector<sd::Matrix<Scalar>> parameters() const {
-        std::vector<sd::Matrix<Scalar>> list;
-        const auto add = [&](const char*, const auto& parameter) { list.push_back(parameter); };
-        sd::detail::visit_parameters(network_, add);
-        return list;
-    }
-
-private:
-    const Problem<Scalar>& problem_;
-    Network<Scalar> network_;
-    sd::Sgd<Network<Scalar>> optimizer_;
-    Step step_;
 };
 
 /// The masks of one step, as LibTorch's programs have them.
@@ -283,7 +244,7 @@ public:
         return value;
     }
 
-    /// As LibraryTraining::parameters.
+    /// As parameters_of.
     [[nodiscard]] std::vector<sd::Matrix<Scalar>> parameters() const {
         std::vector<sd::Matrix<Scalar>> list;
         for (const TorchLayer& layer : layers_) {
@@ -331,11 +292,11 @@ void check(const Shape& shape) {
         shape.label() + (std::is_same_v<Scalar, float> ? ", float" : ", double");
     const Problem<Scalar> problem{shape};
     const TorchProblem data{problem};
-    LibraryTraining<Scalar> library{problem, checked_rate};
-    const auto start = library.parameters();
+    LibraryTraining library{problem.network(), problem.x, problem.labels, checked_rate};
+    const auto start = parameters_of(library.network());
     std::vector<double> losses;
     for (std::uint64_t t = 0; t < 3; ++t) losses.push_back(library.step(t));
-    const auto end = library.parameters();
+    const auto end = parameters_of(library.network());
     double by_loss = 0, by_update = 0;
     for (const Way& way : ways(shape)) {
         // oneDNN has float alone.
@@ -492,7 +453,8 @@ void add_all(const Comparison& comparison) {
     for (const int threads : thread_counts(problem.shape)) {
         add(library_name(problem.shape, threads), threads, [&, threads](benchmark::State& state) {
             measure(state, threads,
-                    LibraryTraining<float>{problem, measured_rate, static_cast<unsigned>(threads)});
+                    LibraryTraining{problem.network(), problem.x, problem.labels, measured_rate,
+                                    static_cast<unsigned>(threads)});
         });
         for (const Way& way : ways(problem.shape))
             add(torch_name(problem.shape, threads, way.name), threads,

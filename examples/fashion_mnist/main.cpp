@@ -100,5 +100,6 @@ void run(const Options& options) {
 }  // namespace fashion_mnist
 
 int main(int argc, char** argv) {
-    return common::run_program("fashion_mnist", argc, argv, fashion_mnist::parse_options, fashion_mnist::run);
+    return common::run_program("fashion_mnist", argc, argv, fashion_mnist::parse_options,
+                               fashion_mnist::run);
 }

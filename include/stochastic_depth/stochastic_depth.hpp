@@ -107,8 +107,7 @@ public:
             return run_all(batch, record, mask, mask.keeps(0), epilogue);
         const Index columns = batch.columns();
         // The columns that keep the layer, and the others; of a mask that renumbers, their samples.
-        const auto list =
-            batch.template array<Index>(mask.renumbers() ? 2 * columns : columns);
+        const auto list = batch.template array<Index>(mask.renumbers() ? 2 * columns : columns);
         const Index kept = mask.list_survivors(columns, list.data());
         if (kept == 0 || kept == columns)
             return run_all(batch, record, mask, kept == columns, epilogue);

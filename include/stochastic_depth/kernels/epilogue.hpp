@@ -25,29 +25,42 @@ struct ApplyElementwise {
 };
 
 /// On the way back through an element-wise layer: multiplies by its derivative at the entries of
-/// its input, a matrix of the product's shape. By its own packet function where it has one, else
-/// lane by lane.
-template <class Layer>
+/// its input, or as a function of its output, a matrix of the product's shape. By its own packet
+/// function where it has one, else lane by lane.
+template <class Layer, bool of_output>
 struct MultiplyByDerivative {
     const Layer& layer;
-    const typename Layer::Scalar* input;
+    const typename Layer::Scalar* entries;
     Index stride;
 
     template <class Packet>
     EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
-        const Packet z = Packet::load(input + i + j * stride);
-        if constexpr (requires { layer.packet_derivative(z); })
-            return value * layer.packet_derivative(z);
-        else
-            return value * z.on_each_lane([this](auto lane) { return layer.derivative(lane); });
+        return value * derivative(Packet::load(entries + i + j * stride));
     }
 
     [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
+
+private:
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet derivative(Packet at) const {
+        if constexpr (!of_output) {
+            if constexpr (requires { layer.packet_derivative(at); })
+                return layer.packet_derivative(at);
+            else
+                return at.on_each_lane([this](auto z) { return layer.derivative(z); });
+        } else {
+            if constexpr (requires { layer.packet_derivative_of_output(at); })
+                return layer.packet_derivative_of_output(at);
+            else
+                return at.on_each_lane([this](auto y) { return layer.derivative_of_output(y); });
+        }
+    }
 };
 
-/// The way back through an element-wise layer whose input was z.
-template <class Layer, class Z>
-[[nodiscard]] MultiplyByDerivative<Layer> by_derivative(const Layer& layer, const Z& z) {
+/// The way back through an element-wise layer whose input was z, or whose output, if the derivative
+/// is to be a function of that.
+template <bool of_output = false, class Layer, class Z>
+[[nodiscard]] MultiplyByDerivative<Layer, of_output> by_derivative(const Layer& layer, const Z& z) {
     return {layer, z.data(), z.outerStride()};
 }
 

@@ -107,12 +107,12 @@ inline constexpr bool fuses_epilogue = 2 * Lanes >= widest_lanes<Scalar>;
 template <int Lanes, int Packets, class Scalar>
 Index run_tile_of(Index columns, Scalar* sums, Index row, Index last, Index column,
                   const Operands<Scalar>& f) {
-    // What is left beside tiles of full width. Five columns of many packets are three and two: one
-    // alone would wait for its last multiply-add.
-    constexpr bool rest = fuses_epilogue<Scalar, Lanes>;
+    // Where tiles of full width fuse their epilogue, this is for what is left beside them. Five
+    // columns of many packets are three and two: one alone would wait for its last multiply-add.
+    constexpr bool fuses = fuses_epilogue<Scalar, Lanes>;
     constexpr int widest = Packets == 1 ? tile_columns : 5;
-    constexpr int wide = !rest ? columns_beside<Packets> : Packets > 2 ? 3 : 4;
-    if constexpr (rest && Packets <= 2)
+    constexpr int wide = !fuses ? columns_beside<Packets> : Packets > 2 ? 3 : 4;
+    if constexpr (fuses && Packets <= 2)
         if (columns >= widest) {
             run_tile_into<Lanes, Packets, widest>(sums, row, last, column, f);
             return widest;

@@ -44,31 +44,11 @@ struct LeafRecord<Layer> {
     RecordedMatrix<typename Layer::Scalar> output;
 };
 
-/// The derivative as a function of the output, in the place of that of the input.
-template <class Layer>
-struct DerivativeOfOutput {
-    const Layer& layer;
-    const typename Layer::Scalar* output;
-    Index stride;
-
-    template <class Packet>
-    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index j) const {
-        const Packet y = Packet::load(output + i + j * stride);
-        if constexpr (requires { layer.packet_derivative_of_output(y); })
-            return value * layer.packet_derivative_of_output(y);
-        else
-            return value *
-                   y.on_each_lane([this](auto lane) { return layer.derivative_of_output(lane); });
-    }
-
-    [[nodiscard]] bool crosses_columns(Index rows) const { return stride == rows; }
-};
-
 /// Epilogue on the way back through an element-wise leaf: multiplies by its derivative.
 template <class Layer>
 [[nodiscard]] auto by_derivative(const Layer& layer, const LeafRecord<Layer>& record) {
     if constexpr (keeps_output<Layer>)
-        return DerivativeOfOutput<Layer>{layer, record.output.data, record.output.stride};
+        return by_derivative<true>(layer, record.output.view());
     else
         return by_derivative(layer, record.input.view());
 }

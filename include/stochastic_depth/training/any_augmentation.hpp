@@ -58,16 +58,17 @@ public:
         set<float>(shared);
         set<double>(shared);
         set<long double>(shared);
-        is_set_ = true;
     }
 
     /// Whether there is an augmentation.
-    [[nodiscard]] explicit operator bool() const { return is_set_; }
+    [[nodiscard]] explicit operator bool() const {
+        return std::apply([](const auto&... apply) { return (bool(apply) || ...); }, functions_);
+    }
 
     /// \throws std::invalid_argument  if there is one, and it takes no such numbers.
     template <class Scalar>
     void check_takes() const {
-        if (is_set_ && !std::get<Apply<Scalar>>(functions_))
+        if (*this && !std::get<Apply<Scalar>>(functions_))
             detail::refuse("Trainer: augmentation must take numbers of ", sizeof(Scalar),
                            " bytes as the network, got one that does not");
     }
@@ -91,7 +92,6 @@ private:
     }
 
     Functions functions_;
-    bool is_set_ = false;
 };
 
 }  // namespace stochastic_depth

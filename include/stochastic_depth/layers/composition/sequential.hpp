@@ -17,8 +17,8 @@ namespace detail {
 
 /// The end of the step that begins at layer `begin` of a sequence of layers: the element-wise layers
 /// after one that takes an epilogue go with it; in a recorded pass as long as they need nothing but
-/// their input, or output, on the way back. In one that does not record, layers that are affine in use
-/// go with a product whose rows are channels.
+/// their input, or output, on the way back. In one that does not record, layers that are affine in
+/// use go with a product whose rows are channels.
 template <bool records, class... Layers>
 [[nodiscard]] constexpr std::size_t end_of_step(std::size_t begin, std::size_t end) {
     constexpr bool may_follow[] = {
@@ -225,7 +225,7 @@ private:
         } else {
             const detail::ApplyElementwise<LayerAt<I>> apply{std::get<I>(layers_)};
             const auto rest = [&] { return chain<I + 1, End>(batch, rows, record, epilogue); };
-            if constexpr (!Batch::records || (I + 1 == End && ends_in_output<I, Batch, Epilogue>)) {
+            if constexpr (I + 1 == End && ends_in_output<I, Batch, Epilogue>) {
                 return detail::followed_by(apply, rest());
             } else {
                 auto room = batch.room(rows);

@@ -93,15 +93,20 @@ public:
     void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
         const Index channels = shape_.channels;
-        const auto memory = batch.template array<double>(3 * channels);
         const auto x = detail::by_position(batch, shape_);
-        if constexpr (Batch::records) (void)batch.keep();
-        const auto by = channels_.template statistics_of<Batch::records>(
-            x, mask, memory.data(), record, [&](const Statistics& of_batch) {
-                take_moments(batch.team(), x.data(), batch.columns(), of_batch);
-            });
         const detail::ScratchArray<Scalar> scale(channels), shift(channels);
-        channels_.fold(by, scale.data(), shift.data());
+        if constexpr (Batch::records) {
+            const auto memory = batch.template array<double>(3 * channels);
+            (void)batch.keep();
+            channels_.fold(channels_.statistics_of(x, mask, memory.data(), record,
+                                                   [&](const Statistics& of_batch) {
+                                                       take_moments(batch.team(), x.data(),
+                                                                    batch.columns(), of_batch);
+                                                   }),
+                           scale.data(), shift.data());
+        } else {
+            channels_.write_affine(scale.data(), shift.data());
+        }
         write(batch, epilogue, [&]<class P>(std::type_identity<P>, Index i, Index k) {
             return multiply_add(P::load(scale.data() + i), P::load(x.data() + k),
                                 P::load(shift.data() + i));

@@ -114,27 +114,10 @@ public:
     template <class Batch, class Mask, class Epilogue>
     void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
-        if constexpr (!Batch::records) return run_by_running(batch, epilogue);
-        const auto memory = batch.template array<double>(3 * features());
-        const auto x = batch.current();
-        if constexpr (Batch::records) (void)batch.keep();
-        const Statistics by = statistics_of<Batch::records>(
-            x, mask, memory.data(), record, [&](const Statistics& of_batch) {
-                batch.team().split(features(), detail::moments_group, work_of(x.cols()),
-                                   [&](Index first, Index count) {
-                                       detail::batch_moments(x, first, count, of_batch.mean,
-                                                             of_batch.variance);
-                                   });
-            });
-        if (!record.of_batch) return run_by_running(batch, epilogue);
-        Batch result = batch.room(features());
-        auto y = result.writable();
-        batch.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
-            for (Index j = first; j < first + count; ++j)
-                normalise(by, x.data() + j * x.outerStride(), y.data() + j * y.outerStride());
-        });
-        batch = std::move(result);
-        batch.apply(epilogue);
+        if constexpr (Batch::records)
+            run_recorded(batch, record, mask, epilogue);
+        else
+            run_by_running(batch, epilogue);
     }
 
     /// With averages over the batch where its statistics were used, and 0 for them elsewhere:
@@ -218,26 +201,24 @@ private:
     friend class BatchNorm2d;
     using Statistics = detail::BatchStatistics;
 
-    /// What x, [features x batch], is normalised by, in memory for 3 features() numbers: in a
-    /// training step the statistics of x, whose mean and variance take_moments(statistics) finds,
-    /// else the running ones.
-    template <bool records, class X, class Mask, class TakeMoments>
+    /// What x, [features x batch], is normalised by in a recorded pass, in memory for 3 features()
+    /// numbers: in a training step the statistics of x, whose mean and variance
+    /// take_moments(statistics) finds, else the running ones.
+    template <class X, class Mask, class TakeMoments>
     Statistics statistics_of(const X& x, const Mask& mask, double* memory,
                              Record<detail::Records>& record,
                              const TakeMoments& take_moments) const {
         const Statistics by{memory, features()};
-        const bool of_batch = records && mask.step() != nullptr && x.cols() > 1;
+        const bool of_batch = mask.step() != nullptr && x.cols() > 1;
         if (of_batch)
             take_moments(by);
         else
             read_running(by);
         invert(by);
-        if constexpr (records) {
-            record.input = {x.data(), x.rows(), x.cols(), x.outerStride()};
-            record.statistics = by;
-            record.of_batch = of_batch;
-            if (of_batch) record.update = mask.step()->statistics;
-        }
+        record.input = {x.data(), x.rows(), x.cols(), x.outerStride()};
+        record.statistics = by;
+        record.of_batch = of_batch;
+        if (of_batch) record.update = mask.step()->statistics;
         return by;
     }
 
@@ -256,6 +237,31 @@ private:
             gradient.bias(i) += static_cast<Scalar>(averages[i]);
         }
         for (Index i = 0; i < 2 * features(); ++i) averages[i] *= share;
+    }
+
+    template <class Batch, class Mask, class Epilogue>
+    void run_recorded(Batch& batch, Record<detail::Records>& record, const Mask& mask,
+                      const Epilogue& epilogue) const {
+        const auto memory = batch.template array<double>(3 * features());
+        const auto x = batch.current();
+        (void)batch.keep();
+        const Statistics by =
+            statistics_of(x, mask, memory.data(), record, [&](const Statistics& of_batch) {
+                batch.team().split(features(), detail::moments_group, work_of(x.cols()),
+                                   [&](Index first, Index count) {
+                                       detail::batch_moments(x, first, count, of_batch.mean,
+                                                             of_batch.variance);
+                                   });
+            });
+        if (!record.of_batch) return run_by_running(batch, epilogue);
+        Batch result = batch.room(features());
+        auto y = result.writable();
+        batch.team().split(x.cols(), 1, work_of(features()), [&](Index first, Index count) {
+            for (Index j = first; j < first + count; ++j)
+                normalise(by, x.data() + j * x.outerStride(), y.data() + j * y.outerStride());
+        });
+        batch = std::move(result);
+        batch.apply(epilogue);
     }
 
     /// The same bits as behind a product.
