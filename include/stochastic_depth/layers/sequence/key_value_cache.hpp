@@ -98,9 +98,9 @@ private:
     }
 
     /// Adds a position to a sequence that has room for it.
-    void append(Index sequence, const Scalar* key, Scalar scale, const Scalar* value) {
+    void append(Index sequence, const Scalar* key, const Scalar* value) {
         Index& length = lengths_[static_cast<std::size_t>(sequence)];
-        detail::scale_key(width_, key, scale, keys_of(sequence) + length, capacity_);
+        for (Index i = 0; i < width_; ++i) keys_of(sequence)[i * capacity_ + length] = key[i];
         std::copy_n(value, width_, values_of(sequence) + width_ * length);
         ++length;
     }

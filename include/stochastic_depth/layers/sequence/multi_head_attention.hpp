@@ -302,14 +302,14 @@ public:
             for (Index t = 0; t < positions; ++t) {
                 Scalar* const token = to + 3 * width() * t;
                 if (options_.rotary) angles.turn(past + t, 2 * heads(), token);
-                cache.append(j, token + width(), scale(), token + 2 * width());
+                cache.append(j, token + width(), token + 2 * width());
             }
             for (Index h = 0; h < heads(); ++h) {
                 const Index row = h * head_width();
                 detail::attend(head_width(),
                                {cache.keys_of(j) + row * cache.capacity_, cache.capacity_,
                                 cache.values_of(j) + row, width(), past + positions},
-                               starts, to + row, 3 * width(), positions, past,
+                               starts, detail::score_scale<Scalar>(head_width()), to + row, 3 * width(), positions, past,
                                context.data() + width() * positions * j + row, width(),
                                terms.data(), terms.data() + positions);
             }
@@ -365,7 +365,6 @@ private:
     }
 
     [[nodiscard]] double width_in_double() const { return static_cast<double>(width()); }
-    [[nodiscard]] Scalar scale() const { return detail::score_scale<Scalar>(head_width()); }
 
     [[nodiscard]] static detail::ConstView<Scalar> matrix(Index rows, Index columns,
                                                           const Scalar* data) {
