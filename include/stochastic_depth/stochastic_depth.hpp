@@ -106,8 +106,10 @@ public:
         if (mask.is_one_for_all())
             return run_all(batch, record, mask, mask.keeps(0), epilogue);
         const Index columns = batch.columns();
-        // The columns that keep the layer, and the others; of a mask that renumbers, their samples.
-        const auto list = batch.template array<Index>(mask.renumbers() ? 2 * columns : columns);
+        // The columns that keep the layer, and the others; of a mask that renumbers, their samples;
+        // of sequences, their lengths.
+        const auto list = batch.template array<Index>(
+            (mask.renumbers() ? 2 * columns : columns) + (batch.lengths() ? columns : 0));
         const Index kept = mask.list_survivors(columns, list.data());
         if (kept == 0 || kept == columns)
             return run_all(batch, record, mask, kept == columns, epilogue);
@@ -117,13 +119,18 @@ public:
         record.kept = {list.data(), kept};
         record.skipped = {list.data() + kept, columns - kept};
         Index* const samples = list.data() + columns;
+        Index* const lengths = mask.renumbers() ? samples + columns : samples;
+        const detail::SequenceLengths of_all = batch.lengths();
         each_way(
             batch, record, output_size(batch.rows()), epilogue,
             [&](Batch& part, const auto& behind) {
+                part.set_lengths(of_all.gathered(record.kept.columns, kept, lengths));
                 run_kept(part, record, mask, of_columns(mask.inside(), record.kept, samples),
                          behind);
             },
             [&](Batch& part, const auto& behind) {
+                part.set_lengths(
+                    of_all.gathered(record.skipped.columns, columns - kept, lengths + kept));
                 run_skipped(part, record, of_columns(mask, record.skipped, samples + kept), behind);
             });
     }

@@ -27,7 +27,7 @@ public:
         const auto at_end = [&](Matrix<Scalar>& y, const Prefix& prefix) {
             then(y, prefix.weight);
         };
-        Walk<GradientTree>{*this}(network, h, at_end, Prefix{1.0, 0, law_.start()}, gradient);
+        Walk<GradientTree>{*this}(network, h, at_end, Prefix{1.0, 0, law_.start(), {}}, gradient);
     }
 
 private:
@@ -39,6 +39,8 @@ private:
         Index layer;
         /// What the law knows of their bits.
         [[no_unique_address]] LawState<Law> bits;
+        /// Of the sequences in the columns.
+        SequenceLengths lengths;
     };
 
     template <class Walk, class Node, class Then>
@@ -50,14 +52,15 @@ private:
             if (progress_) progress_->add(static_cast<double>(active.cols()));
             gradient.reached = true;
             walk(node.layer(), active, then,
-                 Prefix{p * prefix.weight, layer + 1, law_.next(layer, prefix.bits, true)},
+                 Prefix{p * prefix.weight, layer + 1, law_.next(layer, prefix.bits, true),
+                        prefix.lengths},
                  gradient.layer);
         };
         if (p == 1.0) return keep(h);
         const auto skip = [&] {
             walk.skip(node, h, then,
                       Prefix{(1 - p) * prefix.weight, layer + 1 + inside,
-                             behind_skipped(law_, layer, inside, prefix.bits)},
+                             behind_skipped(law_, layer, inside, prefix.bits), prefix.lengths},
                       gradient);
         };
         if (p == 0.0) {
@@ -78,9 +81,12 @@ private:
         RecordOf<Layer, Records> record;
         {
             Batch<Scalar, Records> batch(Team::alone(), tape_, const_view(h));
+            batch.set_lengths(prefix.lengths);
             detail::run(layer, batch, record, EveryLayer{});
             Matrix<Scalar> y = batch.current();
-            then(y, prefix);
+            Prefix behind = prefix;
+            behind.lengths = batch.lengths();
+            then(y, behind);
             SparePiece spare;
             GradientBatch<Scalar> slopes(Team::alone(), {&spare}, const_view(y));
             backpropagate(layer, slopes, record, gradient);

@@ -33,8 +33,7 @@ public:
     ///             Called on the threads, at once.
     template <class Network, class Use>
     void walk(const Network& network, const ConstMatrixRef<Scalar>& x, const Use& use) const {
-        const Block<Scalar> block(x.data(), x.rows(), x.cols(),
-                                  Eigen::OuterStride<>(x.outerStride()));
+        const Block<Scalar> block(const_view(x), {});
         const std::uint64_t none = 0;
         Walk<MaskTree>{*this}(network, block, Output<Use>{*this, use},
                               State{&none, 1, 0, 0, Phase::wide});
@@ -74,8 +73,7 @@ private:
     };
 
     [[nodiscard]] Block<Scalar> columns_of(const Block<Scalar>& x, Index first, Index nodes) const {
-        return {x.data() + first * batch_ * x.outerStride(), x.rows(), nodes * batch_,
-                Eigen::OuterStride<>(x.outerStride())};
+        return x.part(first * batch_, nodes * batch_);
     }
 
     /// Runs blocks of nodes on the threads.
@@ -136,7 +134,7 @@ private:
         ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), 2 * x.cols());
         run_to_end(node.layer(), x, store_to(outputs->leftCols(x.cols())));
         run_to_end(node.shortcut(), x, store_to(outputs->rightCols(x.cols())));
-        const Block<Scalar> y = const_view(*outputs);
+        const Block<Scalar> y(const_view(*outputs), x.lengths());
         then(y, State{prefixes.data(), 2 * state.nodes, state.kept, state.layer + 1, Phase::wide});
     }
 

@@ -32,8 +32,7 @@ public:
     template <class Network>
     void walk(const Network& network, const ConstMatrixRef<Scalar>& x, Scalar* to) const {
         const MaskRange all{0, masks_.size()};
-        const Block<Scalar> block(x.data(), x.rows(), x.cols(),
-                                  Eigen::OuterStride<>(x.outerStride()));
+        const Block<Scalar> block(const_view(x), {});
         Walk<MaskTrie>{*this}(network, block, Output{*this, to}, State{&all, 1, 0, threads_});
     }
 
@@ -62,8 +61,9 @@ private:
     struct Way : BlockOnItsWay<Scalar> {
         State state;
         ScratchArray<MaskRange> nodes;
+        ScratchArray<Index> lengths;
         Way(const Block<Scalar>& x, const State& from)
-            : BlockOnItsWay<Scalar>(x), state(from), nodes(0) {}
+            : BlockOnItsWay<Scalar>(x), state(from), nodes(0), lengths(0) {}
     };
 
     /// The end of the network: each node is a single mask.
@@ -95,33 +95,50 @@ private:
     void join(const Walk& walk, const Join& join, const First& first, const Second& second,
               const Block<Scalar>& x, const Then& then, const State& state) const {
         const auto after_first = [&](const Block<Scalar>& a, const State& parts) {
-            ScratchMatrix<Scalar> inputs(x.rows(), a.cols());
-            repeat(x, state, *inputs, parts);
+            const Columns inputs(x, repeated(x, state, parts).data(), a.cols());
             const auto after_second = [&](const Block<Scalar>& b, const State& joined) {
-                ScratchMatrix<Scalar> repeated(a.rows(), b.cols()), y(a.rows(), b.cols());
-                repeat(a, parts, *repeated, joined);
-                join(const_view(*repeated), b, view(*y));
-                const Block<Scalar> block = const_view(*y);
+                const Columns again(a, repeated(a, parts, joined).data(), b.cols());
+                ScratchMatrix<Scalar> y(a.rows(), b.cols());
+                join(again.block(), b, view(*y));
+                const Block<Scalar> block(const_view(*y), b.lengths());
                 then(block, joined);
             };
-            const Block<Scalar> block = const_view(*inputs);
-            walk(second, block, after_second, parts);
+            walk(second, inputs.block(), after_second, parts);
         };
         walk(first, x, after_first, state);
     }
 
-    static void repeat(const Block<Scalar>& from, const State& nodes,
-                       Eigen::Map<Matrix<Scalar>>& to, const State& parts) {
-        const Index columns = from.cols() / nodes.count;
+    /// The columns of each part's whole.
+    [[nodiscard]] static ScratchArray<Index> repeated(const Block<Scalar>& x, const State& nodes,
+                                                      const State& parts) {
+        const Index columns = x.cols() / nodes.count;
+        ScratchArray<Index> from(parts.count * columns);
         for (Index k = 0; k < parts.count; ++k) {
             Index whole = 0;
             while (!(nodes.nodes[whole].first <= parts.nodes[k].first &&
                      parts.nodes[k].first < nodes.nodes[whole].last))
                 ++whole;
-            copy_columns(from.middleCols(whole * columns, columns),
-                         to.middleCols(k * columns, columns));
+            list(from.data() + k * columns, whole, columns);
         }
+        return from;
     }
+
+    /// Columns of a block, in any order, as one of their own.
+    class Columns {
+    public:
+        Columns(const Block<Scalar>& x, const Index* from, Index count)
+            : numbers_(x.rows(), count),
+              lengths_(x.lengths() ? count : 0),
+              block_(const_view(*numbers_), x.lengths().gathered(from, count, lengths_.data())) {
+            gather(x, from, *numbers_);
+        }
+        [[nodiscard]] const Block<Scalar>& block() const { return block_; }
+
+    private:
+        ScratchMatrix<Scalar> numbers_;
+        ScratchArray<Index> lengths_;
+        Block<Scalar> block_;
+    };
 
     /// Columns that a block may have before it is cut: enough for all threads the first time.
     static Index widest_block(unsigned threads) {
@@ -142,8 +159,7 @@ private:
             return parallel_for((state.count + nodes - 1) / nodes, state.threads, [&](Index piece) {
                 const Index first = piece * nodes;
                 const Index count = std::min(nodes, state.count - first);
-                const Block<Scalar> part(x.data() + first * columns * x.outerStride(), x.rows(),
-                                         count * columns, Eigen::OuterStride<>(x.outerStride()));
+                const Block<Scalar> part = x.part(first * columns, count * columns);
                 walk(node, part, then, State{state.nodes + first, count, state.layer, 1});
             });
         }
@@ -197,11 +213,10 @@ private:
                             state.threads};
         if (kept == all) return walk(node.layer(), x, then, active);
         if (kept == 0) return walk.skip(node, x, then, skipped);
-        ScratchMatrix<Scalar> inputs(x.rows(), all * columns);
-        gather(x, children.from.data(), *inputs);
-        const Block<Scalar> both = const_view(*inputs);
-        const Block<Scalar> active_part = part_of(both, 0, kept * columns);
-        const Block<Scalar> skipped_part = part_of(both, kept * columns, (all - kept) * columns);
+        const Columns both(x, children.from.data(), all * columns);
+        const Block<Scalar> active_part = both.block().part(0, kept * columns);
+        const Block<Scalar> skipped_part =
+            both.block().part(kept * columns, (all - kept) * columns);
         walk(node.layer(), active_part, then, active);
         walk.skip(node, skipped_part, then, skipped);
     }
@@ -241,26 +256,21 @@ private:
         const Index* const skipped_from = children.from.data() + active;
         auto result = way.room(node.output_size(x.rows()), active + skipped);
         View<Scalar> outputs = result.writable();
-        if (children.kept == way.state.count) {
+        if (children.kept == way.state.count)
             run_to_end(node.layer(), x, store_to(outputs.leftCols(active)));
-        } else {
-            ScratchMatrix<Scalar> inputs(x.rows(), active);
-            gather(x, children.from.data(), *inputs);
-            run_to_end(node.layer(), const_view(*inputs), store_to(outputs.leftCols(active)));
-        }
-        if constexpr (Node::skips_to_identity) {
+        else
+            run_to_end(node.layer(), Columns(x, children.from.data(), active).block(),
+                       store_to(outputs.leftCols(active)));
+        if constexpr (Node::skips_to_identity)
             gather(x, skipped_from, outputs.rightCols(skipped));
-        } else {
-            ScratchMatrix<Scalar> inputs(x.rows(), skipped);
-            gather(x, skipped_from, *inputs);
-            run_to_end(node.shortcut(), const_view(*inputs), store_to(outputs.rightCols(skipped)));
-        }
+        else
+            run_to_end(node.shortcut(), Columns(x, skipped_from, skipped).block(),
+                       store_to(outputs.rightCols(skipped)));
+        ScratchArray<Index> lengths(x.lengths() ? active + skipped : 0);
+        result.set_lengths(
+            x.lengths().gathered(children.from.data(), active + skipped, lengths.data()));
+        way.lengths = std::move(lengths);
         way.go_on_as(std::move(result));
-    }
-
-    static Block<Scalar> part_of(const Block<Scalar>& both, Index first, Index columns) {
-        return {both.data() + first * both.outerStride(), both.rows(), columns,
-                Eigen::OuterStride<>(both.outerStride())};
     }
 
     static void list(Index* to, Index node, Index columns) {

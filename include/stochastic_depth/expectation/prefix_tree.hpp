@@ -48,8 +48,7 @@ public:
     template <class Network>
     void walk(const Network& network, const ConstMatrixRef<Scalar>& x,
               MomentsView<Scalar> to) const {
-        const Block<Scalar> all(x.data(), x.rows(), x.cols(),
-                                Eigen::OuterStride<>(x.outerStride()));
+        const Block<Scalar> all(const_view(x), {});
         const State whole{{to}, depth(), Phase::wide, options_.law.start()};
         const auto run = [&](const Block<Scalar>& block, const State& state) {
             Walk<PrefixTree>{*this}(network, block, Output{*this}, state);
@@ -86,7 +85,7 @@ private:
         const PrefixTree& tree;
 
         void operator()(const Block<Scalar>& y, const State& state) const {
-            tree.scaled(y, [&](const Block<Scalar>& outputs) {
+            tree.scaled(y, [&](const ConstView<Scalar>& outputs) {
                 transform<Scalar>(outputs, tree.mean_of(state.to, y.cols()),
                                   StoreOutput<sweep, Scalar>{state.to});
             });
@@ -139,8 +138,7 @@ private:
     void split(const Block<Scalar>& x, const State& state, const Run& run) const {
         const Index width = columns_of_piece(x.cols());
         parallel_blocks(x.cols(), width, options_.threads, [&](Index first, Index columns) {
-            run(Block<Scalar>(x.data() + first * x.outerStride(), x.rows(), columns,
-                              Eigen::OuterStride<>(x.outerStride())),
+            run(x.part(first, columns),
                 State{{state.to.moments.from_column(first)}, state.layers, Phase::deep, state.bits});
         });
     }
@@ -159,7 +157,7 @@ private:
             return run_to_end(layer, x, Then{epilogue, store_to(mean_of(to, x.cols()))});
         ScratchMatrix<Scalar> y(options_.outputs, x.cols());
         run_to_end(layer, x, store_to(*y));
-        scaled(const_view(*y), [&](const Block<Scalar>& outputs) {
+        scaled(const_view(*y), [&](const ConstView<Scalar>& outputs) {
             transform<Scalar>(outputs, mean_of(to, x.cols()), epilogue);
         });
     }
@@ -167,7 +165,7 @@ private:
     /// Calls use(outputs times their scale). A scale is rare, and seen to here, so that epilogues
     /// know nothing of it.
     template <class Use>
-    void scaled(const Block<Scalar>& outputs, const Use& use) const {
+    void scaled(const ConstView<Scalar>& outputs, const Use& use) const {
         if (options_.scale == Scalar(1)) return use(outputs);
         ScratchMatrix<Scalar> products(outputs.rows(), outputs.cols());
         for (Index j = 0; j < outputs.cols(); ++j)
@@ -297,7 +295,7 @@ private:
     void finish(const Node& node, const Block<Scalar>& x, const Target<Scalar>& to,
                 const Children& children) const {
         constexpr bool has_branch = is_residual<LayerOf<Node>>;
-        scaled(x, [&](const Block<Scalar>& skipped) {
+        scaled(x, [&](const ConstView<Scalar>& skipped) {
             const StoreLastLayer<sweep, Scalar, has_branch> store{
                 skipped.data(), skipped.outerStride(), children.p, children.q, to};
             if constexpr (has_branch)
@@ -360,7 +358,7 @@ private:
             ScratchMatrix<Scalar> outputs(node.output_size(x.rows()), 2 * columns);
             run_to_end(node.layer(), x, store_to(outputs->leftCols(columns)));
             run_to_end(node.shortcut(), x, store_to(outputs->rightCols(columns)));
-            const Block<Scalar> y = const_view(*outputs);
+            const Block<Scalar> y(const_view(*outputs), x.lengths());
             then(y, State{{*both}, children.layers_of_active, Phase::wide, children.bits_of_active});
         }
         const auto sibling = children.sibling(*both, state.to);

@@ -18,7 +18,7 @@ class ScratchArray {
 public:
     explicit ScratchArray(Index size)
         : size_(static_cast<std::size_t>(size) * sizeof(Number)), bytes_(Pool::take(size_)) {}
-    ScratchArray(const ScratchArray&) = delete;
+    ScratchArray(ScratchArray&& other) noexcept : ScratchArray(0) { *this = std::move(other); }
     ScratchArray& operator=(ScratchArray&& other) noexcept {
         std::swap(size_, other.size_);
         std::swap(bytes_, other.bytes_);

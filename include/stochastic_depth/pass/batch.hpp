@@ -8,6 +8,7 @@
 #include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/kernels/epilogue.hpp>
 #include <stochastic_depth/pass/memory_kinds.hpp>
+#include <stochastic_depth/pass/sequence_lengths.hpp>
 #include <stochastic_depth/threads/team.hpp>
 
 namespace stochastic_depth::detail {
@@ -96,7 +97,8 @@ public:
           rows_(other.rows_),
           columns_(other.columns_),
           stride_(other.stride_),
-          chosen_(other.chosen_) {}
+          chosen_(other.chosen_),
+          lengths_(other.lengths_) {}
     Batch& operator=(Batch&& other) noexcept {
         std::swap(own_bytes_, other.own_bytes_);
         std::swap(own_, other.own_);
@@ -105,6 +107,7 @@ public:
         std::swap(columns_, other.columns_);
         std::swap(stride_, other.stride_);
         std::swap(chosen_, other.chosen_);
+        std::swap(lengths_, other.lengths_);
         return *this;
     }
     EIGEN_ALWAYS_INLINE ~Batch() {
@@ -114,6 +117,11 @@ public:
     [[nodiscard]] const Team& team() const { return *team_; }
     [[nodiscard]] Index rows() const { return rows_; }
     [[nodiscard]] Index columns() const { return columns_; }
+
+    /// Of the sequences in the columns; beside them, from layer to layer.
+    [[nodiscard]] const SequenceLengths& lengths() const { return lengths_; }
+    void set_lengths(const SequenceLengths& lengths) { lengths_ = lengths; }
+
     /// The numbers, of a batch whose columns stand side by side.
     [[nodiscard]] ConstView<Scalar> current() const {
         eigen_assert(!chosen_);
@@ -133,12 +141,14 @@ public:
         return read_again(columns_, chosen_);
     }
 
-    /// The chosen columns as a batch of their own that reads them where they are; not of a batch
-    /// that has been chosen itself.
+    /// The chosen columns as a batch of their own that reads them where they are, without their
+    /// lengths; not of a batch that has been chosen itself.
     [[nodiscard]] Batch chosen(const ColumnList& columns) requires records {
         eigen_assert(!chosen_);
         own_ = nullptr;
-        return read_again(columns.count, columns.columns);
+        Batch part = read_again(columns.count, columns.columns);
+        part.lengths_ = {};
+        return part;
     }
     /// Which columns these are of the matrix that begins at `data`; null: columns 0, 1, ...
     [[nodiscard]] const Index* chosen_columns() const { return chosen_; }
@@ -149,19 +159,46 @@ public:
     }
     /// Copies columns that are chosen to a place of their own, side by side.
     void flatten() {
-        if (chosen_)
-            *this = read_again(columns_, nullptr).gathered({chosen_, columns_});
+        if (!chosen_) return;
+        const SequenceLengths lengths = lengths_;
+        *this = read_again(columns_, nullptr).gathered({chosen_, columns_});
+        lengths_ = lengths;
     }
 
     [[nodiscard]] const Memory& memory() const { return memory_; }
 
     /// Room for a matrix of so many rows and as many columns.
-    [[nodiscard]] Batch room(Index rows) const { return Batch(*team_, memory_, rows, columns_); }
+    [[nodiscard]] Batch room(Index rows) const {
+        Batch result(*team_, memory_, rows, columns_);
+        result.lengths_ = lengths_;
+        return result;
+    }
+    /// What somebody else has stored of the same columns.
+    [[nodiscard]] Batch stored_in(const ConstView<Scalar>& numbers) const {
+        Batch result(*team_, memory_, numbers);
+        result.lengths_ = lengths_;
+        return result;
+    }
+
+    /// The same numbers, in the same order, as a matrix of another shape; of a matrix that has no
+    /// gaps.
+    void reshape(Index rows, Index columns) {
+        eigen_assert(!chosen_ && rows * columns == rows_ * columns_ &&
+                     (stride_ == rows_ || columns_ <= 1));
+        rows_ = stride_ = rows;
+        columns_ = columns;
+    }
 
     /// Uninitialised numbers for as long as the pass, or its record, needs them.
     template <class Number>
     [[nodiscard]] typename Memory::template Array<Number> array(Index size) const {
         return memory_.template array<Number>(size);
+    }
+
+    /// The same until the pass, or its record, is gone.
+    template <class Number>
+    [[nodiscard]] Number* lasting_array(Index size) const {
+        return memory_.template lasting_array<Number>(size);
     }
 
     /// The numbers for writing; those of another are copied first.
@@ -171,7 +208,7 @@ public:
         return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
     }
 
-    /// The chosen columns as a batch of their own.
+    /// The chosen columns as a batch of their own, without their lengths.
     [[nodiscard]] Batch gathered(const ColumnList& chosen) const {
         Batch part(*team_, memory_, rows_, chosen.count);
         View<Scalar> to = part.writable();
@@ -243,6 +280,7 @@ private:
     [[nodiscard]] Batch read_again(Index columns, const Index* chosen) const {
         Batch again(*team_, memory_, {data_, rows_, columns, Eigen::OuterStride<>(stride_)});
         again.chosen_ = chosen;
+        again.lengths_ = lengths_;
         return again;
     }
 
@@ -275,6 +313,7 @@ private:
     Index stride_;
     /// Of columns that are chosen among those of the matrix, their numbers.
     const Index* chosen_ = nullptr;
+    SequenceLengths lengths_;
 };
 
 }  // namespace stochastic_depth::detail

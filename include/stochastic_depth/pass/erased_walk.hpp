@@ -119,7 +119,7 @@ private:
 /// How two ways become one, and how gradients part again.
 template <class Scalar>
 struct ErasedJoin {
-    FunctionRef<void(const Block<Scalar>&, const Block<Scalar>&, View<Scalar>)> join;
+    FunctionRef<void(const ConstView<Scalar>&, const ConstView<Scalar>&, View<Scalar>)> join;
     FunctionRef<void(const Matrix<Scalar>&, const Matrix<Scalar>&, const Matrix<Scalar>&,
                      Matrix<Scalar>&, Matrix<Scalar>&)>
         part;
@@ -286,9 +286,8 @@ private:
     void join(const Walk&, const Join& join, const First& first, const Second& second, X& x,
               const Then& then, const State& state) const {
         const auto go_on = [&](X& y, const void* y_state) { then(y, State{y_state}); };
-        const auto to_one = [&](const Block<Scalar>& a, const Block<Scalar>& b, View<Scalar> y) {
-            join(a, b, y);
-        };
+        const auto to_one = [&](const ConstView<Scalar>& a, const ConstView<Scalar>& b,
+                                View<Scalar> y) { join(a, b, y); };
         const auto to_two = [&](const Matrix<Scalar>& a, const Matrix<Scalar>& b,
                                 const Matrix<Scalar>& dy, Matrix<Scalar>& da, Matrix<Scalar>& db) {
             join.backpropagate(a, b, dy, da, db);

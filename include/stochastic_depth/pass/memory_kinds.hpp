@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <new>
+#include <utility>
 
 #include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/memory/pool.hpp>
@@ -32,7 +34,7 @@ struct ColumnList {
 };
 
 /// Where a pass leaves the piece that it has finished with, for its next layer: two pieces in turn
-/// serve most of them.
+/// serve most of them. And the pieces that stay until its end.
 class SparePiece {
 public:
     SparePiece() = default;
@@ -40,6 +42,7 @@ public:
     SparePiece& operator=(const SparePiece&) = delete;
     EIGEN_ALWAYS_INLINE ~SparePiece() {
         if (start_) Pool::give_back(start_, bytes_);
+        if (lasting_) give_back_lasting();
     }
 
     /// A piece of at least so many bytes; how many it has is left in `bytes`.
@@ -56,9 +59,31 @@ public:
         bytes_ = bytes;
     }
 
+    /// A piece that stays as long as this.
+    [[nodiscard]] std::byte* take_lasting(std::size_t bytes) {
+        bytes += Pool::alignment;
+        std::byte* const start = Pool::take(bytes);
+        lasting_ = ::new (start) Lasting{lasting_, bytes};
+        return start + Pool::alignment;
+    }
+
 private:
+    /// Such a piece begins with the address of the one before.
+    struct Lasting {
+        Lasting* before;
+        std::size_t bytes;
+    };
+
+    [[gnu::noinline]] void give_back_lasting() noexcept {
+        while (lasting_) {
+            Lasting* const last = std::exchange(lasting_, lasting_->before);
+            Pool::give_back(reinterpret_cast<std::byte*>(last), last->bytes);
+        }
+    }
+
     std::byte* start_ = nullptr;
     std::size_t bytes_ = 0;
+    Lasting* lasting_ = nullptr;
 };
 
 /// The memory of a pass that keeps nothing for a way back: pieces of the thread's pool, given back
@@ -75,6 +100,11 @@ struct Forgets {
     template <class Number>
     [[nodiscard]] ScratchArray<Number> array(Index size) const {
         return ScratchArray<Number>(size);
+    }
+    template <class Number>
+    [[nodiscard]] Number* lasting_array(Index size) const {
+        const auto bytes = static_cast<std::size_t>(size) * sizeof(Number);
+        return reinterpret_cast<Number*>(spare->take_lasting(bytes));
     }
     /// Room for a matrix; how many bytes it has is left in `bytes`.
     template <class Number>
@@ -105,6 +135,10 @@ public:
     template <class Number>
     [[nodiscard]] Array<Number> array(Index size) const {
         return {tape_->template take<Number>(size)};
+    }
+    template <class Number>
+    [[nodiscard]] Number* lasting_array(Index size) const {
+        return tape_->template take<Number>(size);
     }
     template <class Number>
     [[nodiscard]] Number* take(Index rows, Index columns, std::size_t& bytes) const {

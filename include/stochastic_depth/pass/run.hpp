@@ -110,8 +110,7 @@ void run(const Layer& layer, Batch<typename Layer::Scalar, Memory>& batch,
             const View<typename Layer::Scalar> y{to.data, outputs, batch.columns(),
                                                  Eigen::OuterStride<>(to.stride)};
             layer.forward_fused(batch.current(), y, epilogue.before_store(), Origin{});
-            batch = Batch<typename Layer::Scalar, Memory>(batch.team(), batch.memory(),
-                                                          const_view(y));
+            batch = batch.stored_in(const_view(y));
         } else {
             auto result = batch.room(outputs);
             layer.forward_fused(batch.current(), result.writable(), epilogue, Origin{});

@@ -14,9 +14,22 @@
 /// network.
 namespace stochastic_depth::detail {
 
-/// Activations that someone else owns, [features x columns].
-template <class Scalar>
-using Block = ConstView<Scalar>;
+/// Activations that someone else owns, [features x columns], and the lengths of their sequences.
+template <class Scalar_>
+class Block : public ConstView<Scalar_> {
+public:
+    Block(const ConstView<Scalar_>& numbers, const SequenceLengths& lengths)
+        : ConstView<Scalar_>(numbers), lengths_(lengths) {}
+
+    [[nodiscard]] const SequenceLengths& lengths() const { return lengths_; }
+    /// Columns [first, first + count).
+    [[nodiscard]] Block part(Index first, Index count) const {
+        return {const_view(this->middleCols(first, count)), lengths_.from_column(first)};
+    }
+
+private:
+    SequenceLengths lengths_;
+};
 
 /// Whether a continuation is the end of the network; such a one says so.
 template <class Then>
@@ -126,7 +139,7 @@ void join_columns(const Walk& walk, const Join& join, const First& first, const 
         const auto after_second = [&](const Block<Scalar>& b, const State& b_state) {
             ScratchMatrix<Scalar> joined(a.rows(), a.cols());
             join(a, b, view(*joined));
-            const Block<Scalar> y = const_view(*joined);
+            const Block<Scalar> y(const_view(*joined), b.lengths());
             then(y, b_state);
         };
         walk(second, x, after_second, a_state);
@@ -138,9 +151,11 @@ void join_columns(const Walk& walk, const Join& join, const First& first, const 
 template <class Scalar>
 class BlockOnItsWay {
 public:
-    explicit BlockOnItsWay(const Block<Scalar>& x) : batch_(Team::alone(), {&spare_}, x) {}
+    explicit BlockOnItsWay(const Block<Scalar>& x) : batch_(Team::alone(), {&spare_}, x) {
+        batch_.set_lengths(x.lengths());
+    }
 
-    [[nodiscard]] Block<Scalar> current() const { return batch_.current(); }
+    [[nodiscard]] Block<Scalar> current() const { return {batch_.current(), batch_.lengths()}; }
 
     template <class Layer>
     void run_through(const Layer& layer) {
@@ -174,6 +189,7 @@ template <class Layer, class Scalar, class Epilogue>
 void run_to_end(const Layer& layer, const Block<Scalar>& x, const Epilogue& epilogue) {
     SparePiece spare;
     Batch<Scalar, Forgets> batch(Team::alone(), {&spare}, x);
+    batch.set_lengths(x.lengths());
     RecordOf<Layer, Forgets> record;
     run(layer, batch, record, EveryLayer{}, epilogue);
 }

@@ -32,7 +32,8 @@ public:
     [[nodiscard]] static Index words(Index features) { return (features + 63) / 64; }
 
     /// Writes the words of columns [first, first + count), one column after another.
-    /// \param sample  sample(j) is the sample in column j, below 2^32.
+    /// \param sample  sample(j) is the sample in column j, below 2^32; of a position of a
+    ///                sequence, that plus its place times 2^32.
     template <class Sample>
     void draw(Index features, Index first, Index count, const Sample& sample,
               std::uint64_t* to) const {
@@ -49,13 +50,17 @@ public:
             tile.for_each(store);
             tile.clear();
         };
-        for (Index j = first; j < first + count; ++j)
+        for (Index j = first; j < first + count; ++j) {
+            const auto number = static_cast<std::uint64_t>(sample(j));
+            const std::uint64_t first_word =
+                (number >> 32) * static_cast<std::uint64_t>(words_of_column);
             for (Index w = 0; w < words_of_column; ++w) {
                 const Index left = features - 64 * w;
-                tile.add(static_cast<std::uint64_t>(w), static_cast<std::uint64_t>(sample(j)),
-                         digits_, left >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << left) - 1);
+                tile.add(first_word + static_cast<std::uint64_t>(w), number & 0xFFFFFFFF, digits_,
+                         left >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << left) - 1);
                 if (tile.full()) finish();
             }
+        }
         finish();
     }
 
