@@ -169,36 +169,16 @@ template <class P, std::size_t n, class Combine>
     }
 }
 
-/// What masked scores start from: zeros, and then -infinity. A score of key s and query c starts
-/// from entry s - c of `seen(keys)`, or s where all queries see the same.
-template <class Scalar>
-class ScoreStarts {
-public:
-    explicit ScoreStarts(Index longest)
-        : zeros_(longest + queries_at_once),
-          numbers_(zeros_ + padded_keys(longest) + queries_at_once) {
-        std::fill_n(numbers_.data(), zeros_, Scalar(0));
-        std::fill_n(numbers_.data() + zeros_, padded_keys(longest) + queries_at_once,
-                    -std::numeric_limits<Scalar>::infinity());
-    }
-    /// From here on so many zeros.
-    [[nodiscard]] const Scalar* seen(Index keys) const { return numbers_.data() + zeros_ - keys; }
-
-private:
-    Index zeros_;
-    ScratchArray<Scalar> numbers_;
-};
-
 /// Keys and values of a head, for any queries.
 template <class Scalar>
 struct HeadMemory {
-    /// [padded_keys(count) x width], columns `key_stride` apart; zero behind the last key.
+    /// Keys on lanes: [padded_keys(keys) x width], columns `key_stride` apart, with anything behind
+    /// the last key.
     const Scalar* keys;
     Index key_stride;
-    /// [width x count].
+    /// [width x keys].
     const Scalar* values;
     Index value_stride;
-    Index count;
 };
 
 /// The softmax of a column of scores before its division: entries become exp(scale (entry - max)).
@@ -229,45 +209,90 @@ EIGEN_ALWAYS_INLINE void exponentiate(Index rows, Scalar* column, Scalar scale, 
     inverse = Scalar(1) / combine_lanes(part, [](auto a, auto b) { return a + b; });
 }
 
+/// How many keys queries see: all the same, or each one more than that before it.
+struct KeysSeen {
+    Index by_first;
+    bool causal;
+
+    [[nodiscard]] Index by(Index query) const { return causal ? by_first + query : by_first; }
+};
+
+/// Scores of `columns` queries, [padded_keys(seen.by(columns - 1)) x columns] without gaps: keys
+/// that a query doesn't see, which may be anything, have -infinity.
+template <class Scalar>
+void write_scores(Index width, const Scalar* keys, Index key_stride, const Scalar* queries,
+                  Index query_stride, Index columns, const KeysSeen& seen, Scalar* scores,
+                  Index stride) {
+    const Index rows = padded_keys(seen.by(columns - 1));
+    small_product<Scalar>(rows, {{keys, key_stride},
+                                 {nullptr},
+                                 {scores, stride},
+                                 {queries, 1, query_stride},
+                                 width,
+                                 {},
+                                 {},
+                                 columns});
+    for (Index c = 0; c < columns; ++c)
+        std::fill(scores + c * stride + seen.by(c), scores + c * stride + rows,
+                  -std::numeric_limits<Scalar>::infinity());
+}
+
+/// Whether all numbers of a matrix are finite.
+template <int Lanes, class Scalar>
+[[nodiscard]] bool all_finite(Index rows, Index columns, const Scalar* data, Index stride) {
+    using P = Packet<Scalar, Lanes>;
+    if constexpr (Lanes > 1)
+        if (rows < Lanes) return all_finite<P::narrower>(rows, columns, data, stride);
+    const P zero = P::broadcast(Scalar(0));
+    P sum = zero;
+    for (Index j = 0; j < columns; ++j)
+        for (Index i = 0; i < rows; i += Lanes)
+            sum = multiply_add(zero, P::load(data + std::min(i, rows - Lanes) + j * stride), sum);
+    alignas(64) Array<Scalar, Lanes> sums;
+    sum.store(sums);
+    return std::all_of(sums, sums + Lanes, [](Scalar z) { return z == 0; });
+}
+
 /// out = values softmax(scale keys^T queries), for `count` queries.
 ///
-/// \param first     Where queries see the keys up to their own place alone, that of the first one;
-///                  else -1.
+/// \param seen      Of the first query.
 /// \param maxima    Of the queries' scores, [count], written.
 /// \param inverses  1 / sum of their exponentials, [count], written.
 template <class Scalar>
-void attend(Index width, const HeadMemory<Scalar>& memory, const ScoreStarts<Scalar>& starts,
-            Scalar scale, const Scalar* queries, Index query_stride, Index count, Index first,
-            Scalar* out, Index out_stride, Scalar* maxima, Scalar* inverses) {
-    const bool causal = first >= 0;
-    const ScratchArray<Scalar> scores(padded_keys(memory.count) * queries_at_once);
+void attend(Index width, const HeadMemory<Scalar>& memory, Scalar scale, const Scalar* queries,
+            Index query_stride, Index count, const KeysSeen& seen, Scalar* out, Index out_stride,
+            Scalar* maxima, Scalar* inverses) {
+    const Index most = padded_keys(seen.by(count - 1));
+    const ScratchArray<Scalar> scores(most * std::min(count, queries_at_once));
     for (Index from = 0; from < count; from += queries_at_once) {
         const Index columns = std::min(queries_at_once, count - from);
-        const Index keys = causal ? std::min(memory.count, first + from + columns) : memory.count;
-        const Index rows = padded_keys(keys);
-        small_product<Scalar>(
-            rows, {{memory.keys, memory.key_stride},
-                   causal ? Start<Scalar>{starts.seen(first + from + 1), -1}
-                          : Start<Scalar>{starts.seen(keys), 0},
-                   {scores.data(), rows},
-                   {queries + from * query_stride, 1, query_stride},
-                   width,
-                   {},
-                   {},
-                   columns});
+        const KeysSeen here{seen.by(from), seen.causal};
+        const Index keys = here.by(columns - 1), rows = padded_keys(keys);
+        write_scores(width, memory.keys, memory.key_stride, queries + from * query_stride,
+                     query_stride, columns, here, scores.data(), rows);
         for (Index c = 0; c < columns; ++c)
             exponentiate<widest_lanes<Scalar>>(rows, scores.data() + c * rows, scale,
                                                maxima[from + c], inverses[from + c]);
-        small_product<Scalar>(width,
-                              {{memory.values, memory.value_stride},
-                               {nullptr},
-                               {out + from * out_stride, out_stride},
-                               {scores.data(), 1, rows},
-                               keys,
-                               {},
-                               {},
-                               columns},
-                              inverses + from);
+        const auto sum_values = [&](Index c, Index some, Index over) {
+            small_product<Scalar>(width,
+                                  {{memory.values, memory.value_stride},
+                                   {nullptr},
+                                   {out + (from + c) * out_stride, out_stride},
+                                   {scores.data() + c * rows, 1, rows},
+                                   over,
+                                   {},
+                                   {},
+                                   some},
+                                  inverses + from + c);
+        };
+        // 0 times what a query doesn't see adds nothing, unless that is no number.
+        if (here.by_first == keys ||
+            all_finite<widest_lanes<Scalar>>(
+                width, keys - here.by_first,
+                memory.values + here.by_first * memory.value_stride, memory.value_stride))
+            sum_values(0, columns, keys);
+        else
+            for (Index c = 0; c < columns; ++c) sum_values(c, 1, here.by(c));
     }
 }
 
@@ -298,17 +323,19 @@ struct Head {
     Index width;
     Index length;
     bool causal;
+
+    [[nodiscard]] KeysSeen seen() const { return {causal ? 1 : length, causal}; }
 };
 
 template <class Scalar>
-void attend(const Head<Scalar>& head, const ScoreStarts<Scalar>& starts, Scalar* out,
-            Index out_stride, Scalar* maxima, Scalar* inverses) {
+void attend(const Head<Scalar>& head, Scalar* out, Index out_stride, Scalar* maxima,
+            Scalar* inverses) {
     const Index rows = padded_keys(head.length);
     const ScratchArray<Scalar> keys(rows * head.width);
     transpose_keys(head.width, head.length, head.keys, head.stride, keys.data(), rows);
-    attend(head.width, {keys.data(), rows, head.values, head.stride, head.length}, starts,
-           score_scale<Scalar>(head.width), head.queries, head.stride, head.length,
-           head.causal ? Index{0} : Index{-1}, out, out_stride, maxima, inverses);
+    attend(head.width, {keys.data(), rows, head.values, head.stride},
+           score_scale<Scalar>(head.width), head.queries, head.stride, head.length, head.seen(), out,
+           out_stride, maxima, inverses);
 }
 
 /// On the way back through a softmax of `scale` times scores: the scores become probabilities p, and
@@ -346,9 +373,9 @@ struct HeadSlopes {
 
 /// The way back through attend(head, ...), given the slopes by what it wrote.
 template <class Scalar>
-void differentiate_attention(const Head<Scalar>& head, const ScoreStarts<Scalar>& starts,
-                             const Scalar* maxima, const Scalar* inverses, const Scalar* slopes,
-                             Index slope_stride, const HeadSlopes<Scalar>& to) {
+void differentiate_attention(const Head<Scalar>& head, const Scalar* maxima,
+                             const Scalar* inverses, const Scalar* slopes, Index slope_stride,
+                             const HeadSlopes<Scalar>& to) {
     const Index width = head.width, length = head.length, rows = padded_keys(length);
     const Scalar scale = score_scale<Scalar>(width);
     const ScratchArray<Scalar> keys(rows * width), values(rows * width);
@@ -357,19 +384,12 @@ void differentiate_attention(const Head<Scalar>& head, const ScoreStarts<Scalar>
     const ScratchArray<Scalar> probabilities(rows * length), by_scores(rows * length);
     for (Index from = 0; from < length; from += queries_at_once) {
         const Index columns = std::min(queries_at_once, length - from);
-        const Index seen = head.causal ? from + columns : length, seen_rows = padded_keys(seen);
+        const KeysSeen here{head.seen().by(from), head.causal};
+        const Index seen = here.by(columns - 1), seen_rows = padded_keys(seen);
         Scalar* const p = probabilities.data() + from * rows;
         Scalar* const by_p = by_scores.data() + from * rows;
-        small_product<Scalar>(seen_rows,
-                              {{keys.data(), rows},
-                               head.causal ? Start<Scalar>{starts.seen(from + 1), -1}
-                                           : Start<Scalar>{starts.seen(length), 0},
-                               {p, rows},
-                               {head.queries + from * head.stride, 1, head.stride},
-                               width,
-                               {},
-                               {},
-                               columns});
+        write_scores(width, keys.data(), rows, head.queries + from * head.stride, head.stride,
+                     columns, here, p, rows);
         small_product<Scalar>(seen_rows, {{values.data(), rows},
                                           {nullptr},
                                           {by_p, rows},

@@ -50,10 +50,6 @@ public:
         Index& now = lengths_[static_cast<std::size_t>(sequence)];
         if (!(length >= 0 && length <= now))
             detail::refuse("KeyValueCache: length must lie in [0, ", now, "], got ", length);
-        // Behind the last key stand zeros.
-        Scalar* const keys = keys_of(sequence);
-        for (Index i = 0; i < width_; ++i)
-            std::fill(keys + i * capacity_ + length, keys + i * capacity_ + now, Scalar(0));
         now = length;
     }
 

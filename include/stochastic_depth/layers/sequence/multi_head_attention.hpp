@@ -10,8 +10,8 @@
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/kernels/attention.hpp>
 #include <stochastic_depth/kernels/attention_rotary.hpp>
-#include <stochastic_depth/kernels/attention_tokens.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/sequence/attention_tokens.hpp>
 #include <stochastic_depth/layers/sequence/key_value_cache.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
@@ -150,18 +150,10 @@ public:
         const Index rows = output_size(batch.rows()), columns = batch.columns();
         const auto x = batch.current();
         const auto first = batch.template array<Index>(columns + 1);
-        const auto length = [&, positions = rows / width()](Index j) {
-            if constexpr (requires { batch.lengths(); }) {
-                const auto lengths = batch.lengths();
-                return lengths ? std::min(positions, static_cast<Index>(lengths[j])) : positions;
-            } else {
-                return positions;
-            }
-        };
-        detail::TokenList::count(columns, length, first.data());
+        detail::TokenList::count(batch.lengths(), rows / width(), columns, first.data());
         const Index count = first[columns];
         const auto places = batch.template array<detail::TokenPlace>(count);
-        detail::TokenList::place(columns, width(), first.data(), places.data());
+        detail::TokenList::place(columns, first.data(), places.data());
         const detail::TokenList tokens{first.data(), places.data(), columns};
         const bool all = count * width() == rows * columns && (x.outerStride() == rows || columns < 2);
         const auto gathered = batch.template array<Scalar>(all ? 0 : count * width());
@@ -180,10 +172,9 @@ public:
                               detail::AsIs{});
         });
         turn(team, tokens, projected.data(), false);
-        const detail::ScoreStarts<Scalar> starts(longest(tokens));
         for_each_head(team, tokens, 1, [&](Index j, Index h) {
             const Index terms_at = heads() * tokens.first[j] + h * tokens.length(j);
-            detail::attend(head(tokens, projected.data(), j, h), starts,
+            detail::attend(head(tokens, projected.data(), j, h),
                            context.data() + width() * tokens.first[j] + h * head_width(), width(),
                            terms.data() + terms_at, terms.data() + heads() * count + terms_at);
         });
@@ -222,13 +213,12 @@ public:
         out_.backward_fused(team, matrix(width(), count, record.context),
                             matrix(width(), count, all ? dy.data() : gathered.data()), gradient.out,
                             room(width(), count, by_context.data()), detail::AsIs{});
-        const detail::ScoreStarts<Scalar> starts(longest(tokens));
         for_each_head(team, tokens, 3, [&](Index j, Index h) {
             const Index terms_at = heads() * tokens.first[j] + h * tokens.length(j);
             const Index row = h * head_width();
             Scalar* const to = by_projected.data() + 3 * width() * tokens.first[j] + row;
             detail::differentiate_attention(
-                head(tokens, record.projected, j, h), starts, record.maxima + terms_at,
+                head(tokens, record.projected, j, h), record.maxima + terms_at,
                 record.inverses + terms_at, by_context.data() + width() * tokens.first[j] + row,
                 width(), {to, to + width(), to + 2 * width(), 3 * width()});
         });
@@ -293,7 +283,6 @@ public:
             terms(2 * positions);
         const detail::RotaryAngles<Scalar> angles(
             head_width(), options_.rotary ? cache.longest() + positions : 0);
-        const detail::ScoreStarts<Scalar> starts(cache.longest() + positions);
         for (Index j = 0; j < x.cols(); ++j) {
             Scalar* const to = projected.data() + 3 * width() * positions * j;
             in_.forward_fused(matrix(width(), positions, x.data() + j * x.outerStride()),
@@ -308,8 +297,8 @@ public:
                 const Index row = h * head_width();
                 detail::attend(head_width(),
                                {cache.keys_of(j) + row * cache.capacity_, cache.capacity_,
-                                cache.values_of(j) + row, width(), past + positions},
-                               starts, detail::score_scale<Scalar>(head_width()), to + row, 3 * width(), positions, past,
+                                cache.values_of(j) + row, width()},
+                               detail::score_scale<Scalar>(head_width()), to + row, 3 * width(), positions, {past + 1, true},
                                context.data() + width() * positions * j + row, width(),
                                terms.data(), terms.data() + positions);
             }
@@ -374,12 +363,6 @@ private:
         return {data, rows, columns, Eigen::OuterStride<>(rows)};
     }
 
-    [[nodiscard]] static Index longest(const detail::TokenList& tokens) {
-        Index result = 0;
-        for (Index j = 0; j < tokens.columns; ++j) result = std::max(result, tokens.length(j));
-        return result;
-    }
-
     [[nodiscard]] detail::Head<Scalar> head(const detail::TokenList& tokens,
                                             const Scalar* projected, Index j, Index h) const {
         const Scalar* const queries =
@@ -422,10 +405,10 @@ private:
     void turn(const detail::Team& team, const detail::TokenList& tokens, Scalar* projected,
               bool back) const {
         if (!options_.rotary) return;
-        const detail::RotaryAngles<Scalar> angles(head_width(), longest(tokens));
+        const detail::RotaryAngles<Scalar> angles(head_width(), tokens.longest());
         team.split(tokens.size(), 1, 8 * width_in_double(), [&](Index from, Index some) {
             for (Index k = from; k < from + some; ++k) {
-                const Index t = tokens.places[k].row / width();
+                const Index t = tokens.places[k].position;
                 Scalar* const token = projected + 3 * width() * k;
                 if (back)
                     angles.turn_back(t, 2 * heads(), token);

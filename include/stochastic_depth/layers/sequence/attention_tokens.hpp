@@ -7,16 +7,17 @@
 #include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/kernels/epilogue.hpp>
 #include <stochastic_depth/kernels/packet.hpp>
+#include <stochastic_depth/pass/sequence_lengths.hpp>
 #include <stochastic_depth/threads/team.hpp>
 #include <stochastic_depth/types.hpp>
 
-/// The tokens of a batch of sequences, side by side: what runs over them knows nothing of sequences,
-/// and padding costs nothing.
+/// The positions of a batch's sequences side by side, as tokens: what runs over them knows nothing
+/// of sequences, and padding costs nothing.
 namespace stochastic_depth::detail {
 
-/// Where a token stands in [width T x batch]: its first row, and its column.
+/// Where a token stands: a position of the sequence in a column.
 struct TokenPlace {
-    Index row;
+    Index position;
     Index column;
 };
 
@@ -29,19 +30,23 @@ struct TokenList {
 
     [[nodiscard]] Index size() const { return first[columns]; }
     [[nodiscard]] Index length(Index column) const { return first[column + 1] - first[column]; }
+    [[nodiscard]] Index longest() const {
+        Index result = 0;
+        for (Index j = 0; j < columns; ++j) result = std::max(result, length(j));
+        return result;
+    }
 
-    /// \param first   [columns + 1], written.
-    /// \param length  length(j), the tokens of column j.
-    template <class Length>
-    static void count(Index columns, const Length& length, Index* first) {
+    /// \param first  [columns + 1], written.
+    static void count(const SequenceLengths& lengths, Index in_column, Index columns,
+                      Index* first) {
         first[0] = 0;
-        for (Index j = 0; j < columns; ++j) first[j + 1] = first[j] + length(j);
+        for (Index j = 0; j < columns; ++j)
+            first[j + 1] = first[j] + (lengths ? std::min(lengths[j], in_column) : in_column);
     }
     /// \param places  [first[columns]], written.
-    static void place(Index columns, Index width, const Index* first, TokenPlace* places) {
+    static void place(Index columns, const Index* first, TokenPlace* places) {
         for (Index j = 0; j < columns; ++j)
-            for (Index k = first[j]; k < first[j + 1]; ++k)
-                places[k] = {width * (k - first[j]), j};
+            for (Index k = first[j]; k < first[j + 1]; ++k) places[k] = {k - first[j], j};
     }
 
     /// to = the tokens number `from` to `from + count - 1` of x, [width x count].
@@ -52,7 +57,8 @@ struct TokenList {
         for (Index k = from; k < from + count;) {
             const TokenPlace place = places[k];
             const Index run = std::min(first[place.column + 1], from + count) - k;
-            std::copy_n(x.data() + place.row + place.column * x.outerStride(), run * width,
+            std::copy_n(x.data() + place.position * width + place.column * x.outerStride(),
+                        run * width,
                         to + (k - from) * width);
             k += run;
         }
@@ -67,10 +73,12 @@ struct AtTokens {
     Epilogue epilogue;
     Destination<Scalar> out;
     const TokenPlace* places;
+    /// Rows of a token.
+    Index width;
 
     template <class Packet>
     EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index k) const {
-        const Index row = i + places[k].row, column = places[k].column;
+        const Index row = i + places[k].position * width, column = places[k].column;
         const Packet result = epilogue(value, row, column);
         if constexpr (!detail::stores_elsewhere<Epilogue>)
             result.store(out.data + row + column * out.stride);
@@ -105,7 +113,7 @@ void run_at_tokens(const Team& team, const TokenList& tokens, Index width, const
                                             width * tokens.length(j), y.rows(), j, to, last_step);
                                 });
                  using LastStep = std::remove_cvref_t<decltype(last_step)>;
-                 run(AtTokens<Scalar, LastStep>{last_step, to, tokens.places});
+                 run(AtTokens<Scalar, LastStep>{last_step, to, tokens.places, width});
              });
 }
 
