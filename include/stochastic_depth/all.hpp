@@ -66,6 +66,12 @@
 #include <stochastic_depth/layers/probability/entropy.hpp>
 #include <stochastic_depth/layers/probability/log_softmax.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
+#include <stochastic_depth/layers/sequence/attention_pool.hpp>
+#include <stochastic_depth/layers/sequence/embedding.hpp>
+#include <stochastic_depth/layers/sequence/key_value_cache.hpp>
+#include <stochastic_depth/layers/sequence/multi_head_attention.hpp>
+#include <stochastic_depth/layers/sequence/per_position.hpp>
+#include <stochastic_depth/layers/sequence/sequence_pool.hpp>
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/models/resnet.hpp>

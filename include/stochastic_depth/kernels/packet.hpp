@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -141,10 +143,18 @@ public:
 #endif
         return product;
     }
+    friend EIGEN_ALWAYS_INLINE Packet operator/(Packet a, Packet b) {
+        return Packet{Eigen::internal::pdiv(a.register_, b.register_)};
+    }
     /// The larger of each pair; a where a is NaN.
     friend EIGEN_ALWAYS_INLINE Packet max(Packet a, Packet b) {
         return Packet{Eigen::internal::pmax(a.register_, b.register_)};
     }
+    /// The smaller of each pair; a where a is NaN.
+    friend EIGEN_ALWAYS_INLINE Packet min(Packet a, Packet b) {
+        return Packet{Eigen::internal::pmin(a.register_, b.register_)};
+    }
+    EIGEN_ALWAYS_INLINE Packet abs() const { return Packet{Eigen::internal::pabs(register_)}; }
     /// 1 where a number is above 0, and 0 elsewhere, as where it is NaN.
     EIGEN_ALWAYS_INLINE Packet is_positive() const {
         if constexpr (Lanes == 1)
@@ -165,6 +175,26 @@ public:
             return Packet{Eigen::internal::pmadd(a.register_, b.register_, c.register_)};
     }
 
+    /// Each lane's bits, as an unsigned whole number, moved up or down by `places`; what leaves the
+    /// lane is lost.
+    template <int places>
+    EIGEN_ALWAYS_INLINE Packet shift_bits_up() const {
+        return from_bits(bits() << places);
+    }
+    template <int places>
+    EIGEN_ALWAYS_INLINE Packet shift_bits_down() const {
+        return from_bits(bits() >> places);
+    }
+    /// The difference of the bits as unsigned whole numbers.
+    EIGEN_ALWAYS_INLINE Packet subtract_bits(Packet other) const {
+        return from_bits(bits() - other.bits());
+    }
+
+    /// A function of packets; of a pair of packets, it would be applied to each.
+    template <class Function>
+    EIGEN_ALWAYS_INLINE Packet on_each_packet(const Function& function) const {
+        return function(*this);
+    }
     /// A function of scalars, applied to each lane.
     template <class Function>
     EIGEN_ALWAYS_INLINE Packet on_each_lane(const Function& function) const {
@@ -180,6 +210,22 @@ private:
     template <class Function>
     [[gnu::noinline]] static void apply(const Function& function, Scalar* values) {
         for (int lane = 0; lane < Lanes; ++lane) values[lane] = function(values[lane]);
+    }
+
+    using Unsigned = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
+    template <class T, int n>
+    struct VectorOf {
+        typedef T type __attribute__((vector_size(sizeof(T) * static_cast<std::size_t>(n))));
+    };
+    template <class T>
+    struct VectorOf<T, 1> {
+        using type = T;
+    };
+    using Bits = typename VectorOf<Unsigned, Lanes>::type;
+
+    EIGEN_ALWAYS_INLINE Bits bits() const { return std::bit_cast<Bits>(register_); }
+    static EIGEN_ALWAYS_INLINE Packet from_bits(Bits bits) {
+        return Packet{std::bit_cast<Register>(bits)};
     }
 
     Register register_;

@@ -64,6 +64,10 @@ public:
     }
     EIGEN_ALWAYS_INLINE PacketPair tanh() const { return {first_.tanh(), second_.tanh()}; }
     template <class Function>
+    EIGEN_ALWAYS_INLINE PacketPair on_each_packet(const Function& function) const {
+        return {first_.on_each_packet(function), second_.on_each_packet(function)};
+    }
+    template <class Function>
     EIGEN_ALWAYS_INLINE PacketPair on_each_lane(const Function& function) const {
         return {first_.on_each_lane(function), second_.on_each_lane(function)};
     }

@@ -85,6 +85,19 @@ template <class Layer>
     }
 }
 
+/// Whether some layer in a layer takes the ids of tokens, between which there is nothing.
+template <class Layer>
+[[nodiscard]] bool takes_tokens(const Layer& layer) {
+    if constexpr (hides_its_parts<Layer>) {
+        return layer.takes_tokens();
+    } else {
+        bool found = requires { requires Layer::takes_tokens; };
+        if constexpr (HasParts<Layer>)
+            for_each_part(layer, [&](const auto& part) { found = found || takes_tokens(part); });
+        return found;
+    }
+}
+
 /// The name of a part that stands for the composite itself: it is no part of a path.
 struct Unnamed {};
 

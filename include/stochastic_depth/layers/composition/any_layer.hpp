@@ -59,6 +59,7 @@ public:
     [[nodiscard]] virtual std::unique_ptr<HeldLayerInterface> copy() const = 0;
     [[nodiscard]] virtual Index random_layers() const = 0;
     [[nodiscard]] virtual bool skips_more_than_branches() const = 0;
+    [[nodiscard]] virtual bool takes_tokens() const = 0;
     [[nodiscard]] virtual bool is_residual() const = 0;
     virtual void write_survival_probabilities(double*& first) const = 0;
     virtual void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const = 0;
@@ -114,6 +115,7 @@ public:
     [[nodiscard]] bool skips_more_than_branches() const override {
         return detail::skips_more_than_branches(held);
     }
+    [[nodiscard]] bool takes_tokens() const override { return detail::takes_tokens(held); }
     [[nodiscard]] bool is_residual() const override { return detail::is_residual<Layer>; }
     void write_survival_probabilities(double*& first) const override {
         detail::write_survival_probabilities(held, first);
@@ -282,6 +284,7 @@ public:
     [[nodiscard]] bool skips_more_than_branches() const {
         return layer_->skips_more_than_branches();
     }
+    [[nodiscard]] bool takes_tokens() const { return layer_->takes_tokens(); }
     /// Whether it holds a layer that has a shortcut.
     [[nodiscard]] bool hides_a_shortcut() const { return layer_->is_residual(); }
     void write_survival_probabilities(double*& first) const {

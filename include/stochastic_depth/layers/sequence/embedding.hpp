@@ -34,14 +34,15 @@ struct EmbeddingOptions {
 ///
 ///     y(t) = tokens(:, x(t)) + positions(:, t).
 ///
-/// Behind the end of a sequence y is 0; the layers that follow find the lengths beside the batch.
-/// Gradients by x are 0.
+/// Behind the end of a sequence y is 0; the layers that follow find the lengths beside the batch. The
+/// gradient by x is 0.
 ///
 /// \source Vaswani et al. 2017, Attention Is All You Need, section 3.5, for the sinusoids.
 template <class Scalar_>
 class Embedding : public LayerBase<Embedding<Scalar_>, Scalar_> {
 public:
     using Scalar = Scalar_;
+    static constexpr bool takes_tokens = true;
 
     /// Tokens, and learned positions, drawn from a normal distribution of variance 1 / width.
     /// \param random  A uniform random bit generator; it advances.

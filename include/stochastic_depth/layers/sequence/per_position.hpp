@@ -66,7 +66,7 @@ public:
     void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
         const Index in_column = positions_in(batch.rows());
-        const auto places = batch.template array<detail::Place>(in_column * batch.columns());
+        const auto places = batch.template array<detail::TokenPlace>(in_column * batch.columns());
         record.positions =
             detail::Positions::list(batch.lengths(), in_column, batch.columns(), places.data());
         const Index outputs = layer_.output_size(width_);
@@ -79,7 +79,7 @@ public:
             // In the upper half, the position.
             const detail::ScratchArray<Index> numbers(record.positions.count);
             for (Index k = 0; k < record.positions.count; ++k) {
-                const detail::Place& place = record.positions.places[k];
+                const detail::TokenPlace& place = record.positions.places[k];
                 numbers[k] = (place.position << 32) + mask.sample(place.column);
             }
             run_layer(mask.of_samples(numbers.data()));

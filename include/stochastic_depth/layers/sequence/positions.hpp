@@ -12,7 +12,7 @@
 namespace stochastic_depth::detail {
 
 /// A position of a sequence, and the column that the sequence is in.
-struct Place {
+struct TokenPlace {
     Index position;
     Index column;
 };
@@ -20,7 +20,7 @@ struct Place {
 /// The positions that belong to the sequences of a batch, one sequence after another: padding is
 /// left out. The list is on the batch's tape, or somebody else's.
 struct Positions {
-    const Place* places = nullptr;
+    const TokenPlace* places = nullptr;
     Index count = 0;
     /// Of a column, padding included.
     Index in_column = 0;
@@ -36,7 +36,7 @@ struct Positions {
 
     /// \param to  Room for in_column columns places.
     [[nodiscard]] static Positions list(const SequenceLengths& lengths, Index in_column,
-                                        Index columns, Place* to) {
+                                        Index columns, TokenPlace* to) {
         Positions positions{to, 0, in_column, columns};
         for (Index j = 0; j < columns; ++j) {
             const Index length = length_of(lengths, j, in_column);
@@ -51,13 +51,13 @@ template <class Epilogue>
 struct AtPositions {
     static constexpr bool stores_elsewhere = detail::stores_elsewhere<Epilogue>;
     Epilogue epilogue;
-    const Place* places;
+    const TokenPlace* places;
     /// Rows of a position.
     Index width;
 
     template <class Packet>
     EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index k) const {
-        const Place& place = places[k];
+        const TokenPlace& place = places[k];
         return epilogue(value, i + place.position * width, place.column);
     }
 };
@@ -91,7 +91,7 @@ template <class Batch>
     batch.team().split(positions.count, 1, work_of_moving * static_cast<double>(width),
                        [&](Index first, Index count) {
                            for (Index k = first; k < first + count; ++k) {
-                               const Place& place = positions.places[k];
+                               const TokenPlace& place = positions.places[k];
                                std::copy_n(from.data() + place.column * from.outerStride() +
                                                place.position * width,
                                            width, view(to).data() + k * width);
@@ -132,7 +132,7 @@ void put_back_positions(Batch& batch, Batch&& part, const Positions& positions, 
         batch.team().split(positions.count, 1, work_of_moving * static_cast<double>(width),
                            [&](Index first, Index count) {
                                for (Index k = first; k < first + count; ++k) {
-                                   const Place& place = positions.places[k];
+                                   const TokenPlace& place = positions.places[k];
                                    std::copy_n(from.data() + k * from.outerStride(), width,
                                                view(to).data() + place.column * to.outerStride() +
                                                    place.position * width);

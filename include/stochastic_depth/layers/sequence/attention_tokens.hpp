@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/kernels/epilogue.hpp>
+#include <stochastic_depth/kernels/packet.hpp>
+#include <stochastic_depth/pass/sequence_lengths.hpp>
+#include <stochastic_depth/threads/team.hpp>
+#include <stochastic_depth/types.hpp>
+
+/// The positions of a batch's sequences side by side, as tokens: what runs over them knows nothing
+/// of sequences, and padding costs nothing.
+namespace stochastic_depth::detail {
+
+/// Where a token stands: a position of the sequence in a column.
+struct TokenPlace {
+    Index position;
+    Index column;
+};
+
+/// Tokens of a batch in the order of its columns; those of column j are number first[j] to
+/// first[j + 1] - 1.
+struct TokenList {
+    const Index* first = nullptr;
+    const TokenPlace* places = nullptr;
+    Index columns = 0;
+
+    [[nodiscard]] Index size() const { return first[columns]; }
+    [[nodiscard]] Index length(Index column) const { return first[column + 1] - first[column]; }
+    [[nodiscard]] Index longest() const {
+        Index result = 0;
+        for (Index j = 0; j < columns; ++j) result = std::max(result, length(j));
+        return result;
+    }
+
+    /// \param first  [columns + 1], written.
+    static void count(const SequenceLengths& lengths, Index in_column, Index columns,
+                      Index* first) {
+        first[0] = 0;
+        for (Index j = 0; j < columns; ++j)
+            first[j + 1] = first[j] + (lengths ? std::min(lengths[j], in_column) : in_column);
+    }
+    /// \param places  [first[columns]], written.
+    static void place(Index columns, const Index* first, TokenPlace* places) {
+        for (Index j = 0; j < columns; ++j)
+            for (Index k = first[j]; k < first[j + 1]; ++k) places[k] = {k - first[j], j};
+    }
+
+    /// to = the tokens number `from` to `from + count - 1` of x, [width x count].
+    template <class Scalar>
+    void gather(const ConstView<Scalar>& x, Index width, Index from, Index count,
+                Scalar* to) const {
+        // Tokens that follow each other in a column are copied together.
+        for (Index k = from; k < from + count;) {
+            const TokenPlace place = places[k];
+            const Index run = std::min(first[place.column + 1], from + count) - k;
+            std::copy_n(x.data() + place.position * width + place.column * x.outerStride(),
+                        run * width,
+                        to + (k - from) * width);
+            k += run;
+        }
+    }
+};
+
+/// Epilogue of a product whose columns are tokens: what `epilogue` does in [width T x batch] at their
+/// places, and there it is stored, unless that stores elsewhere itself.
+template <class Scalar, class Epilogue>
+struct AtTokens {
+    static constexpr bool stores_elsewhere = true;
+    Epilogue epilogue;
+    Destination<Scalar> out;
+    const TokenPlace* places;
+    /// Rows of a token.
+    Index width;
+
+    template <class Packet>
+    EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index k) const {
+        const Index row = i + places[k].position * width, column = places[k].column;
+        const Packet result = epilogue(value, row, column);
+        if constexpr (!detail::stores_elsewhere<Epilogue>)
+            result.store(out.data + row + column * out.stride);
+        return result;
+    }
+};
+
+/// Rows from `row` on of `rows` rows of a column are zero but for the epilogue.
+template <int Lanes, class Scalar, class Epilogue>
+void finish_zeros(Index row, Index rows, Index column, const Destination<Scalar>& out,
+                  const Epilogue& epilogue) {
+    using P = Packet<Scalar, Lanes>;
+    if constexpr (Lanes > 1)
+        if (rows - row < Lanes)
+            return finish_zeros<P::narrower>(row, rows, column, out, epilogue);
+    for (; row < rows; row += Lanes)
+        finish(epilogue, P::broadcast(Scalar(0)), std::min(row, rows - Lanes), column, out, {});
+}
+
+/// Calls run(epilogue) with the epilogue of a product over tokens, after the padding of y,
+/// [width T x batch], has been written: y = epilogue(product), and there epilogue(0).
+template <class Scalar, class Y, class Epilogue, class Run>
+void run_at_tokens(const Team& team, const TokenList& tokens, Index width, const Y& y,
+                   const Epilogue& epilogue, const Run& run) {
+    redirect(Destination<Scalar>{view(y).data(), y.outerStride()}, epilogue, {},
+             [&](const Destination<Scalar>& to, const auto& last_step) {
+                 if (tokens.size() * width < y.size())
+                     team.split(tokens.columns, 1, 4.0 * static_cast<double>(y.rows()),
+                                [&](Index first, Index count) {
+                                    for (Index j = first; j < first + count; ++j)
+                                        finish_zeros<widest_lanes<Scalar>>(
+                                            width * tokens.length(j), y.rows(), j, to, last_step);
+                                });
+                 using LastStep = std::remove_cvref_t<decltype(last_step)>;
+                 run(AtTokens<Scalar, LastStep>{last_step, to, tokens.places, width});
+             });
+}
+
+}  // namespace stochastic_depth::detail
