@@ -23,7 +23,8 @@ void add_text_settings(CLI::App& app, Options& options) {
     };
     whole("--minimum-count", options.minimum_count, 1, 1'000'000,
           "Tokens that the training texts have less often are unknown");
-    whole("--positions", options.positions, 1, 100'000, "Tokens of a text; later ones are left out");
+    whole("--positions", options.positions, 1, 100'000,
+          "Tokens of a text; later ones are left out");
     whole("--blocks", options.blocks, 1, 1'000,
           "Blocks of the network, each of attention and feed-forward, two skippable layers");
     whole("--width", options.width, 1, 10'000, "Features of a token");

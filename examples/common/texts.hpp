@@ -52,8 +52,9 @@ struct Texts {
 /// \throws UsageError  if a text is no UTF-8, unless tokens are bytes.
 [[nodiscard]] inline Texts encode(const RawTexts& raw, const TextSettings& settings) {
     try {
-        const auto tokenizer = sd::Tokenizer::of(raw.train.texts, tokenizer_options(settings.tokens),
-                                                 {.minimum_count = settings.minimum_count});
+        const auto tokenizer =
+            sd::Tokenizer::of(raw.train.texts, tokenizer_options(settings.tokens),
+                              {.minimum_count = settings.minimum_count});
         const auto classes = static_cast<sd::Index>(raw.train.classes.size());
         const auto encoded = [&](const sd::LabelledTexts& part, sd::Index& truncated) {
             sd::Tokens<float> tokens = sd::tokens_of<float>(
@@ -66,8 +67,9 @@ struct Texts {
         sd::Dataset<float> train = encoded(raw.train, of_train);
         std::optional<sd::Dataset<float>> dev;
         if (raw.dev) dev = encoded(*raw.dev, others);
-        return {raw.name, tokenizer,          raw.train.classes, std::move(train),
-                dev,      encoded(raw.test, others), of_train};
+        return {raw.name,         tokenizer, raw.train.classes,
+                std::move(train), dev,       encoded(raw.test, others),
+                of_train};
     } catch (const std::invalid_argument& error) {
         throw UsageError(error.what());
     }
