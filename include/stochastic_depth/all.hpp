@@ -75,6 +75,7 @@
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/models/resnet.hpp>
+#include <stochastic_depth/models/transformer.hpp>
 #include <stochastic_depth/numerics/column_sums.hpp>
 #include <stochastic_depth/pass/protocol.hpp>
 #include <stochastic_depth/pass/structure.hpp>

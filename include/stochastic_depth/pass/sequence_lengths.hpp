@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
@@ -43,5 +45,11 @@ private:
     Index count_ = 0;
     Index first_ = 0;
 };
+
+/// Positions of a column's sequence, of `in_column` with its padding.
+[[nodiscard]] inline Index length_of_sequence(const SequenceLengths& lengths, Index column,
+                                              Index in_column) {
+    return lengths ? std::min(lengths[column], in_column) : in_column;
+}
 
 }  // namespace stochastic_depth::detail

@@ -8,9 +8,10 @@
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/layers/sequence/positions.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/pass/batch.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/sequence_lengths.hpp>
 
 namespace stochastic_depth {
 
@@ -87,7 +88,7 @@ public:
         batch.team().split(x.cols(), 1, work_of(x.rows()), [&](Index first, Index count) {
             for (Index j = first; j < first + count; ++j)
                 pool(x.data() + j * x.outerStride(),
-                     detail::Positions::length_of(lengths, j, in_column),
+                     detail::length_of_sequence(lengths, j, in_column),
                      weights.data() + j * in_column, y.data() + j * y.outerStride());
         });
         if constexpr (Batch::records) record = {batch.keep(), lengths, weights.data()};
@@ -115,7 +116,7 @@ public:
         batch.team().split(x.cols(), 1, 2 * work_of(x.rows()), [&](Index first, Index count) {
             for (Index j = first; j < first + count; ++j)
                 differentiate(x.data() + j * x.outerStride(),
-                              detail::Positions::length_of(record.lengths, j, in_column),
+                              detail::length_of_sequence(record.lengths, j, in_column),
                               record.weights + j * in_column, dy.data() + j * dy.outerStride(),
                               dx.data() + j * dx.outerStride(), x.rows(),
                               by_query.data() + j * width());

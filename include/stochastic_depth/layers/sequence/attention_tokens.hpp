@@ -41,7 +41,7 @@ struct TokenList {
                       Index* first) {
         first[0] = 0;
         for (Index j = 0; j < columns; ++j)
-            first[j + 1] = first[j] + (lengths ? std::min(lengths[j], in_column) : in_column);
+            first[j + 1] = first[j] + length_of_sequence(lengths, j, in_column);
     }
     /// \param places  [first[columns]], written.
     static void place(Index columns, const Index* first, TokenPlace* places) {

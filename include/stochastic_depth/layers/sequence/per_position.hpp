@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cstdint>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/layers/sequence/positions.hpp>
+#include <stochastic_depth/layers/sequence/attention_tokens.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
@@ -53,7 +53,7 @@ public:
     /// Which positions the layer has seen, and its record.
     template <class Memory>
     struct Record {
-        detail::Positions positions;
+        detail::TokenList tokens;
         detail::RecordOf<Layer, Memory> layer;
     };
 
@@ -65,38 +65,38 @@ public:
     template <class Batch, class Mask, class Epilogue>
     void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
-        const Index in_column = positions_in(batch.rows());
-        const auto places = batch.template array<detail::TokenPlace>(in_column * batch.columns());
-        record.positions =
-            detail::Positions::list(batch.lengths(), in_column, batch.columns(), places.data());
-        const Index outputs = layer_.output_size(width_);
-        Batch part = detail::batch_of_positions(batch, record.positions, width_);
-        const auto run_layer = [&](const auto& of_positions) {
-            detail::run(layer_, part, record.layer, of_positions,
-                        detail::at_positions(epilogue, record.positions, outputs));
-        };
-        if constexpr (Batch::records && detail::HasRandomLayers<Layer>::value) {
-            // In the upper half, the position.
-            const detail::ScratchArray<Index> numbers(record.positions.count);
-            for (Index k = 0; k < record.positions.count; ++k) {
-                const detail::TokenPlace& place = record.positions.places[k];
-                numbers[k] = (place.position << 32) + mask.sample(place.column);
+        const Index in_column = positions_in(batch.rows()), columns = batch.columns();
+        const auto first = batch.template array<Index>(columns + 1);
+        detail::TokenList::count(batch.lengths(), in_column, columns, first.data());
+        const auto places = batch.template array<detail::TokenPlace>(first[columns]);
+        detail::TokenList::place(columns, first.data(), places.data());
+        record.tokens = {first.data(), places.data(), columns};
+        const auto run_layer = [&](Batch& tokens, const auto& at_tokens) {
+            if constexpr (Batch::records && detail::HasRandomLayers<Layer>::value) {
+                // In the upper half, the position.
+                const detail::ScratchArray<Index> numbers(tokens.columns());
+                for (Index k = 0; k < tokens.columns(); ++k)
+                    numbers[k] =
+                        (places[k].position << 32) + mask.sample(places[k].column);
+                detail::run(layer_, tokens, record.layer, mask.of_samples(numbers.data()),
+                            at_tokens);
+            } else {
+                detail::run(layer_, tokens, record.layer, mask, at_tokens);
             }
-            run_layer(mask.of_samples(numbers.data()));
-        } else {
-            run_layer(mask);
-        }
-        detail::put_back_positions(batch, std::move(part), record.positions, outputs, epilogue);
+        };
+        each_token(batch, record.tokens, in_column, width_, layer_.output_size(width_), epilogue,
+                   run_layer);
     }
 
     template <class Batch, class Epilogue>
     void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
                        const Epilogue& epilogue) const {
-        Batch part =
-            detail::batch_of_positions(batch, record.positions, layer_.output_size(width_));
-        detail::backpropagate(layer_, part, record.layer, gradient.layer,
-                              detail::at_positions(epilogue, record.positions, width_));
-        detail::put_back_positions(batch, std::move(part), record.positions, width_, epilogue);
+        const Index outputs = layer_.output_size(width_);
+        each_token(batch, record.tokens, batch.rows() / outputs, outputs, width_, epilogue,
+                   [&](Batch& tokens, const auto& at_tokens) {
+                       detail::backpropagate(layer_, tokens, record.layer, gradient.layer,
+                                             at_tokens);
+                   });
     }
 
     template <class Self, class Visit, class... Others>
@@ -110,6 +110,46 @@ private:
             detail::refuse("PerPosition: input must have a multiple of ", width_, " rows, got ",
                            rows);
         return rows / width_;
+    }
+
+    /// batch = epilogue(what run(tokens, epilogue of tokens) makes of its tokens), and epilogue(0)
+    /// behind the sequences' ends.
+    template <class Batch, class Epilogue, class Run>
+    static void each_token(Batch& batch, const detail::TokenList& tokens, Index in_column,
+                           Index inputs, Index outputs, const Epilogue& epilogue, const Run& run) {
+        batch.flatten();
+        const bool is_full = tokens.size() == in_column * tokens.columns;
+        const bool has_no_gaps = batch.stride() == batch.rows() || tokens.columns <= 1;
+        Batch part = is_full && has_no_gaps ? batch.shared()
+                                            : Batch(batch.team(), batch.memory(), inputs,
+                                                    tokens.size());
+        if (is_full && has_no_gaps) {
+            part.set_lengths({});
+            part.reshape(inputs, tokens.size());
+        } else {
+            const auto x = batch.current();
+            auto to = part.writable();
+            batch.team().split(tokens.size(), 1,
+                               detail::work_of_moving * static_cast<double>(inputs),
+                               [&](Index from, Index count) {
+                                   tokens.gather(x, inputs, from, count, to.data() + from * inputs);
+                               });
+        }
+        if constexpr (detail::is_discarded<Epilogue>) {
+            run(part, epilogue);
+        } else {
+            if constexpr (std::is_same_v<Epilogue, detail::AsIs>)
+                if (is_full) {
+                    run(part, epilogue);
+                    part.reshape(outputs * in_column, tokens.columns);
+                    batch = std::move(part);
+                    return;
+                }
+            Batch result = batch.room(outputs * in_column);
+            detail::run_at_tokens<Scalar>(batch.team(), tokens, outputs, result.writable(), epilogue,
+                                          [&](const auto& at_tokens) { run(part, at_tokens); });
+            batch = std::move(result);
+        }
     }
 
     Index width_;

@@ -6,9 +6,10 @@
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/layers/sequence/positions.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
+#include <stochastic_depth/pass/batch.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/sequence_lengths.hpp>
 
 namespace stochastic_depth {
 
@@ -98,7 +99,7 @@ private:
                            detail::work_of_moving * static_cast<double>(record.rows),
                            [&](Index first, Index count) {
                                for (Index j = first; j < first + count; ++j)
-                                   function(j, detail::Positions::length_of(
+                                   function(j, detail::length_of_sequence(
                                                    record.lengths, j, record.rows / width_));
                            });
     }
