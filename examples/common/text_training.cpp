@@ -59,16 +59,20 @@ private:
 TextNetwork text_network(const TextSettings& settings, sd::Index vocabulary, sd::Index classes) {
     try {
         sd::Philox random{settings.seed};
-        return sd::transformer_classifier<float>({.vocabulary = vocabulary,
-                                                  .positions = settings.positions,
-                                                  .width = settings.width,
-                                                  .heads = settings.heads,
-                                                  .feed_forward = settings.feed_forward,
-                                                  .blocks = settings.blocks,
-                                                  .classes = classes,
-                                                  .final_survival = settings.final_survival,
-                                                  .dropout = settings.dropout},
-                                                 random);
+        return sd::transformer_classifier<float>(
+            {.vocabulary = vocabulary,
+             .positions = settings.positions,
+             .width = settings.width,
+             .heads = settings.heads,
+             .feed_forward = settings.feed_forward,
+             .blocks = settings.blocks,
+             .classes = classes,
+             .final_survival = settings.final_survival,
+             .dropout = settings.dropout,
+             .encoding =
+                 settings.rotary ? sd::PositionEncoding::none : sd::PositionEncoding::learned,
+             .rotary = settings.rotary},
+            random);
     } catch (const std::invalid_argument& error) {
         throw UsageError(error.what());
     }
@@ -116,8 +120,10 @@ TextTraining train_texts(const Texts& texts, const TextSettings& settings,
     if (settings.token_dropout > 0)
         trainer.augmentation =
             sd::TokenDropout{{.rate = settings.token_dropout, .seed = settings.seed}};
-    (void)sd::Trainer{trainer}.fit(training.network, texts.train, sd::SoftmaxCrossEntropy<float>{},
-                                   ClippingAdamW{adam});
+    (void)sd::Trainer{trainer}.fit(
+        training.network, texts.train,
+        sd::SoftmaxCrossEntropy<float>{{.label_smoothing = settings.label_smoothing}},
+        ClippingAdamW{adam});
     return training;
 }
 
