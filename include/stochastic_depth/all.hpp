@@ -73,6 +73,7 @@
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/models/resnet.hpp>
+#include <stochastic_depth/models/token_generator.hpp>
 #include <stochastic_depth/models/transformer.hpp>
 #include <stochastic_depth/numerics/column_sums.hpp>
 #include <stochastic_depth/pass/protocol.hpp>
@@ -122,6 +123,7 @@
 #include <stochastic_depth/training/parameters.hpp>
 #include <stochastic_depth/training/recalibrate.hpp>
 #include <stochastic_depth/training/sample_weighted.hpp>
+#include <stochastic_depth/training/sequence_cross_entropy.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/survival_probability_step.hpp>

@@ -13,6 +13,7 @@
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/sequence/attention_tokens.hpp>
 #include <stochastic_depth/layers/sequence/key_value_cache.hpp>
+#include <stochastic_depth/layers/sequence/sequence_past.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
@@ -145,53 +146,16 @@ public:
     }
 
     template <class Batch, class Mask, class Epilogue>
-    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask&,
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
-        const Index rows = output_size(batch.rows()), columns = batch.columns();
-        const auto x = batch.current();
-        const auto first = batch.template array<Index>(columns + 1);
-        detail::TokenList::count(batch.lengths(), rows / width(), columns, first.data());
-        const Index count = first[columns];
-        const auto places = batch.template array<detail::TokenPlace>(count);
-        detail::TokenList::place(columns, first.data(), places.data());
-        const detail::TokenList tokens{first.data(), places.data(), columns};
-        const bool all = count * width() == rows * columns && (x.outerStride() == rows || columns < 2);
-        const auto gathered = batch.template array<Scalar>(all ? 0 : count * width());
-        const auto projected = batch.template array<Scalar>(3 * width() * count);
-        const auto context = batch.template array<Scalar>(width() * count);
-        const auto terms = batch.template array<Scalar>(2 * heads() * count);
-        if constexpr (Batch::records)
-            if (all) (void)batch.keep();
-        const Scalar* const input = all ? x.data() : gathered.data();
-        const detail::Team& team = batch.team();
-        Batch result = batch.room(rows);
-        team.split(count, detail::columns_of_member, in_.work(), [&](Index from, Index some) {
-            if (!all) tokens.gather(x, width(), from, some, gathered.data() + from * width());
-            in_.forward_fused(matrix(width(), some, input + from * width()),
-                              room(3 * width(), some, projected.data() + 3 * width() * from),
-                              detail::AsIs{});
-        });
-        turn(team, tokens, projected.data(), false);
-        for_each_head(team, tokens, 1, [&](Index j, Index h) {
-            const Index terms_at = heads() * tokens.first[j] + h * tokens.length(j);
-            detail::attend(head(tokens, projected.data(), j, h),
-                           context.data() + width() * tokens.first[j] + h * head_width(), width(),
-                           terms.data() + terms_at, terms.data() + heads() * count + terms_at);
-        });
-        detail::run_at_tokens<Scalar>(
-            team, tokens, width(), result.writable(), epilogue, [&](const auto& at_tokens) {
-                team.split(count, detail::columns_of_member, out_.work(),
-                           [&](Index from, Index some) {
-                               const detail::ScratchArray<Scalar> sums(width() * some);
-                               out_.forward_fused(
-                                   matrix(width(), some, context.data() + from * width()),
-                                   room(width(), some, sums.data()), at_tokens, {0, from});
-                           });
-            });
-        if constexpr (Batch::records)
-            record = {tokens, input, projected.data(), context.data(), terms.data(),
-                      terms.data() + heads() * count};
-        batch = std::move(result);
+        if constexpr (detail::HasPast<Mask>) {
+            Batch result = batch.room(output_size(batch.rows()));
+            step(batch.current(), mask.past().cache_of(this, width()), result.writable());
+            batch = std::move(result);
+            return batch.apply(epilogue);
+        } else {
+            run_whole(batch, record, epilogue);
+        }
     }
 
     template <class Batch, class Epilogue>
@@ -374,6 +338,57 @@ private:
                 head_width(),
                 tokens.length(j),
                 options_.causal};
+    }
+
+    /// Whole sequences.
+    template <class Batch, class Epilogue>
+    void run_whole(Batch& batch, Record<typename Batch::Memory>& record,
+                   const Epilogue& epilogue) const {
+        const Index rows = output_size(batch.rows()), columns = batch.columns();
+        const auto x = batch.current();
+        const auto first = batch.template array<Index>(columns + 1);
+        detail::TokenList::count(batch.lengths(), rows / width(), columns, first.data());
+        const Index count = first[columns];
+        const auto places = batch.template array<detail::TokenPlace>(count);
+        detail::TokenList::place(columns, first.data(), places.data());
+        const detail::TokenList tokens{first.data(), places.data(), columns};
+        const bool all = count * width() == rows * columns && (x.outerStride() == rows || columns < 2);
+        const auto gathered = batch.template array<Scalar>(all ? 0 : count * width());
+        const auto projected = batch.template array<Scalar>(3 * width() * count);
+        const auto context = batch.template array<Scalar>(width() * count);
+        const auto terms = batch.template array<Scalar>(2 * heads() * count);
+        if constexpr (Batch::records)
+            if (all) (void)batch.keep();
+        const Scalar* const input = all ? x.data() : gathered.data();
+        const detail::Team& team = batch.team();
+        Batch result = batch.room(rows);
+        team.split(count, detail::columns_of_member, in_.work(), [&](Index from, Index some) {
+            if (!all) tokens.gather(x, width(), from, some, gathered.data() + from * width());
+            in_.forward_fused(matrix(width(), some, input + from * width()),
+                              room(3 * width(), some, projected.data() + 3 * width() * from),
+                              detail::AsIs{});
+        });
+        turn(team, tokens, projected.data(), false);
+        for_each_head(team, tokens, 1, [&](Index j, Index h) {
+            const Index terms_at = heads() * tokens.first[j] + h * tokens.length(j);
+            detail::attend(head(tokens, projected.data(), j, h),
+                           context.data() + width() * tokens.first[j] + h * head_width(), width(),
+                           terms.data() + terms_at, terms.data() + heads() * count + terms_at);
+        });
+        detail::run_at_tokens<Scalar>(
+            team, tokens, width(), result.writable(), epilogue, [&](const auto& at_tokens) {
+                team.split(count, detail::columns_of_member, out_.work(),
+                           [&](Index from, Index some) {
+                               const detail::ScratchArray<Scalar> sums(width() * some);
+                               out_.forward_fused(
+                                   matrix(width(), some, context.data() + from * width()),
+                                   room(width(), some, sums.data()), at_tokens, {0, from});
+                           });
+            });
+        if constexpr (Batch::records)
+            record = {tokens, input, projected.data(), context.data(), terms.data(),
+                      terms.data() + heads() * count};
+        batch = std::move(result);
     }
 
     /// Calls run(j, h) for each sequence and head, shared by a team: a member has those whose first
