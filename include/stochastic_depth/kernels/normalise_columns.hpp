@@ -16,6 +16,28 @@ namespace stochastic_depth::detail {
 /// How many columns are treated at once: while one waits for a root, others go on.
 inline constexpr Index columns_at_once = 8;
 
+/// to[j] = the sum over i < rows of what term(packet type P, i, j, sum) adds to a packet, for
+/// j < columns. Four columns at a time, so that no sum waits for its last addition.
+template <class Term>
+EIGEN_ALWAYS_INLINE void sums_of_columns(Index rows, Index columns, double* to, const Term& term) {
+    constexpr int together = 4;
+    Index j = 0;
+    for (; j + together <= columns; j += together)
+        sums_in_double<together>(
+            rows,
+            [&]<class P>(std::type_identity<P> packet, Index i, P* sums) {
+                unroll<together>([&](auto k) { term(packet, i, j + k, sums[k]); });
+            },
+            to + j);
+    for (; j < columns; ++j)
+        sums_in_double<1>(
+            rows,
+            [&]<class P>(std::type_identity<P> packet, Index i, P* sums) {
+                term(packet, i, j, sums[0]);
+            },
+            to + j);
+}
+
 /// 1 / sqrt(square), as large as Scalar can say.
 template <class Scalar>
 [[nodiscard]] Scalar inverse_root(double square) {
@@ -37,22 +59,16 @@ struct MeanAndDeviation {
                      MeanAndDeviation* to) {
         const auto count = static_cast<double>(rows);
         Array<double, columns_at_once> mean, squares;
-        for (Index j = 0; j < columns; ++j) {
-            const auto add = [from = x + j * stride]<class P>(std::type_identity<P>, Index i,
-                                                              P* sum) {
-                sum[0] = sum[0] + P::load_converted(from + i);
-            };
-            sums_in_double<1>(rows, add, mean + j);
-        }
+        sums_of_columns(rows, columns, mean,
+                        [&]<class P>(std::type_identity<P>, Index i, Index j, P& sum) {
+                            sum = sum + P::load_converted(x + i + j * stride);
+                        });
         for (Index j = 0; j < columns; ++j) mean[j] /= count;
-        for (Index j = 0; j < columns; ++j) {
-            const auto add = [from = x + j * stride, m = mean[j]]<class P>(std::type_identity<P>,
-                                                                           Index i, P* sum) {
-                const P deviation = P::load_converted(from + i) - P::broadcast(m);
-                sum[0] = multiply_add(deviation, deviation, sum[0]);
-            };
-            sums_in_double<1>(rows, add, squares + j);
-        }
+        sums_of_columns(
+            rows, columns, squares, [&]<class P>(std::type_identity<P>, Index i, Index j, P& sum) {
+                const P deviation = P::load_converted(x + i + j * stride) - P::broadcast(mean[j]);
+                sum = multiply_add(deviation, deviation, sum);
+            });
         for (Index j = 0; j < columns; ++j) {
             const auto rounded = static_cast<Scalar>(mean[j]);
             to[j] = {rounded, static_cast<Scalar>(mean[j] - static_cast<double>(rounded)),
@@ -82,14 +98,11 @@ struct RootMeanSquare {
                      RootMeanSquare* to) {
         const auto count = static_cast<double>(rows);
         Array<double, columns_at_once> squares;
-        for (Index j = 0; j < columns; ++j) {
-            const auto add = [from = x + j * stride]<class P>(std::type_identity<P>, Index i,
-                                                              P* sum) {
-                const P number = P::load_converted(from + i);
-                sum[0] = multiply_add(number, number, sum[0]);
-            };
-            sums_in_double<1>(rows, add, squares + j);
-        }
+        sums_of_columns(rows, columns, squares,
+                        [&]<class P>(std::type_identity<P>, Index i, Index j, P& sum) {
+                            const P number = P::load_converted(x + i + j * stride);
+                            sum = multiply_add(number, number, sum);
+                        });
         for (Index j = 0; j < columns; ++j)
             to[j] = {inverse_root<Scalar>(squares[j] / count + epsilon)};
     }

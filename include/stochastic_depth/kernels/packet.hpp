@@ -90,9 +90,18 @@ public:
         } else if constexpr (Lanes == 1) {
             return Packet{static_cast<Scalar>(*from)};
         } else {
+            // g++ makes the general conversion of wide packets from those of narrow ones.
+#ifdef EIGEN_VECTORIZE_AVX512
+            if constexpr (std::is_same_v<From, float> && Lanes == 8)
+                return Packet{_mm512_cvtps_pd(_mm256_loadu_ps(from))};
+#endif
+#ifdef EIGEN_VECTORIZE_AVX
+            if constexpr (std::is_same_v<From, float> && Lanes == 4)
+                return Packet{_mm256_cvtps_pd(_mm_loadu_ps(from))};
+#endif
+            using To = typename VectorOf<Scalar, Lanes>::type;
             typename VectorOf<From, Lanes>::type numbers;
             std::memcpy(&numbers, from, sizeof(numbers));
-            using To = typename VectorOf<Scalar, Lanes>::type;
             return Packet{std::bit_cast<Register>(__builtin_convertvector(numbers, To))};
         }
     }
