@@ -6,8 +6,10 @@
 #include <limits>
 #include <type_traits>
 
+#include <stochastic_depth/kernels/columns.hpp>
 #include <stochastic_depth/kernels/operands.hpp>
 #include <stochastic_depth/kernels/sums_in_double.hpp>
+#include <stochastic_depth/threads/team.hpp>
 
 /// Normalisation of each column by moments of its own. Sums are taken in double, from there on
 /// packets of Scalar go through; what a column gives does not depend on the others.
@@ -239,6 +241,53 @@ void add_gain_gradient(Index first, Index count, Index columns, const Scalar* x,
         if (i < first + count)
             add_gain_gradient<P::narrower>(i, first + count - i, columns, x, x_stride, dy,
                                            dy_stride, moments, gain, bias);
+}
+
+/// Multiply-adds for so many numbers, or as long as they take.
+[[nodiscard]] inline double work_of_normalising(Index numbers) {
+    return 8 * static_cast<double>(numbers);
+}
+
+/// y = epilogue(gain * z + bias), shared by a team.
+/// \param moments  Null, or [columns], to be kept.
+template <class Moments, class X, class Scalar, class Y, class Epilogue>
+void normalise_batch(const Team& team, const X& x, const Scalar* gain,
+                     const std::type_identity_t<Scalar>* bias, double epsilon, Moments* moments,
+                     const Y& y, const Epilogue& epilogue) {
+    const Destination<Scalar> out{view(y).data(), y.outerStride()};
+    redirect(out, epilogue, Origin{}, [&](const auto& to, const auto& last_step) {
+        team.split(x.cols(), columns_at_once, work_of_normalising(x.rows()),
+                   [&](Index first, Index count) {
+                       normalise_columns(x.rows(), first, count, x.data(), x.outerStride(), gain,
+                                         bias, epsilon, moments, to, last_step);
+                   });
+    });
+}
+
+/// The way back, shared by a team.
+template <class Moments, class X, class Slope, class Scalar, class InputSlope, class Epilogue>
+void differentiate_batch(const Team& team, const X& x, const Slope& dy, const Scalar* gain,
+                         const Moments* moments, const InputSlope& dx, const Epilogue& epilogue) {
+    const Destination<Scalar> out{view(dx).data(), dx.outerStride()};
+    redirect(out, epilogue, Origin{}, [&](const auto& to, const auto& last_step) {
+        team.split(x.cols(), columns_at_once, work_of_normalising(x.rows()),
+                   [&](Index first, Index count) {
+                       differentiate_columns(x.rows(), first, count, x.data(), x.outerStride(),
+                                             dy.data(), dy.outerStride(), gain, moments, to,
+                                             last_step);
+                   });
+    });
+}
+
+/// The parameters' gradient, shared by a team: each member has some of the features.
+template <class Moments, class X, class Slope, class Scalar>
+void add_parameter_gradient(const Team& team, const X& x, const Slope& dy, const Moments* moments,
+                            Scalar* gain, std::type_identity_t<Scalar>* bias) {
+    constexpr int lanes = widest_lanes<Scalar>;
+    team.split(x.rows(), lanes, work_of_normalising(x.cols()), [&](Index first, Index count) {
+        add_gain_gradient<lanes>(first, count, x.cols(), x.data(), x.outerStride(), dy.data(),
+                                 dy.outerStride(), moments, gain, bias);
+    });
 }
 
 }  // namespace stochastic_depth::detail

@@ -89,17 +89,9 @@ public:
         const auto memory = batch.template array<Moments>(Batch::records ? x.cols() : 0);
         if constexpr (Batch::records) record = {batch.keep(), memory.data()};
         Batch result = batch.room(output_size(x.rows()));
-        auto y = result.writable();
-        batch.team().split(
-            x.cols(), detail::columns_at_once, work_of(features()), [&](Index first, Index count) {
-                detail::redirect(detail::Destination<Scalar>{y.data(), y.outerStride()}, epilogue,
-                                 detail::Origin{}, [&](const auto& to, const auto& last_step) {
-                                     detail::normalise_columns(
-                                         features(), first, count, x.data(), x.outerStride(),
-                                         gain_.data(), bias_.data(), epsilon_,
-                                         Batch::records ? memory.data() : nullptr, to, last_step);
-                                 });
-            });
+        detail::normalise_batch<Moments>(batch.team(), x, gain_.data(), bias_.data(), epsilon_,
+                                         Batch::records ? memory.data() : nullptr,
+                                         result.writable(), epilogue);
         batch = std::move(result);
     }
 
@@ -113,26 +105,12 @@ public:
         gradient.check("LayerNorm", features());
         const auto x = record.input.view();
         const auto dy = batch.current();
-        batch.team().split(features(), detail::widest_lanes<Scalar>, work_of(x.cols()),
-                           [&](Index first, Index count) {
-                               detail::add_gain_gradient<detail::widest_lanes<Scalar>>(
-                                   first, count, x.cols(), x.data(), x.outerStride(), dy.data(),
-                                   dy.outerStride(), record.moments, gradient.gain.data(),
-                                   gradient.bias.data());
-                           });
+        detail::add_parameter_gradient(batch.team(), x, dy, record.moments, gradient.gain.data(),
+                                       gradient.bias.data());
         if constexpr (detail::is_discarded<Epilogue>) return;
         Batch result = batch.room(features());
-        auto dx = result.writable();
-        batch.team().split(
-            x.cols(), detail::columns_at_once, work_of(features()), [&](Index first, Index count) {
-                detail::redirect(detail::Destination<Scalar>{dx.data(), dx.outerStride()}, epilogue,
-                                 detail::Origin{}, [&](const auto& to, const auto& last_step) {
-                                     detail::differentiate_columns(
-                                         features(), first, count, x.data(), x.outerStride(),
-                                         dy.data(), dy.outerStride(), gain_.data(), record.moments,
-                                         to, last_step);
-                                 });
-            });
+        detail::differentiate_batch(batch.team(), x, dy, gain_.data(), record.moments,
+                                    result.writable(), epilogue);
         batch = std::move(result);
     }
 
@@ -143,10 +121,6 @@ public:
     }
 
 private:
-    [[nodiscard]] static double work_of(Index numbers) {
-        return 4 * detail::work_of_moving * static_cast<double>(numbers);
-    }
-
     void check(Index features) const {
         if (features < 1) detail::refuse("LayerNorm: features must be at least 1, got ", features);
         if (!(epsilon_ > 0 && std::isfinite(epsilon_)))
