@@ -11,8 +11,9 @@
 #include <stochastic_depth/kernels/attention.hpp>
 #include <stochastic_depth/kernels/attention_rotary.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
-#include <stochastic_depth/layers/sequence/attention_tokens.hpp>
+#include <stochastic_depth/layers/sequence/token_list.hpp>
 #include <stochastic_depth/layers/sequence/key_value_cache.hpp>
+#include <stochastic_depth/layers/sequence/sequence_past.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
@@ -144,64 +145,16 @@ public:
     }
 
     template <class Batch, class Mask, class Epilogue>
-    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask&,
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
-        const Index rows = output_size(batch.rows()), columns = batch.columns();
-        const auto x = batch.current();
-        const auto first = batch.template array<Index>(columns + 1);
-        detail::TokenList::count(batch.lengths(), rows / width(), columns, first.data());
-        const Index count = first[columns];
-        const auto places = batch.template array<detail::TokenPlace>(count);
-        detail::TokenList::place(columns, first.data(), places.data());
-        const detail::TokenList tokens{first.data(), places.data(), columns};
-        const bool all = tokens.stand_side_by_side(x, width());
-        // What a record keeps is of all tokens; else a few sequences at a time need it.
-        const Index kept = Batch::records ? count : 0;
-        const auto gathered = batch.template array<Scalar>(all ? 0 : kept * width());
-        const auto projected = batch.template array<Scalar>(3 * width() * kept);
-        const auto context = batch.template array<Scalar>(width() * kept);
-        const auto terms = batch.template array<Scalar>(2 * heads() * kept);
-        if constexpr (Batch::records) {
-            if (all) (void)batch.keep();
-            record = {tokens, all ? x.data() : gathered.data(), projected.data(), context.data(),
-                      terms.data()};
+        if constexpr (detail::HasPast<Mask>) {
+            Batch result = batch.room(output_size(batch.rows()));
+            step(batch.current(), mask.past().cache_of(this, width()), result.writable());
+            batch = std::move(result);
+            return batch.apply(epilogue);
+        } else {
+            run_whole(batch, record, epilogue);
         }
-        const detail::RotaryAngles<Scalar> angles(head_width(), 0,
-                                                  options_.rotary ? tokens.longest() : 0);
-        Batch result = batch.room(rows);
-        const auto run_columns = [&](const detail::Team& team, Index j, Index end,
-                                     const auto& at_tokens) {
-            const Index from = tokens.first[j], some = tokens.first[end] - from;
-            const detail::ScratchArray<Scalar> scratch(
-                Batch::records ? 0 : some * (5 * width() + 2 * heads()));
-            Scalar* const here = scratch.data();
-            const auto place = [&](Index size, Scalar* whole, Index before) {
-                return Batch::records ? whole + from * size : here + some * before;
-            };
-            const TokenMemory memory{
-                from, some,
-                all ? x.data() + from * width() : place(width(), gathered.data(), 0),
-                place(3 * width(), projected.data(), width()),
-                place(width(), context.data(), 4 * width()),
-                place(2 * heads(), terms.data(), 5 * width())};
-            if (!all) tokens.gather(team, x, width(), from, some, place(width(), gathered.data(), 0));
-            attend(team, tokens, j, end, memory, angles);
-            team.split(some, detail::columns_of_member, out_.work(), [&](Index k, Index part) {
-                // Where the width is large, sums wait there.
-                const detail::ScratchArray<Scalar> sums(width() * part);
-                out_.forward_fused(matrix(width(), part, memory.context + k * width()),
-                                   room(width(), part, sums.data()), at_tokens, {0, from + k});
-            });
-        };
-        detail::run_at_tokens<Scalar>(
-            batch.team(), tokens, width(), result.writable(), epilogue,
-            [&](const auto& at_tokens) {
-                tokens.in_groups(batch.team(), work(rows) / static_cast<double>(rows / width()),
-                                 [&](const detail::Team& team, Index j, Index end) {
-                                     run_columns(team, j, end, at_tokens);
-                                 });
-            });
-        batch = std::move(result);
     }
 
     /// With slopes of scores, ds = p (dp - sum of p dp) / sqrt(h), head by head:
@@ -478,6 +431,68 @@ private:
                            memory.context + width() * at + h * head_width(), width(), terms,
                            terms + length);
         });
+    }
+
+    /// Whole sequences.
+    template <class Batch, class Epilogue>
+    void run_whole(Batch& batch, Record<typename Batch::Memory>& record,
+                   const Epilogue& epilogue) const {
+        const Index rows = output_size(batch.rows()), columns = batch.columns();
+        const auto x = batch.current();
+        const auto first = batch.template array<Index>(columns + 1);
+        detail::TokenList::count(batch.lengths(), rows / width(), columns, first.data());
+        const Index count = first[columns];
+        const auto places = batch.template array<detail::TokenPlace>(count);
+        detail::TokenList::place(columns, first.data(), places.data());
+        const detail::TokenList tokens{first.data(), places.data(), columns};
+        const bool all = tokens.stand_side_by_side(x, width());
+        // What a record keeps is of all tokens; else a few sequences at a time need it.
+        const Index kept = Batch::records ? count : 0;
+        const auto gathered = batch.template array<Scalar>(all ? 0 : kept * width());
+        const auto projected = batch.template array<Scalar>(3 * width() * kept);
+        const auto context = batch.template array<Scalar>(width() * kept);
+        const auto terms = batch.template array<Scalar>(2 * heads() * kept);
+        if constexpr (Batch::records) {
+            if (all) (void)batch.keep();
+            record = {tokens, all ? x.data() : gathered.data(), projected.data(), context.data(),
+                      terms.data()};
+        }
+        const detail::RotaryAngles<Scalar> angles(head_width(), 0,
+                                                  options_.rotary ? tokens.longest() : 0);
+        Batch result = batch.room(rows);
+        const auto run_columns = [&](const detail::Team& team, Index j, Index end,
+                                     const auto& at_tokens) {
+            const Index from = tokens.first[j], some = tokens.first[end] - from;
+            const detail::ScratchArray<Scalar> scratch(
+                Batch::records ? 0 : some * (5 * width() + 2 * heads()));
+            Scalar* const here = scratch.data();
+            const auto place = [&](Index size, Scalar* whole, Index before) {
+                return Batch::records ? whole + from * size : here + some * before;
+            };
+            const TokenMemory memory{
+                from, some,
+                all ? x.data() + from * width() : place(width(), gathered.data(), 0),
+                place(3 * width(), projected.data(), width()),
+                place(width(), context.data(), 4 * width()),
+                place(2 * heads(), terms.data(), 5 * width())};
+            if (!all) tokens.gather(team, x, width(), from, some, place(width(), gathered.data(), 0));
+            attend(team, tokens, j, end, memory, angles);
+            team.split(some, detail::columns_of_member, out_.work(), [&](Index k, Index part) {
+                // Where the width is large, sums wait there.
+                const detail::ScratchArray<Scalar> sums(width() * part);
+                out_.forward_fused(matrix(width(), part, memory.context + k * width()),
+                                   room(width(), part, sums.data()), at_tokens, {0, from + k});
+            });
+        };
+        detail::run_at_tokens<Scalar>(
+            batch.team(), tokens, width(), result.writable(), epilogue,
+            [&](const auto& at_tokens) {
+                tokens.in_groups(batch.team(), work(rows) / static_cast<double>(rows / width()),
+                                 [&](const detail::Team& team, Index j, Index end) {
+                                     run_columns(team, j, end, at_tokens);
+                                 });
+            });
+        batch = std::move(result);
     }
 
     /// Calls run(column, h) for each of some sequences and each head, shared by a team: a member has

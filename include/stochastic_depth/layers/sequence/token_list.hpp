@@ -105,6 +105,11 @@ struct AtTokens {
     /// Rows of a token.
     Index width;
 
+    /// That of the tokens from `first` on.
+    [[nodiscard]] AtTokens from(Index first) const {
+        return {epilogue, out, places + first, width};
+    }
+
     template <class Packet>
     EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index k) const {
         const Index row = i + places[k].position * width, column = places[k].column;
