@@ -124,26 +124,29 @@ Index store_tiles(Index row, Index last, Index column, const Operands<Scalar>& f
 }
 
 /// The product that `f` describes, of `rows` rows, with a factor for each column (null: none): one of
-/// those many small ones that attention is made of.
-template <class Scalar>
+/// those many small ones that attention is made of. Rows of the widest packet, or of its half, have
+/// tiles of their own.
+template <class Scalar, int Lanes = widest_lanes<Scalar>>
 void small_product(Index rows, const Operands<Scalar>& f, const Scalar* factors = nullptr) {
-    constexpr int lanes = widest_lanes<Scalar>;
-    if (lanes == 1 || rows < lanes) {
+    if constexpr (Lanes == 1 || !fuses_epilogue<Scalar, Lanes>) {
         if (factors)
             product_onto<Scalar>(rows, f.inner, f.columns, f.left, f.start, f.right, f.out,
                                  MultiplyColumns<Scalar>{factors});
         else
             product_onto<Scalar>(rows, f.inner, f.columns, f.left, f.start, f.right, f.out, AsIs{});
-        return;
-    }
-    for (Index row = 0; row < rows;) {
-        const Index packets = std::min<Index>((rows - row + lanes - 1) / lanes, tile_packets);
-        const Index last = std::min((packets - 1) * lanes, rows - row - lanes);
-        unroll<tile_packets>([&](auto p) {
-            if (packets == p + 1)
-                store_tiles<lanes, p + 1, widest_tile<p + 1>>(row, last, 0, f, factors);
-        });
-        row += packets * lanes;
+    } else {
+        if (rows < Lanes)
+            return small_product<Scalar, Packet<Scalar, Lanes>::narrower>(rows, f, factors);
+        constexpr int tall = max_packets<Scalar, Lanes>;
+        for (Index row = 0; row < rows;) {
+            const Index packets = std::min<Index>((rows - row + Lanes - 1) / Lanes, tall);
+            const Index last = std::min((packets - 1) * Lanes, rows - row - Lanes);
+            unroll<tall>([&](auto p) {
+                if (packets == p + 1)
+                    store_tiles<Lanes, p + 1, widest_tile<p + 1>>(row, last, 0, f, factors);
+            });
+            row += packets * Lanes;
+        }
     }
 }
 

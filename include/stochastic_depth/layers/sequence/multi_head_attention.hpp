@@ -182,7 +182,7 @@ public:
         if constexpr (wants_slopes)
             detail::transpose(3 * width(), width(), in_.weights().data(), 3 * width(),
                               in_transposed.data(), width());
-        const detail::RotaryAngles<Scalar> angles(head_width(),
+        const detail::RotaryAngles<Scalar> angles(head_width(), 0,
                                                   options_.rotary ? tokens.longest() : 0);
         const auto add_gradients = [&](const detail::Team& team, Index from, Index some,
                                        const Scalar* slopes, const Scalar* slopes_inside) {
@@ -294,15 +294,20 @@ public:
         cache.reserve(cache.longest() + positions);
         const detail::ScratchArray<Scalar> projected(3 * width() * count), context(width() * count),
             terms(2 * positions);
+        const Index shortest = cache.shortest();
         const detail::RotaryAngles<Scalar> angles(
-            head_width(), options_.rotary ? cache.longest() + positions : 0);
+            head_width(), shortest,
+            options_.rotary ? cache.longest() + positions - shortest : 0);
+        for_each_run(positions, x, [&](Index first, const auto& tokens) {
+            in_.forward_fused(
+                tokens, room(3 * width(), tokens.cols(), projected.data() + 3 * width() * first),
+                detail::AsIs{});
+        });
         for (Index j = 0; j < x.cols(); ++j) {
-            Scalar* const to = projected.data() + 3 * width() * positions * j;
-            in_.forward_fused(matrix(width(), positions, x.data() + j * x.outerStride()),
-                              room(3 * width(), positions, to), detail::AsIs{});
+            Scalar* const of_sequence = projected.data() + 3 * width() * positions * j;
             const Index past = cache.length(j);
             for (Index t = 0; t < positions; ++t) {
-                Scalar* const token = to + 3 * width() * t;
+                Scalar* const token = of_sequence + 3 * width() * t;
                 if (options_.rotary) angles.turn(past + t, 2 * heads(), token);
                 cache.append(j, token + width(), token + 2 * width());
             }
@@ -311,14 +316,16 @@ public:
                 detail::attend(head_width(),
                                {cache.keys_of(j) + row * cache.capacity_, cache.capacity_,
                                 cache.values_of(j) + row, width()},
-                               detail::score_scale<Scalar>(head_width()), to + row, 3 * width(), positions, {past + 1, true},
+                               detail::score_scale<Scalar>(head_width()), of_sequence + row,
+                               3 * width(), positions, {past + 1, true},
                                context.data() + width() * positions * j + row, width(),
                                terms.data(), terms.data() + positions);
             }
-            out_.forward_fused(matrix(width(), positions, context.data() + width() * positions * j),
-                               room(width(), positions, y.data() + j * y.outerStride()),
-                               detail::AsIs{});
         }
+        for_each_run(positions, y, [&](Index first, const auto& tokens) {
+            out_.forward_fused(matrix(width(), tokens.cols(), context.data() + width() * first),
+                               detail::view(tokens), detail::AsIs{});
+        });
     }
 
     /// A cache of sequences without a past.
@@ -374,6 +381,17 @@ private:
     }
     [[nodiscard]] static detail::View<Scalar> room(Index rows, Index columns, Scalar* data) {
         return {data, rows, columns, Eigen::OuterStride<>(rows)};
+    }
+
+    /// Calls run(number of the first token, tokens) for the tokens of x, [width positions x
+    /// sequences], all at once where they stand at equal distances.
+    template <class X, class Run>
+    void for_each_run(Index positions, const X& x, const Run& run) const {
+        if (positions == 1) return run(Index{0}, detail::const_view(x));
+        if (x.outerStride() == x.rows() || x.cols() == 1)
+            return run(Index{0}, matrix(width(), positions * x.cols(), x.data()));
+        for (Index j = 0; j < x.cols(); ++j)
+            run(positions * j, matrix(width(), positions, x.data() + j * x.outerStride()));
     }
 
     /// \param projected  Of the sequence.
@@ -439,7 +457,7 @@ private:
             record = {tokens, all ? x.data() : gathered.data(), projected.data(), context.data(),
                       terms.data()};
         }
-        const detail::RotaryAngles<Scalar> angles(head_width(),
+        const detail::RotaryAngles<Scalar> angles(head_width(), 0,
                                                   options_.rotary ? tokens.longest() : 0);
         Batch result = batch.room(rows);
         const auto run_columns = [&](const detail::Team& team, Index j, Index end,
