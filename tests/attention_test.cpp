@@ -48,9 +48,8 @@ TEMPLATE_TEST_CASE("softmax_terms: exponentials of numbers up to 0, at most 1.1 
     }
     CAPTURE(worst);
     CHECK(worst <= (std::is_same_v<Scalar, float> ? 1.1 : 1.2));
-    test::for_each_width<Scalar>([&](auto width) {
-        CHECK(terms_of<Scalar, decltype(width)::value>(x) == y);
-    });
+    test::for_each_width<Scalar>(
+        [&](auto width) { CHECK(terms_of<Scalar, decltype(width)::value>(x) == y); });
 }
 
 TEMPLATE_TEST_CASE("softmax_terms: 1 of 0, 0 of what is far below, NaN of NaN", "[attention]",
@@ -93,9 +92,10 @@ struct Softmaxes {
     }
 };
 
-TEMPLATE_TEST_CASE("Softmax of columns of scores, and its way back: equal their definition, with "
-                   "the same bits in packets of every width",
-                   "[attention]", float, double) {
+TEMPLATE_TEST_CASE(
+    "Softmax of columns of scores, and its way back: equal their definition, with "
+    "the same bits in packets of every width",
+    "[attention]", float, double) {
     using Scalar = TestType;
     const double epsilon = std::numeric_limits<Scalar>::epsilon();
     Philox random{1};

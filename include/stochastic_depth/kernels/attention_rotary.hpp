@@ -21,8 +21,8 @@ public:
     RotaryAngles(Index width, Index first, Index count)
         : half_(width / 2), first_(first), numbers_(2 * half_ * count) {
         for (Index i = 0; i < half_ && count > 0; ++i)
-            write(std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(width)),
-                  first, first + count, numbers_.data() + i, half_);
+            write(std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(width)), first,
+                  first + count, numbers_.data() + i, half_);
     }
 
     /// Turns the features of `heads` heads that follow each other, at position t. Pair i of a head

@@ -83,8 +83,7 @@ private:
     void reserve(Index positions) {
         if (positions <= capacity_) return;
         const Index capacity = detail::padded_keys(std::max(positions, 2 * capacity_));
-        Vector<Scalar> keys = Vector<Scalar>::Zero(capacity * width_ * sequences()),
-                       values = keys;
+        Vector<Scalar> keys = Vector<Scalar>::Zero(capacity * width_ * sequences()), values = keys;
         for (Index j = 0; j < sequences(); ++j) {
             const Index length = lengths_[static_cast<std::size_t>(j)];
             for (Index i = 0; i < width_; ++i)
