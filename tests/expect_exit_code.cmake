@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 # Fails unless COMMAND, a list, exits with CODE; a failing command must say why in one line.
-#   cmake -D CODE=... -D COMMAND=... -P expect_exit_code.cmake
+#   cmake -D CODE=... -D COMMAND=... [-D INPUT=...] -P expect_exit_code.cmake
+if(DEFINED INPUT)
+  set(input INPUT_FILE ${INPUT})
+endif()
 execute_process(
-  COMMAND ${COMMAND}
+  COMMAND ${COMMAND} ${input}
   RESULT_VARIABLE code
   OUTPUT_VARIABLE output
   ERROR_VARIABLE error)

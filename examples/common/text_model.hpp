@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <functional>
 #include <istream>
 #include <nlohmann/json.hpp>
 #include <ostream>
@@ -105,12 +106,14 @@ inline void print_answer(std::ostream& out, const TextModel& model, const std::s
 }
 
 /// Answers line after line, until there is no more.
-inline void answer_lines(std::istream& in, std::ostream& out, const TextModel& model,
-                         unsigned threads) {
+/// \param prepared  What stands for a line in the model's training.
+inline void answer_lines(
+    std::istream& in, std::ostream& out, const TextModel& model, unsigned threads,
+    const std::function<std::string(const std::string&)>& prepared = std::identity{}) {
     out << "Type a text and Enter; the end of the input (Ctrl-D) ends the program.\n";
     for (std::string line; out << "> " << std::flush && std::getline(in, line);) {
         try {
-            print_answer(out, model, line, threads);
+            print_answer(out, model, prepared(line), threads);
         } catch (const std::invalid_argument& error) {
             out << "  " << error.what() << std::endl;
         }
