@@ -2,6 +2,7 @@
 #include <stochastic_depth/kernels/exponential.hpp>
 
 #include <cmath>
+#include <limits>
 
 #include "support/catch.hpp"
 #include "support/every_exponent.hpp"

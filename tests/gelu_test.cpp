@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/layers/elementwise/gelu.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 

@@ -65,6 +65,7 @@
 #include <stochastic_depth/layers/linear.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/layers/normalisation/layer_norm.hpp>
+#include <stochastic_depth/layers/normalisation/rms_norm.hpp>
 #include <stochastic_depth/layers/probability/entropy.hpp>
 #include <stochastic_depth/layers/probability/log_softmax.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>

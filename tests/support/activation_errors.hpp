@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include <stochastic_depth/kernels/epilogue.hpp>
 

@@ -47,8 +47,7 @@ EIGEN_ALWAYS_INLINE void softmax_terms(P (&x)[n]) {
     // What stands in the low bits of a sum with the rounder is the biased exponent of the power of
     // two; of the lowest x that is 0, and then the power is 0 too.
     constexpr Scalar bias = Scalar(std::numeric_limits<Scalar>::max_exponent - 1);
-    constexpr Scalar rounder =
-        Scalar(1.5) / std::numeric_limits<Scalar>::epsilon() + bias;
+    constexpr Scalar rounder = Scalar(1.5) / std::numeric_limits<Scalar>::epsilon() + bias;
     const auto in_step = [](const auto& step) {
         STOCHASTIC_DEPTH_UNROLL for (std::size_t k = 0; k < n; ++k) step(k);
     };
@@ -70,8 +69,7 @@ EIGEN_ALWAYS_INLINE void softmax_terms(P (&x)[n]) {
     in_step([&](std::size_t k) { value[k] = P::broadcast(Constants::coefficients[0]); });
     unroll<static_cast<int>(std::size(Constants::coefficients)) - 1>([&](auto i) {
         in_step([&](std::size_t k) {
-            value[k] =
-                multiply_add(value[k], x[k], P::broadcast(Constants::coefficients[i + 1]));
+            value[k] = multiply_add(value[k], x[k], P::broadcast(Constants::coefficients[i + 1]));
         });
     });
     in_step([&](std::size_t k) {
@@ -109,9 +107,11 @@ template <int Lanes, int Packets, int Columns, class Scalar>
 
 /// Columns of the widest tile of so many packets: powers of two, of which queries_at_once are made.
 template <int Packets>
-inline constexpr int widest_tile =
-    EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32 ? (Packets == 1 ? 16 : Packets < 4 ? 8 : 4)
-                                                 : (Packets == 1 ? 8 : 4);
+inline constexpr int widest_tile = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32
+                                       ? (Packets == 1  ? 16
+                                          : Packets < 4 ? 8
+                                                        : 4)
+                                       : (Packets == 1 ? 8 : 4);
 
 template <int Lanes, int Packets, int Columns, class Scalar>
 Index store_tiles(Index row, Index last, Index column, const Operands<Scalar>& f,
@@ -124,26 +124,29 @@ Index store_tiles(Index row, Index last, Index column, const Operands<Scalar>& f
 }
 
 /// The product that `f` describes, of `rows` rows, with a factor for each column (null: none): one of
-/// those many small ones that attention is made of.
-template <class Scalar>
+/// those many small ones that attention is made of. Rows of the widest packet, or of its half, have
+/// tiles of their own.
+template <class Scalar, int Lanes = widest_lanes<Scalar>>
 void small_product(Index rows, const Operands<Scalar>& f, const Scalar* factors = nullptr) {
-    constexpr int lanes = widest_lanes<Scalar>;
-    if (lanes == 1 || rows < lanes) {
+    if constexpr (Lanes == 1 || !fuses_epilogue<Scalar, Lanes>) {
         if (factors)
             product_onto<Scalar>(rows, f.inner, f.columns, f.left, f.start, f.right, f.out,
                                  MultiplyColumns<Scalar>{factors});
         else
             product_onto<Scalar>(rows, f.inner, f.columns, f.left, f.start, f.right, f.out, AsIs{});
-        return;
-    }
-    for (Index row = 0; row < rows;) {
-        const Index packets = std::min<Index>((rows - row + lanes - 1) / lanes, tile_packets);
-        const Index last = std::min((packets - 1) * lanes, rows - row - lanes);
-        unroll<tile_packets>([&](auto p) {
-            if (packets == p + 1)
-                store_tiles<lanes, p + 1, widest_tile<p + 1>>(row, last, 0, f, factors);
-        });
-        row += packets * lanes;
+    } else {
+        if (rows < Lanes)
+            return small_product<Scalar, Packet<Scalar, Lanes>::narrower>(rows, f, factors);
+        constexpr int tall = max_packets<Scalar, Lanes>;
+        for (Index row = 0; row < rows;) {
+            const Index packets = std::min<Index>((rows - row + Lanes - 1) / Lanes, tall);
+            const Index last = std::min((packets - 1) * Lanes, rows - row - Lanes);
+            unroll<tall>([&](auto p) {
+                if (packets == p + 1)
+                    store_tiles<Lanes, p + 1, widest_tile<p + 1>>(row, last, 0, f, factors);
+            });
+            row += packets * Lanes;
+        }
     }
 }
 
@@ -155,7 +158,8 @@ void small_product(Index rows, const Operands<Scalar>& f, const Scalar* factors 
 
 /// Lanes from, from + 1, ... of a packet, half of them.
 template <int from, class Scalar, int Lanes>
-[[nodiscard]] EIGEN_ALWAYS_INLINE Packet<Scalar, Lanes / 2> half_from(Packet<Scalar, Lanes> packet) {
+[[nodiscard]] EIGEN_ALWAYS_INLINE Packet<Scalar, Lanes / 2> half_from(
+    Packet<Scalar, Lanes> packet) {
     using Half = Packet<Scalar, Lanes / 2>;
     return [&]<int... lane>(std::integer_sequence<int, lane...>) {
         return Half{static_cast<typename Half::Register>(
@@ -175,8 +179,7 @@ template <class P, std::size_t n, class Combine>
                                                                    const Combine& combine) {
     using Scalar = typename P::Scalar;
     for (std::size_t half = n / 2; half > 0; half /= 2)
-        for (std::size_t k = 0; k < half; ++k)
-            packets[k] = combine(packets[k], packets[k + half]);
+        for (std::size_t k = 0; k < half; ++k) packets[k] = combine(packets[k], packets[k + half]);
     if constexpr (P::lanes > 4) {
         Packet<Scalar, P::lanes / 2> halves[] = {
             combine(half_from<0>(packets[0]), half_from<P::lanes / 2>(packets[0]))};
@@ -226,11 +229,11 @@ EIGEN_ALWAYS_INLINE void find_maxima(Index rows, const Scalar* scores, Index str
     STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) {
         const Scalar* const column = scores + c * stride;
         Array<P, packets> part;
-        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p)
-            part[p] = P::load(column + p * Lanes);
+        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) part[p] =
+            P::load(column + p * Lanes);
         for (Index i = sum_lanes; i < rows; i += sum_lanes)
-            STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p)
-                part[p] = max(part[p], P::load(column + i + p * Lanes));
+            STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) part[p] =
+                max(part[p], P::load(column + i + p * Lanes));
         maxima[c] = combine_lanes(part, [](auto a, auto b) { return max(a, b); });
     }
 }
@@ -250,8 +253,8 @@ EIGEN_ALWAYS_INLINE void exponentiate(Index rows, Scalar* scores, Index stride, 
         STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) sum[c][p] = P::broadcast(Scalar(0));
         for (Index i = p * Lanes; i < rows; i += sum_lanes) {
             Array<P, n> terms;
-            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c)
-                terms[c] = (P::load(scores + i + c * stride) - shift[c]) * factor;
+            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) terms[c] =
+                (P::load(scores + i + c * stride) - shift[c]) * factor;
             softmax_terms(terms);
             STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) {
                 terms[c].store(scores + i + c * stride);
@@ -259,8 +262,8 @@ EIGEN_ALWAYS_INLINE void exponentiate(Index rows, Scalar* scores, Index stride, 
             }
         }
     }
-    STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c)
-        inverses[c] = Scalar(1) / combine_lanes(sum[c], [](auto a, auto b) { return a + b; });
+    STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) inverses[c] =
+        Scalar(1) / combine_lanes(sum[c], [](auto a, auto b) { return a + b; });
 }
 
 /// How many keys queries see: all the same, or each one more than that before it.
@@ -346,9 +349,9 @@ void attend(Index width, const HeadMemory<Scalar>& memory, Scalar scale, const S
         };
         // 0 times what a query doesn't see adds nothing, unless that is no number.
         if (here.by_first == keys ||
-            all_finite<widest_lanes<Scalar>>(
-                width, keys - here.by_first,
-                memory.values + here.by_first * memory.value_stride, memory.value_stride))
+            all_finite<widest_lanes<Scalar>>(width, keys - here.by_first,
+                                             memory.values + here.by_first * memory.value_stride,
+                                             memory.value_stride))
             sum_values(0, columns, keys);
         else
             for (Index c = 0; c < columns; ++c) sum_values(c, 1, here.by(c));
@@ -393,8 +396,8 @@ void attend(const Head<Scalar>& head, Scalar* out, Index out_stride, Scalar* max
     const ScratchArray<Scalar> keys(rows * head.width);
     transpose_keys(head.width, head.length, head.keys, head.stride, keys.data(), rows);
     attend(head.width, {keys.data(), rows, head.values, head.stride},
-           score_scale<Scalar>(head.width), head.queries, head.stride, head.length, head.seen(), out,
-           out_stride, maxima, inverses);
+           score_scale<Scalar>(head.width), head.queries, head.stride, head.length, head.seen(),
+           out, out_stride, maxima, inverses);
 }
 
 /// On the way back through the softmaxes of n columns of `scale` times scores: the scores become
@@ -412,8 +415,8 @@ EIGEN_ALWAYS_INLINE void differentiate_softmax(Index rows, Scalar scale, const S
         STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) sum[c][p] = P::broadcast(Scalar(0));
         for (Index i = p * Lanes; i < rows; i += sum_lanes) {
             Array<P, n> terms;
-            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c)
-                terms[c] = (P::load(scores + i + c * stride) - P::broadcast(maxima[c])) * factor;
+            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) terms[c] =
+                (P::load(scores + i + c * stride) - P::broadcast(maxima[c])) * factor;
             softmax_terms(terms);
             STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) {
                 terms[c] = terms[c] * P::broadcast(inverses[c]);
@@ -442,8 +445,8 @@ struct HeadSlopes {
 
 /// The way back through attend(head, ...), given the slopes by what it wrote.
 template <class Scalar>
-void differentiate_attention(const Head<Scalar>& head, const Scalar* maxima,
-                             const Scalar* inverses, const Scalar* slopes, Index slope_stride,
+void differentiate_attention(const Head<Scalar>& head, const Scalar* maxima, const Scalar* inverses,
+                             const Scalar* slopes, Index slope_stride,
                              const HeadSlopes<Scalar>& to) {
     const Index width = head.width, length = head.length, rows = padded_keys(length);
     const Scalar scale = score_scale<Scalar>(width);

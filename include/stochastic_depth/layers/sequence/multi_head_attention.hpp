@@ -11,9 +11,9 @@
 #include <stochastic_depth/kernels/attention.hpp>
 #include <stochastic_depth/kernels/attention_rotary.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
-#include <stochastic_depth/layers/sequence/token_list.hpp>
 #include <stochastic_depth/layers/sequence/key_value_cache.hpp>
 #include <stochastic_depth/layers/sequence/sequence_past.hpp>
+#include <stochastic_depth/layers/sequence/token_list.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
@@ -175,14 +175,15 @@ public:
         const bool is_shared = batch.team().size() > 1;
         const Index kept = is_shared ? count : 0;
         const detail::ScratchArray<Scalar> gathered(all ? 0 : kept * width()),
-            by_projected(3 * width() * kept), in_transposed(wants_slopes ? in_.weights().size() : 0),
+            by_projected(3 * width() * kept),
+            in_transposed(wants_slopes ? in_.weights().size() : 0),
             out_transposed(out_.weights().size());
         detail::transpose(width(), width(), out_.weights().data(), width(), out_transposed.data(),
                           width());
         if constexpr (wants_slopes)
             detail::transpose(3 * width(), width(), in_.weights().data(), 3 * width(),
                               in_transposed.data(), width());
-        const detail::RotaryAngles<Scalar> angles(head_width(),
+        const detail::RotaryAngles<Scalar> angles(head_width(), 0,
                                                   options_.rotary ? tokens.longest() : 0);
         const auto add_gradients = [&](const detail::Team& team, Index from, Index some,
                                        const Scalar* slopes, const Scalar* slopes_inside) {
@@ -196,12 +197,12 @@ public:
             const Index from = tokens.first[j], some = tokens.first[end] - from;
             const detail::ScratchArray<Scalar> scratch(some * (is_shared ? 1 : 5) * width());
             Scalar* const by_context = scratch.data();
-            Scalar* const inside = is_shared ? by_projected.data() + 3 * width() * from
-                                             : by_context + some * width();
+            Scalar* const inside =
+                is_shared ? by_projected.data() + 3 * width() * from : by_context + some * width();
             const Scalar* slopes = dy.data() + from * width();
             if (!all) {
-                Scalar* const to = is_shared ? gathered.data() + from * width()
-                                             : by_context + 4 * some * width();
+                Scalar* const to =
+                    is_shared ? gathered.data() + from * width() : by_context + 4 * some * width();
                 tokens.gather(team, dy, width(), from, some, to);
                 slopes = to;
             }
@@ -221,17 +222,15 @@ public:
                     {to, to + width(), to + 2 * width(), 3 * width()});
             });
             if (options_.rotary)
-                turn(team, tokens, from, some, inside, [&](Index t, Scalar* token) {
-                    angles.turn_back(t, 2 * heads(), token);
-                });
+                turn(team, tokens, from, some, inside,
+                     [&](Index t, Scalar* token) { angles.turn_back(t, 2 * heads(), token); });
             if constexpr (wants_slopes)
                 team.split(some, detail::columns_of_member, in_.work(), [&](Index k, Index part) {
                     // The slopes by the context are not needed any more: sums may wait there.
-                    detail::product<Scalar>(width(), 3 * width(), part,
-                                            {in_transposed.data(), width()}, nullptr,
-                                            {inside + 3 * k * width(), 1, 3 * width()},
-                                            {by_context + k * width(), width()}, at_tokens,
-                                            {0, from + k});
+                    detail::product<Scalar>(
+                        width(), 3 * width(), part, {in_transposed.data(), width()}, nullptr,
+                        {inside + 3 * k * width(), 1, 3 * width()},
+                        {by_context + k * width(), width()}, at_tokens, {0, from + k});
                 });
             if (!is_shared) add_gradients(team, from, some, slopes, inside);
         };
@@ -280,8 +279,7 @@ public:
     ///                                as it was then.
     void step(const ConstMatrixRef<Scalar>& x, KeyValueCache<Scalar>& cache,
               MatrixRef<Scalar> y) const {
-        if (!options_.causal)
-            detail::refuse("MultiHeadAttention: only a causal layer takes steps");
+        if (!options_.causal) detail::refuse("MultiHeadAttention: only a causal layer takes steps");
         detail::check_forward("MultiHeadAttention", *this, x, y);
         if (cache.width() != width())
             detail::refuse("MultiHeadAttention: cache must be of width ", width(), ", got ",
@@ -294,15 +292,19 @@ public:
         cache.reserve(cache.longest() + positions);
         const detail::ScratchArray<Scalar> projected(3 * width() * count), context(width() * count),
             terms(2 * positions);
+        const Index shortest = cache.shortest();
         const detail::RotaryAngles<Scalar> angles(
-            head_width(), options_.rotary ? cache.longest() + positions : 0);
+            head_width(), shortest, options_.rotary ? cache.longest() + positions - shortest : 0);
+        for_each_run(positions, x, [&](Index first, const auto& tokens) {
+            in_.forward_fused(
+                tokens, room(3 * width(), tokens.cols(), projected.data() + 3 * width() * first),
+                detail::AsIs{});
+        });
         for (Index j = 0; j < x.cols(); ++j) {
-            Scalar* const to = projected.data() + 3 * width() * positions * j;
-            in_.forward_fused(matrix(width(), positions, x.data() + j * x.outerStride()),
-                              room(3 * width(), positions, to), detail::AsIs{});
+            Scalar* const of_sequence = projected.data() + 3 * width() * positions * j;
             const Index past = cache.length(j);
             for (Index t = 0; t < positions; ++t) {
-                Scalar* const token = to + 3 * width() * t;
+                Scalar* const token = of_sequence + 3 * width() * t;
                 if (options_.rotary) angles.turn(past + t, 2 * heads(), token);
                 cache.append(j, token + width(), token + 2 * width());
             }
@@ -311,14 +313,16 @@ public:
                 detail::attend(head_width(),
                                {cache.keys_of(j) + row * cache.capacity_, cache.capacity_,
                                 cache.values_of(j) + row, width()},
-                               detail::score_scale<Scalar>(head_width()), to + row, 3 * width(), positions, {past + 1, true},
+                               detail::score_scale<Scalar>(head_width()), of_sequence + row,
+                               3 * width(), positions, {past + 1, true},
                                context.data() + width() * positions * j + row, width(),
                                terms.data(), terms.data() + positions);
             }
-            out_.forward_fused(matrix(width(), positions, context.data() + width() * positions * j),
-                               room(width(), positions, y.data() + j * y.outerStride()),
-                               detail::AsIs{});
         }
+        for_each_run(positions, y, [&](Index first, const auto& tokens) {
+            out_.forward_fused(matrix(width(), tokens.cols(), context.data() + width() * first),
+                               detail::view(tokens), detail::AsIs{});
+        });
     }
 
     /// A cache of sequences without a past.
@@ -376,11 +380,22 @@ private:
         return {data, rows, columns, Eigen::OuterStride<>(rows)};
     }
 
+    /// Calls run(number of the first token, tokens) for the tokens of x, [width positions x
+    /// sequences], all at once where they stand at equal distances.
+    template <class X, class Run>
+    void for_each_run(Index positions, const X& x, const Run& run) const {
+        if (positions == 1) return run(Index{0}, detail::const_view(x));
+        if (x.outerStride() == x.rows() || x.cols() == 1)
+            return run(Index{0}, matrix(width(), positions * x.cols(), x.data()));
+        for (Index j = 0; j < x.cols(); ++j)
+            run(positions * j, matrix(width(), positions, x.data() + j * x.outerStride()));
+    }
+
     /// \param projected  Of the sequence.
     [[nodiscard]] detail::Head<Scalar> head(const Scalar* projected, Index length, Index h) const {
         const Scalar* const queries = projected + h * head_width();
-        return {queries,      queries + width(), queries + 2 * width(), 3 * width(),
-                head_width(), length,            options_.causal};
+        return {queries, queries + width(), queries + 2 * width(), 3 * width(), head_width(),
+                length,  options_.causal};
     }
 
     /// What a pass knows of some tokens that follow each other.
@@ -396,13 +411,11 @@ private:
     /// From the input of sequences j, ..., end - 1 to what their heads make of them.
     void attend(const detail::Team& team, const detail::TokenList& tokens, Index j, Index end,
                 const TokenMemory& memory, const detail::RotaryAngles<Scalar>& angles) const {
-        team.split(memory.count, detail::columns_of_member, in_.work(),
-                   [&](Index k, Index count) {
-                       in_.forward_fused(
-                           matrix(width(), count, memory.input + k * width()),
-                           room(3 * width(), count, memory.projected + 3 * width() * k),
-                           detail::AsIs{});
-                   });
+        team.split(memory.count, detail::columns_of_member, in_.work(), [&](Index k, Index count) {
+            in_.forward_fused(matrix(width(), count, memory.input + k * width()),
+                              room(3 * width(), count, memory.projected + 3 * width() * k),
+                              detail::AsIs{});
+        });
         if (options_.rotary)
             turn(team, tokens, memory.first, memory.count, memory.projected,
                  [&](Index t, Scalar* token) { angles.turn(t, 2 * heads(), token); });
@@ -439,7 +452,7 @@ private:
             record = {tokens, all ? x.data() : gathered.data(), projected.data(), context.data(),
                       terms.data()};
         }
-        const detail::RotaryAngles<Scalar> angles(head_width(),
+        const detail::RotaryAngles<Scalar> angles(head_width(), 0,
                                                   options_.rotary ? tokens.longest() : 0);
         Batch result = batch.room(rows);
         const auto run_columns = [&](const detail::Team& team, Index j, Index end,
@@ -452,12 +465,14 @@ private:
                 return Batch::records ? whole + from * size : here + some * before;
             };
             const TokenMemory memory{
-                from, some,
+                from,
+                some,
                 all ? x.data() + from * width() : place(width(), gathered.data(), 0),
                 place(3 * width(), projected.data(), width()),
                 place(width(), context.data(), 4 * width()),
                 place(2 * heads(), terms.data(), 5 * width())};
-            if (!all) tokens.gather(team, x, width(), from, some, place(width(), gathered.data(), 0));
+            if (!all)
+                tokens.gather(team, x, width(), from, some, place(width(), gathered.data(), 0));
             attend(team, tokens, j, end, memory, angles);
             team.split(some, detail::columns_of_member, out_.work(), [&](Index k, Index part) {
                 // Where the width is large, sums wait there.
@@ -467,8 +482,7 @@ private:
             });
         };
         detail::run_at_tokens<Scalar>(
-            batch.team(), tokens, width(), result.writable(), epilogue,
-            [&](const auto& at_tokens) {
+            batch.team(), tokens, width(), result.writable(), epilogue, [&](const auto& at_tokens) {
                 tokens.in_groups(batch.team(), work(rows) / static_cast<double>(rows / width()),
                                  [&](const detail::Team& team, Index j, Index end) {
                                      run_columns(team, j, end, at_tokens);

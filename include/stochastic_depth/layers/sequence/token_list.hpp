@@ -77,7 +77,7 @@ struct TokenList {
     /// \param work  For a token.
     template <class Run>
     void in_groups(const Team& team, double work, const Run& run) const {
-        constexpr Index tokens_at_once = 64;
+        constexpr Index tokens_at_once = 96;
         if (team.size() > 1 && columns < 4 * team.size()) return run(team, Index{0}, columns);
         team.split(size(), 1, work, [&](Index from, Index count) {
             const auto column_of = [&](Index token) {
