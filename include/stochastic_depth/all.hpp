@@ -47,8 +47,10 @@
 #include <stochastic_depth/layers/elementwise/dropout.hpp>
 #include <stochastic_depth/layers/elementwise/elementwise.hpp>
 #include <stochastic_depth/layers/elementwise/gelu.hpp>
+#include <stochastic_depth/layers/elementwise/gelu_tanh.hpp>
 #include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/silu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
 #include <stochastic_depth/layers/image/average_pool2d.hpp>

@@ -40,6 +40,13 @@ struct RegisterOf {
     using type = typename Found::type;
 };
 
+/// Whether multiply_add rounds once.
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+inline constexpr bool has_fused_multiply_add = true;
+#else
+inline constexpr bool has_fused_multiply_add = false;
+#endif
+
 /// `Lanes` numbers in one SIMD register. Every operation acts on each lane by itself and rounds as
 /// the scalar operation does, so a result does not depend on the packet that a number travelled in.
 template <class Scalar_, int Lanes>
@@ -167,11 +174,9 @@ public:
     EIGEN_ALWAYS_INLINE Packet tanh() const { return Packet{Eigen::internal::ptanh(register_)}; }
     /// a b + c, rounded once wherever the target has a fused multiply-add.
     friend EIGEN_ALWAYS_INLINE Packet multiply_add(Packet a, Packet b, Packet c) {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-        if constexpr (std::is_same_v<Register, float> || std::is_same_v<Register, double>)
+        if constexpr (has_fused_multiply_add && Lanes == 1)
             return Packet{std::fma(a.register_, b.register_, c.register_)};
         else
-#endif
             return Packet{Eigen::internal::pmadd(a.register_, b.register_, c.register_)};
     }
 
