@@ -193,7 +193,7 @@ TEST_CASE("MultiHeadAttention equals its definition, forward and back, for 300 r
         const Index columns = trial % 10 == 0 ? 1 : trial % 4;
         std::vector<Index> lengths;
         if (trial % 3 > 0)
-            for (Index j = 0; j < columns; ++j) lengths.push_back(whole(random, 1, positions));
+            for (Index j = 0; j < columns; ++j) lengths.push_back(whole(random, j % 2, positions));
         CAPTURE(trial, layer.description(), positions, columns);
         // Padding may hold anything.
         Matrix<double> x = random_matrix<double>(random, d * positions, columns);
@@ -202,14 +202,15 @@ TEST_CASE("MultiHeadAttention equals its definition, forward and back, for 300 r
         auto plain_gradient = layer.zero_gradient();
         for (Index j = 0; j < columns; ++j) {
             const Index length = lengths.empty() ? positions : lengths[static_cast<std::size_t>(j)];
+            x.col(j).tail(d * (positions - length)).setConstant(test::nan);
+            dy.col(j).tail(d * (positions - length)).setConstant(test::nan);
+            if (length == 0) continue;
             const Matrix<double> sequence = x.col(j).head(d * length).reshaped(d, length);
             const Matrix<double> slopes = dy.col(j).head(d * length).reshaped(d, length);
             PlainAttention plain{layer, {}, {}, {}, {}, {}};
             y.col(j).head(d * length) = plain.forward(sequence).reshaped();
             dx.col(j).head(d * length) =
                 plain.backward(sequence, slopes, plain_gradient).reshaped();
-            x.col(j).tail(d * (positions - length)).setConstant(test::nan);
-            dy.col(j).tail(d * (positions - length)).setConstant(test::nan);
         }
         LengthsPass<MultiHeadAttention<double>> pass{layer, lengths};
         REQUIRE(largest_difference(pass.run(x), y) <= 1e-12);
@@ -346,7 +347,7 @@ TEST_CASE("MultiHeadAttention: steps with a cache have the bits of the whole seq
     const auto layer =
         attention<float>(random, {.width = 24, .heads = 3, .causal = true, .rotary = true});
     const Index d = layer.width(), columns = 3;
-    for (const Index positions : {1, 5, 33, 50}) {
+    for (const Index positions : {1, 5, 33, 70}) {
         const Matrix<float> x = random_matrix<float>(random, d * positions, columns);
         const Matrix<float> y = run(layer, x);
         KeyValueCache<float> cache = layer.empty_cache(columns);

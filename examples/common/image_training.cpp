@@ -4,11 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <ctime>
-#include <exception>
-#include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
-#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -21,8 +17,8 @@
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/trainer.hpp>
-#include <stochastic_depth/training/training_checkpoint.hpp>
 
+#include "training_file.hpp"
 #include "training_progress.hpp"
 
 namespace common {
@@ -70,46 +66,6 @@ private:
     double all_ = 0, first_ = 0, steps_ = 0;
 };
 
-/// Where a training stands between two epochs, as a file: network, optimizer, settings and history.
-class ImageCheckpoint {
-public:
-    /// \param path  Empty: there is no such file.
-    ImageCheckpoint(std::string path, nlohmann::json settings)
-        : path_(std::move(path)), settings_(std::move(settings)) {}
-
-    [[nodiscard]] bool exists() const { return !path_.empty() && std::filesystem::exists(path_); }
-
-    void save(const ImageTraining& training, const sd::Sgd<ImageNetwork>& sgd,
-              std::uint64_t steps) const {
-        if (path_.empty()) return;
-        const nlohmann::json description{{"settings", settings_}, {"history", training.history}};
-        sd::save_training(path_, training.network, sgd,
-                          {.step = steps,
-                           .epoch = training.history.size(),
-                           .description = description.dump()});
-    }
-
-    /// \returns  Steps that are done.
-    /// \throws UsageError  if it was written by a training with other settings.
-    [[nodiscard]] sd::Index load(ImageTraining& training, sd::Sgd<ImageNetwork>& sgd) const {
-        try {
-            const sd::TrainingState state = sd::load_training(path_, training.network, sgd);
-            const auto description = nlohmann::json::parse(state.description);
-            check_same_settings(path_, description.at("settings"), settings_);
-            training.history = description.at("history").get<std::vector<ImageEpoch>>();
-            return static_cast<sd::Index>(state.step);
-        } catch (const UsageError&) {
-            throw;
-        } catch (const std::exception& error) {
-            throw UsageError(error.what());
-        }
-    }
-
-private:
-    std::string path_;
-    nlohmann::json settings_;
-};
-
 }  // namespace
 
 ImageTraining train_images(const Images& images, const ImageSettings& settings,
@@ -127,9 +83,11 @@ ImageTraining train_images(const Images& images, const ImageSettings& settings,
                                .momentum = 0.9,
                                .nesterov = true,
                                .weight_decay = settings.weight_decay}};
-    const ImageCheckpoint checkpoint{options.checkpoint, json_of(settings, images.name)};
+    const TrainingFile checkpoint{options.checkpoint, json_of(settings, images.name)};
     const sd::Index first_step =
-        options.resume && checkpoint.exists() ? checkpoint.load(training, sgd) : 0;
+        options.resume && checkpoint.exists()
+            ? checkpoint.load(training.network, sgd, training.history)
+            : 0;
     const sd::Index steps = (images.train.size() + settings.batch_size - 1) / settings.batch_size;
 
     MeasuringSgd measuring{sgd};
@@ -145,7 +103,8 @@ ImageTraining train_images(const Images& images, const ImageSettings& settings,
              .test_error = test_error(training.network, images.test),
              .gradient_norm = norm,
              .first_gradient_norm = first_norm});
-        checkpoint.save(training, sgd, static_cast<std::uint64_t>((record.epoch + 1) * steps));
+        checkpoint.save(training.network, sgd, training.history,
+                        static_cast<std::uint64_t>((record.epoch + 1) * steps));
         if (on_epoch) on_epoch(training);
         start = std::clock();
         return true;

@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <iomanip>
 #include <nlohmann/json.hpp>
@@ -22,6 +23,7 @@
 #include <stochastic_depth/expectation/options_within_budget.hpp>
 #include <stochastic_depth/expectation/predictive_uncertainty.hpp>
 #include <stochastic_depth/expectation/weight_scaling.hpp>
+#include <stochastic_depth/text/length_blocks.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 
 #include "progress.hpp"
@@ -32,14 +34,14 @@ namespace common {
 
 namespace sd = stochastic_depth;
 
-/// What one rule came to on the test images.
+/// What one rule came to on the test data.
 struct Row {
     std::string rule = {};
-    double layer_evaluations = 0;  // for each image
+    double layer_evaluations = 0;  // for each sample
     double error = 0;
     double negative_log_likelihood = 0;
     double calibration_error = 0;
-    /// Mean over the images of the L1 distance, in [0, 2], between the rule's class probabilities
+    /// Mean over the samples of the L1 distance, in [0, 2], between the rule's class probabilities
     /// and the exact ones; none without the exact answer.
     std::optional<double> distance = std::nullopt;
     /// Area under the ROC of the mutual information of class and mask, wrong predictions being the
@@ -61,21 +63,29 @@ struct FullDepth {
     }
 };
 
+/// What the samples are.
+enum class Samples {
+    images,
+    /// Sequences of token ids, of which similarly long ones go through a rule together.
+    texts,
+};
+
 struct EvaluationOptions {
     /// Plain Monte Carlo with so many masks, and the best estimate for as many layer evaluations.
     std::vector<sd::Index> masks = {10, 100};
-    /// Layer evaluations for each image that the exact expectation may take; 0: no such row.
+    /// Layer evaluations for each sample that the exact expectation may take; 0: no such row.
     std::uint64_t exact_evaluations = 0;
     /// What to say behind the refusal of more.
     std::string hint = {};
-    /// Images that go through a rule in one call: of memory, and of progress. An image's answer has
+    Samples samples = Samples::images;
+    /// Samples that go through a rule in one call: of memory, and of progress. A sample's answer has
     /// the same bits in any batch.
-    sd::Index images_at_once = 1000;
+    sd::Index samples_at_once = 1000;
     std::uint64_t seed = 0;
     unsigned threads = 1;
 };
 
-/// Answers with the class probabilities of all test images by each rule.
+/// Answers with the class probabilities of all test data by each rule.
 template <sd::MaskedNetwork Network>
 class Evaluation {
 public:
@@ -128,16 +138,17 @@ private:
         sd::Matrix<float> probabilities(test_.classes(), test_.size());
         sd::Vector<float> disagreement(test_.size());
         Row row{.rule = name};
-        for (sd::Index first = 0; first < test_.size(); first += options_.images_at_once) {
-            progress_.now(name + ": " + std::to_string(first) + " of " +
-                          std::to_string(test_.size()) + " images");
-            const sd::Index images = std::min(options_.images_at_once, test_.size() - first);
-            const auto answer = sd::predictive_uncertainty(
-                rule, network_, test_.inputs().middleCols(first, images));
-            probabilities.middleCols(first, images) = answer.probabilities;
-            disagreement.segment(first, images) = answer.mutual_information;
+        for_each_part([&](const sd::ConstMatrixRef<float>& inputs, sd::Index done,
+                          const auto& sample_of) {
+            progress_.now(name + ": " + std::to_string(done) + " of " +
+                          std::to_string(test_.size()) + noun());
+            const auto answer = sd::predictive_uncertainty(rule, network_, inputs);
+            for (sd::Index j = 0; j < inputs.cols(); ++j) {
+                probabilities.col(sample_of(j)) = answer.probabilities.col(j);
+                disagreement(sample_of(j)) = answer.mutual_information(j);
+            }
             row.layer_evaluations = answer.layer_evaluations;
-        }
+        });
         row.seconds =
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         row.error = sd::error_rate(probabilities, test_.labels());
@@ -145,13 +156,37 @@ private:
         row.calibration_error = sd::expected_calibration_error(probabilities, test_.labels());
         const double auroc = sd::area_under_roc(disagreement, wrong(probabilities));
         if (masks == Masks::many && !std::isnan(auroc)) row.disagreement_auroc = auroc;
-        progress_.done(name + ": " + std::to_string(test_.size()) + " images in " +
+        progress_.done(name + ": " + std::to_string(test_.size()) + noun() + " in " +
                        fixed(row.seconds, 2) + " s");
         rows_.push_back(std::move(row));
         probabilities_.push_back(std::move(probabilities));
     }
 
-    /// 1 for each image whose most probable class is not its label.
+    /// Calls visit(inputs, done, sample_of) for parts of the test data, of which column j is sample
+    /// sample_of(j); `done` samples went before.
+    template <class Visit>
+    void for_each_part(const Visit& visit) const {
+        sd::Index done = 0;
+        if (options_.samples == Samples::texts) {
+            for (const auto& block : sd::length_blocks(test_.inputs(), options_.samples_at_once)) {
+                visit(block.inputs, done,
+                      [&](sd::Index j) { return block.samples[static_cast<std::size_t>(j)]; });
+                done += block.inputs.cols();
+            }
+            return;
+        }
+        for (; done < test_.size(); done += options_.samples_at_once) {
+            const sd::Index count = std::min(options_.samples_at_once, test_.size() - done);
+            visit(test_.inputs().middleCols(done, count), done,
+                  [&](sd::Index j) { return done + j; });
+        }
+    }
+
+    [[nodiscard]] const char* noun() const {
+        return options_.samples == Samples::texts ? " texts" : " images";
+    }
+
+    /// 1 for each sample whose most probable class is not its label.
     [[nodiscard]] Eigen::VectorXi wrong(const sd::Matrix<float>& probabilities) const {
         Eigen::VectorXi flags(test_.size());
         for (sd::Index j = 0; j < test_.size(); ++j) {

@@ -45,7 +45,7 @@ inline void print_line(std::ostream& out, const Cells& cells) {
         json["skipped"] = row.skipped;
         return json;
     }
-    json["layer_evaluations_per_image"] = row.layer_evaluations;
+    json["layer_evaluations_per_sample"] = row.layer_evaluations;
     json["error"] = row.error;
     json["negative_log_likelihood"] = row.negative_log_likelihood;
     json["expected_calibration_error"] = row.calibration_error;
@@ -73,7 +73,7 @@ inline void print(std::ostream& out, const std::vector<Row>& rows) {
 
 /// What the columns are. \param threads  That the rules had.
 inline void print_legend(std::ostream& out, unsigned threads) {
-    out << "\nevaluations: of skippable layers, for each image. "
+    out << "\nevaluations: of skippable layers, for each sample. "
            "NLL: mean negative log-likelihood.\n"
            "ECE: expected calibration error, 15 bins. distance: mean L1 distance between the\n"
            "rule's class probabilities and the exact ones. AUROC: of the mutual information of\n"

@@ -10,7 +10,6 @@
 // rules for using the network stand side by side; the exact expectation over all masks for up to 12
 // blocks, on some of the test images.
 #include <algorithm>
-#include <filesystem>
 #include <iomanip>
 #include <iostream>
 #include <string>
@@ -20,11 +19,11 @@
 
 #include "../common/image_training.hpp"
 #include "../common/output_file.hpp"
-#include "../common/plots.hpp"
 #include "../common/program.hpp"
 #include "../common/rules.hpp"
 #include "../common/rules_report.hpp"
 #include "../common/text.hpp"
+#include "../common/training_outputs.hpp"
 #include "options.hpp"
 
 namespace image_classification {
@@ -57,25 +56,11 @@ void write_json(const Options& options, const Report& report) {
     common::write_file("--json", options.json, figures.dump(2) + "\n");
 }
 
-std::string plot(const std::string& folder, const Report& report) {
-    common::Curve by_epoch{report.images, {}}, by_time{report.images, {}};
-    double seconds = 0;
-    for (const auto& epoch : report.history) {
-        seconds += epoch.seconds;
-        by_epoch.points.emplace_back(static_cast<double>(by_epoch.points.size() + 1),
-                                     100 * epoch.test_error);
-        by_time.points.emplace_back(seconds, 100 * epoch.test_error);
-    }
-    common::write_curves(folder, "error_by_epoch", "epoch", "test error, %", {by_epoch});
-    common::write_curves(folder, "error_by_time", "seconds of training", "test error, %", {by_time});
-    return common::draw_plots(folder, {"error_by_epoch", "error_by_time"});
-}
-
 /// On all test images, and with the exact expectation on the first ones.
 void evaluate(const common::ImageNetwork& network, const sd::Dataset<float>& test,
               const Options& options, common::Progress& progress, Report& report) {
     common::EvaluationOptions rules{.masks = {10},
-                                    .images_at_once = 100,
+                                    .samples_at_once = 100,
                                     .seed = options.seed,
                                     .threads = options.threads};
     report.all = common::evaluate(network, test, rules, progress);
@@ -83,17 +68,12 @@ void evaluate(const common::ImageNetwork& network, const sd::Dataset<float>& tes
     if (images == 0) return;
     rules.masks = {10, 100};
     rules.exact_evaluations = 1 << 13;  // 12 blocks
-    rules.images_at_once = 10;
+    rules.samples_at_once = 10;
     report.exact = common::evaluate(network, test.head(images), rules, progress);
 }
 
 void run(const Options& options) {
-    if (!options.json.empty()) common::check_writable("--json", options.json);
-    if (!options.plot_dir.empty()) common::prepare_plots(options.plot_dir, "error_by_epoch");
-    if (options.resume && !std::filesystem::exists(options.checkpoint))
-        throw common::UsageError("--resume: there is no " + options.checkpoint);
-    if (!options.checkpoint.empty() && !options.resume)
-        common::check_writable("--checkpoint", options.checkpoint);
+    common::check_outputs(options);
     const common::Images images = common::load_images(options);
 
     Report report{images.name};
@@ -122,7 +102,9 @@ void run(const Options& options) {
     common::print_legend(std::cout, options.threads);
     std::cout << ".\n";
     if (!options.json.empty()) write_json(options, report);
-    if (!options.plot_dir.empty()) std::cout << '\n' << plot(options.plot_dir, report) << '\n';
+    if (!options.plot_dir.empty())
+        std::cout << '\n'
+                  << common::plot_errors(options.plot_dir, report.images, report.history) << '\n';
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "../common/image_options.hpp"
+#include "../common/training_outputs.hpp"
 
 namespace image_classification {
 
@@ -28,17 +29,8 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
         ->type_name("S")
         ->check(common::seed());
     common::add_threads(app, options);
-    auto* const checkpoint =
-        app.add_option("--checkpoint", options.checkpoint,
-                       "Write network, optimizer and history to this file after each epoch")
-            ->type_name("FILE");
-    app.add_flag("--resume", options.resume, "Go on from the checkpoint")->needs(checkpoint);
     common::add_exact_images(app, options);
-    common::add_json(app, options);
-    app.add_option("--plot-dir", options.plot_dir,
-                   "Also plot the test error against epoch and time into this folder, which is made "
-                   "if need be")
-        ->type_name("DIR");
+    common::add_training_outputs(app, options);
 
     if (!common::parse(app, argc, argv)) return std::nullopt;
     return options;

@@ -5,18 +5,15 @@
 #include <string>
 
 #include "../common/image_settings.hpp"
+#include "../common/training_outputs.hpp"
 
 namespace image_classification {
 
 /// What the command line decides.
-struct Options : common::ImageSettings {
+struct Options : common::ImageSettings, common::TrainingOutputs {
     std::string data = "/usr/share/datasets/fashion-mnist";
-    unsigned threads = 1;    // parse_options: as many as the machine has
-    std::string checkpoint;  // empty: none
-    bool resume = false;
+    unsigned threads = 1;  // parse_options: as many as the machine has
     stochastic_depth::Index exact_images = 100;
-    std::string json;      // empty: none
-    std::string plot_dir;  // empty: no plots
 };
 
 /// \returns  Nothing after --help, which has been answered then.

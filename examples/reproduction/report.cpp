@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "../common/image_settings.hpp"
+#include "../common/json_file.hpp"
 #include "../common/output_file.hpp"
 #include "../common/plots.hpp"
 #include "../common/spread.hpp"

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../common/image_training.hpp"
+#include "../common/json_file.hpp"
 #include "../common/output_file.hpp"
 #include "../common/rules.hpp"
 #include "../common/rules_report.hpp"
@@ -32,7 +33,7 @@ namespace reproduction {
                                             const common::ImageSettings& settings,
                                             common::Progress& progress) {
     common::EvaluationOptions rules{
-        .masks = {}, .images_at_once = 100, .seed = settings.seed, .threads = options.threads};
+        .masks = {}, .samples_at_once = 100, .seed = settings.seed, .threads = options.threads};
     const auto evaluated = [&](sd::Index images) {
         const sd::Index count = std::min(images, test.size());
         nlohmann::json result{{"images", count}, {"rules", nlohmann::json::array()}};
@@ -46,7 +47,7 @@ namespace reproduction {
     rules.masks = {100};
     measured["sampled"] = evaluated(options.sampled_images);
     rules.masks = {};
-    rules.images_at_once = 10;
+    rules.samples_at_once = 10;
     rules.exact_evaluations = std::uint64_t{1} << 17;  // 16 blocks
     measured["exact"] = evaluated(options.exact_images);
     progress.now("networks without some of their blocks");

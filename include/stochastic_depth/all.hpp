@@ -37,6 +37,8 @@
 #include <stochastic_depth/inverted_scaling.hpp>
 #include <stochastic_depth/io/cifar.hpp>
 #include <stochastic_depth/io/idx.hpp>
+#include <stochastic_depth/io/plain_text.hpp>
+#include <stochastic_depth/io/tab_separated.hpp>
 #include <stochastic_depth/layers/composition/any_layer.hpp>
 #include <stochastic_depth/layers/composition/concatenate.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
@@ -63,6 +65,7 @@
 #include <stochastic_depth/layers/linear.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/layers/normalisation/layer_norm.hpp>
+#include <stochastic_depth/layers/normalisation/rms_norm.hpp>
 #include <stochastic_depth/layers/probability/entropy.hpp>
 #include <stochastic_depth/layers/probability/log_softmax.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
@@ -75,6 +78,7 @@
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/models/resnet.hpp>
+#include <stochastic_depth/models/token_generator.hpp>
 #include <stochastic_depth/models/transformer.hpp>
 #include <stochastic_depth/numerics/column_sums.hpp>
 #include <stochastic_depth/pass/protocol.hpp>
@@ -106,6 +110,12 @@
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/survival/survival_probability.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
+#include <stochastic_depth/text/length_blocks.hpp>
+#include <stochastic_depth/text/lengths.hpp>
+#include <stochastic_depth/text/split.hpp>
+#include <stochastic_depth/text/tokenizer.hpp>
+#include <stochastic_depth/text/tokens.hpp>
+#include <stochastic_depth/text/vocabulary.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/any_augmentation.hpp>
 #include <stochastic_depth/training/assign_parameters.hpp>
@@ -124,9 +134,12 @@
 #include <stochastic_depth/training/parameters.hpp>
 #include <stochastic_depth/training/recalibrate.hpp>
 #include <stochastic_depth/training/sample_weighted.hpp>
+#include <stochastic_depth/training/sequence_cross_entropy.hpp>
 #include <stochastic_depth/training/sgd.hpp>
+#include <stochastic_depth/training/similar_lengths.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/survival_probability_step.hpp>
+#include <stochastic_depth/training/token_dropout.hpp>
 #include <stochastic_depth/training/trainer.hpp>
 #include <stochastic_depth/training/trainer_options.hpp>
 #include <stochastic_depth/training/training_step.hpp>

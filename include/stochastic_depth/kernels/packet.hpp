@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -51,6 +52,15 @@ inline constexpr bool has_fused_multiply_add = false;
 /// the scalar operation does, so a result does not depend on the packet that a number travelled in.
 template <class Scalar_, int Lanes>
 class Packet {
+    template <class T, int n>
+    struct VectorOf {
+        typedef T type __attribute__((vector_size(sizeof(T) * static_cast<std::size_t>(n))));
+    };
+    template <class T>
+    struct VectorOf<T, 1> {
+        using type = T;
+    };
+
 public:
     using Scalar = Scalar_;
     static constexpr int lanes = Lanes;
@@ -71,6 +81,29 @@ public:
 
     static EIGEN_ALWAYS_INLINE Packet load(const Scalar* from) {
         return Packet{Eigen::internal::ploadu<Register>(from)};
+    }
+    /// Numbers of another type, each converted.
+    template <class From>
+    static EIGEN_ALWAYS_INLINE Packet load_converted(const From* from) {
+        if constexpr (std::is_same_v<From, Scalar>) {
+            return load(from);
+        } else if constexpr (Lanes == 1) {
+            return Packet{static_cast<Scalar>(*from)};
+        } else {
+            // g++ makes the general conversion of wide packets from those of narrow ones.
+#ifdef EIGEN_VECTORIZE_AVX512
+            if constexpr (std::is_same_v<From, float> && Lanes == 8)
+                return Packet{_mm512_cvtps_pd(_mm256_loadu_ps(from))};
+#endif
+#ifdef EIGEN_VECTORIZE_AVX
+            if constexpr (std::is_same_v<From, float> && Lanes == 4)
+                return Packet{_mm256_cvtps_pd(_mm_loadu_ps(from))};
+#endif
+            using To = typename VectorOf<Scalar, Lanes>::type;
+            typename VectorOf<From, Lanes>::type numbers;
+            std::memcpy(&numbers, from, sizeof(numbers));
+            return Packet{std::bit_cast<Register>(__builtin_convertvector(numbers, To))};
+        }
     }
     static EIGEN_ALWAYS_INLINE Packet broadcast(Scalar value) {
         return Packet{Eigen::internal::pset1<Register>(value)};
@@ -218,14 +251,6 @@ private:
     }
 
     using Unsigned = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
-    template <class T, int n>
-    struct VectorOf {
-        typedef T type __attribute__((vector_size(sizeof(T) * static_cast<std::size_t>(n))));
-    };
-    template <class T>
-    struct VectorOf<T, 1> {
-        using type = T;
-    };
     using Bits = typename VectorOf<Unsigned, Lanes>::type;
 
     EIGEN_ALWAYS_INLINE Bits bits() const { return std::bit_cast<Bits>(register_); }

@@ -20,6 +20,9 @@ enum class StreamPurpose : std::uint32_t {
     dropout = 7,
     law_masks = 8,
     image_augmentation = 9,
+    token_dropout = 10,
+    batch_order = 11,
+    token_generation = 12,
 };
 
 /// The Philox key of a purpose's stream.

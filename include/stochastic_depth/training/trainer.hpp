@@ -16,10 +16,12 @@
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
 #include <stochastic_depth/survival/time_schedules.hpp>
+#include <stochastic_depth/text/lengths.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/early_stopping.hpp>
 #include <stochastic_depth/training/loss.hpp>
 #include <stochastic_depth/training/sgd.hpp>
+#include <stochastic_depth/training/similar_lengths.hpp>
 #include <stochastic_depth/training/trainer_options.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/training/validation_loss.hpp>
@@ -55,8 +57,9 @@ using DataFor = Dataset<typename Network::Scalar, typename Loss::Targets>;
 /// The order of the samples is a function of seed and epoch, the masks of seed and step: step s of
 /// the training, counted over all epochs from 0, uses `MaskSampler{p, seed}.sample(s)` or
 /// `.sample(s, batch)`, or `FixedSizeMaskSampler`'s, or under a law `LawMaskSampler`'s. An
-/// augmentation is one of epoch and sample. With
-/// Scaling::none outputs are not rescaled: the network at test time is f_SD, not full depth.
+/// augmentation is one of epoch and sample. Sequences may be batched by their lengths
+/// (TrainerOptions::batching). With Scaling::none outputs are not rescaled: the network at test time
+/// is f_SD, not full depth.
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
 class Trainer {
@@ -77,6 +80,9 @@ public:
         if (options_.threads < 1) detail::refuse("Trainer: threads must be at least 1, got 0");
         if (options_.law && options_.survival)
             detail::refuse("Trainer: survival must be none where there is a law, got both");
+        if (options_.batching && options_.batching->window < 1)
+            detail::refuse("Trainer: window of batching must be at least 1, got ",
+                           options_.batching->window);
         if (options_.early_stopping) (void)EarlyStopping{*options_.early_stopping};
     }
 
@@ -133,7 +139,8 @@ public:
         EarlyStopping stopping{options_.early_stopping.value_or(EarlyStoppingOptions{})};
         auto history = train(network, data, loss, optimizer, [&](EpochRecord& record) {
             record.validation_loss =
-                detail::validation_loss(network, validation, loss, options_.scaling, p);
+                detail::validation_loss(network, validation, loss, options_.scaling, p,
+                                        options_.batching);
             return !options_.early_stopping || stopping.goes_on(network, record.validation_loss);
         });
         if (options_.early_stopping) stopping.restore(network);
@@ -193,6 +200,7 @@ private:
         TrainingStep<Network, Loss> training_step;
         Matrix<Scalar> inputs;
         Matrix<Scalar> augmented;
+        std::vector<Index> lengths;  ///< of the sequences, where they decide on batches
         typename Loss::Targets targets;
 
         Run(Network& network_, const Data& data_, const Loss& loss, const TrainerOptions& options_,
@@ -205,13 +213,13 @@ private:
               steps((data.size() + options.batch_size - 1) / options.batch_size),
               training_step(network, loss,
                             {options.mask_scope, options.scaling, options.seed, options.threads,
-                             options.law}) {}
+                             options.law}) {
+            if (options.batching) lengths = lengths_of(data.inputs());
+        }
 
         EpochRecord epoch(Index epoch) {
             const auto start = Clock::now();
-            const std::vector<Index> order = detail::random_order(
-                data.size(), detail::stream_key(options.seed, detail::StreamPurpose::shuffling, 1),
-                static_cast<std::uint64_t>(epoch));
+            const std::vector<Index> order = order_of(static_cast<std::uint64_t>(epoch));
             EpochRecord record;
             record.epoch = epoch;
             for (Index step = std::max(Index{0}, options.first_step - epoch * steps); step < steps;
@@ -225,12 +233,25 @@ private:
                 data.resize_targets(targets, batch);
                 data.gather(order, first, batch, inputs, targets);
                 if (options.augmentation) augment(epoch, order, first);
+                if (options.batching) detail::cut_to_longest(inputs, augmented);
                 const double loss = run_step(time.step, record);
                 record.loss += loss * static_cast<double>(batch) / static_cast<double>(data.size());
                 if (options.on_step) options.on_step({epoch, options.epochs, step, steps, loss});
             }
             record.seconds = seconds_since(start);
             return record;
+        }
+
+        /// The samples of an epoch, batch after batch.
+        [[nodiscard]] std::vector<Index> order_of(std::uint64_t epoch) const {
+            using detail::StreamPurpose;
+            std::vector<Index> order = detail::random_order(
+                data.size(), detail::stream_key(options.seed, StreamPurpose::shuffling, 1), epoch);
+            if (options.batching)
+                detail::sort_by_lengths(
+                    order, lengths, options.batch_size, *options.batching,
+                    detail::stream_key(options.seed, StreamPurpose::batch_order, 1), epoch);
+            return order;
         }
 
         /// Of the batch that stands in `inputs`, whose samples begin at order[first].

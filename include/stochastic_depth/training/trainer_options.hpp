@@ -12,6 +12,7 @@
 #include <stochastic_depth/training/any_augmentation.hpp>
 #include <stochastic_depth/training/early_stopping.hpp>
 #include <stochastic_depth/training/sgd.hpp>
+#include <stochastic_depth/training/similar_lengths.hpp>
 #include <stochastic_depth/training/step_options.hpp>
 #include <stochastic_depth/types.hpp>
 
@@ -66,6 +67,10 @@ struct TrainerOptions {
     /// What is done to the inputs of each batch, from epoch and sample: ImageAugmentation, or a type
     /// of one's own (AugmentationOf). It has a seed of its own; validation data are not augmented.
     AnyAugmentation augmentation = {};
+    /// Batches of sequences of similar lengths, cut to their longest ones, where the inputs are
+    /// token ids; none: batches of random samples with all their rows. The loss over validation
+    /// data is then taken in blocks of similar lengths too.
+    std::optional<SimilarLengths> batching = std::nullopt;
     /// Of the Sgd that a training makes for itself; a training that is given an optimizer takes
     /// that.
     SgdOptions optimizer = {};

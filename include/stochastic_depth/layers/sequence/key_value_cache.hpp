@@ -66,6 +66,10 @@ private:
         return lengths_.empty() ? 0 : *std::max_element(lengths_.begin(), lengths_.end());
     }
 
+    [[nodiscard]] Index shortest() const {
+        return lengths_.empty() ? 0 : *std::min_element(lengths_.begin(), lengths_.end());
+    }
+
     /// [capacity x width]: a head's keys are columns of it.
     [[nodiscard]] Scalar* keys_of(Index sequence) {
         return keys_.data() + sequence * width_ * capacity_;
