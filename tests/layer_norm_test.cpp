@@ -5,6 +5,9 @@
 #include <cmath>
 #include <limits>
 
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
 #include <stochastic_depth/random/philox.hpp>
 
 #include "support/layer_contract.hpp"
@@ -160,6 +163,24 @@ TEST_CASE("LayerNorm: fresh, it gives mean 0 and variance 1 whatever scale and s
     Matrix<double> in_place = x;
     layer.forward(in_place, in_place);
     CHECK(same_bits(in_place, y));
+}
+
+TEMPLATE_TEST_CASE("LayerNorm: what follows it runs in the same pass, the same bits",
+                   "[layer_norm]", float, double) {
+    using Scalar = TestType;
+    Philox random{5};
+    for (const Index features : {1, 2, 7, 16, 21, 64}) {
+        const auto layer = layer_norm<Scalar>(random, features);
+        const Matrix<Scalar> x = random_matrix<Scalar>(random, features, 19);
+        const Matrix<Scalar> y = run(layer, x);
+        CAPTURE(features);
+        CHECK(same_bits(run(Sequential{layer, ReLU<Scalar>{}}, x), run(ReLU<Scalar>{}, y)));
+        const Matrix<Scalar> sum = x + y;
+        CHECK(same_bits(run(Residual{layer}, x), sum));
+        Matrix<Scalar> in_place = x;
+        Residual{layer}.forward(in_place, in_place);
+        CHECK(same_bits(in_place, sum));
+    }
 }
 
 TEST_CASE("LayerNorm: columns of equal entries, NaN and infinities", "[layer_norm]") {
