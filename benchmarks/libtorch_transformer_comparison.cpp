@@ -21,8 +21,8 @@
 //     Row        every sublayer runs, and its branch is multiplied by a column of bits: torchvision's
 //                stochastic_depth in mode "row"
 //     Select     the sublayer runs on the surviving sequences alone: index_select, index_add
-// The fastest is the peer. LibTorch's masks lie ready, as bits and as indices; the library draws its
-// own inside the step.
+// The fastest is the peer; Select, which nobody offers, has a line of its own. LibTorch's masks lie
+// ready, as bits and as indices; the library draws its own inside the step.
 //
 // One thread is measured by its CPU time, two threads by real time. LibTorch's steps gain where the
 // C library keeps the memory that is freed: MALLOC_MMAP_MAX_=0
@@ -760,15 +760,20 @@ void add_steps(const Problem& problem, std::vector<Ratio>& ratios) {
         });
         if (threads > 1) added->UseRealTime();
     }
-    std::vector<std::string> peers;
+    // What runs on the survivors alone is no form of LibTorch's own: beside it, no target.
+    std::vector<std::string> peers, selecting;
     for (const Way& way : ways(problem.full_depth())) {
-        peers.push_back(torch_step(problem, way.name));
-        add(peers.back(), [&, way](benchmark::State& state) {
+        const std::string peer = torch_step(problem, way.name);
+        (way.masking == Masking::select ? selecting : peers).push_back(peer);
+        add(peer, [&, way](benchmark::State& state) {
             measure(state, TorchTraining{problem, way, measured_rate});
         });
     }
     ratios.push_back({"training step / LibTorch's fastest form, " + problem.label(),
                       library_step(problem, 1), peers, problem.full_depth() ? 2.0 : 2.5});
+    if (!problem.full_depth())
+        ratios.push_back({"training step / LibTorch on the survivors alone, " + problem.label(),
+                          library_step(problem, 1), selecting});
     ratios.push_back({"training step, two threads / one, " + problem.label(),
                       library_step(problem, 2),
                       {library_step(problem, 1)},
