@@ -14,6 +14,7 @@
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/gelu.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/silu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/random/philox.hpp>
@@ -119,6 +120,7 @@ TEMPLATE_TEST_CASE("elementwise: fused into a product and a residual addition, t
     check_fusion("ReLU", ReLU<Scalar>{});
     check_fusion("Tanh", Tanh<Scalar>{});
     check_fusion("GELU", GELU<Scalar>{});
+    check_fusion("SiLU", SiLU<Scalar>{});
     check_fusion("a lambda", elementwise<Scalar>([](Scalar z) { return z * z; }));
     check_fusion("packets", Elementwise{ShiftedSquare<Scalar>{}});
 }
@@ -167,6 +169,7 @@ TEMPLATE_TEST_CASE("elementwise: the way back, by itself and fused into a produc
     check_way_back("ReLU", ReLU<Scalar>{});
     check_way_back("Tanh", Tanh<Scalar>{});
     check_way_back("GELU", GELU<Scalar>{});
+    check_way_back("SiLU", SiLU<Scalar>{});
     check_way_back("two lambdas", elementwise<Scalar>([](Scalar z) { return z * z; },
                                                       [](Scalar z) { return 2 * z; }));
     check_way_back("packets", Elementwise{ShiftedSquare<Scalar>{}});

@@ -12,8 +12,10 @@
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/gelu.hpp>
+#include <stochastic_depth/layers/elementwise/gelu_tanh.hpp>
 #include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/silu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
@@ -52,6 +54,8 @@ TEMPLATE_TEST_CASE("Activations and Identity keep the layer contract", "[layer_c
         check_layer_contract("Elementwise", ReLU<Scalar>{}, size, Derivative::kinked);
         check_layer_contract("Elementwise", Tanh<Scalar>{}, size);
         check_layer_contract("Elementwise", GELU<Scalar>{}, size);
+        check_layer_contract("Elementwise", GELUTanh<Scalar>{}, size);
+        check_layer_contract("Elementwise", SiLU<Scalar>{}, size);
         check_layer_contract("Elementwise", wave<Scalar>(), size);
         check_layer_contract("Identity", Identity<Scalar>{}, size);
         check_layer_contract("Softmax", Softmax<Scalar>{}, size);
@@ -165,6 +169,8 @@ TEMPLATE_TEST_CASE("NaN passes through every layer, in its own column", "[layer_
         check("ReLU", ReLU<Scalar>{}, size, Reaches::entry);
         check("Tanh", Tanh<Scalar>{}, size, Reaches::entry);
         check("GELU", GELU<Scalar>{}, size, Reaches::entry);
+        check("GELUTanh", GELUTanh<Scalar>{}, size, Reaches::entry);
+        check("SiLU", SiLU<Scalar>{}, size, Reaches::entry);
         check("Elementwise", wave<Scalar>(), size, Reaches::entry);
         check("Identity", Identity<Scalar>{}, size, Reaches::entry);
         check("Softmax", Softmax<Scalar>{}, size, Reaches::column);

@@ -49,9 +49,9 @@ struct PlainAttention {
         for (Index t = 0; t < x.cols(); ++t)
             for (Index h = 0; h < layer.heads(); ++h)
                 for (Index i = 0; i < width / 2; ++i) {
-                    const double angle =
-                        sign * static_cast<double>(t) *
-                        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(width));
+                    const double angle = sign * static_cast<double>(t) *
+                                         std::pow(10000.0, -2.0 * static_cast<double>(i) /
+                                                               static_cast<double>(width));
                     const Index a = h * width + i, b = a + width / 2;
                     y(a, t) = x(a, t) * std::cos(angle) - x(b, t) * std::sin(angle);
                     y(b, t) = x(a, t) * std::sin(angle) + x(b, t) * std::cos(angle);
@@ -78,9 +78,9 @@ struct PlainAttention {
                 const Index keys = layer.options().causal ? t + 1 : length;
                 double sum = 0;
                 for (Index s = 0; s < keys; ++s) {
-                    of_head(s, t) = std::exp(q.col(t).segment(h * width, width).dot(
-                                                 k.col(s).segment(h * width, width)) /
-                                             std::sqrt(static_cast<double>(width)));
+                    of_head(s, t) = std::exp(
+                        q.col(t).segment(h * width, width).dot(k.col(s).segment(h * width, width)) /
+                        std::sqrt(static_cast<double>(width)));
                     sum += of_head(s, t);
                 }
                 of_head.col(t) /= sum;
@@ -109,8 +109,7 @@ struct PlainAttention {
             Matrix<double> ds(length, length);
             for (Index t = 0; t < length; ++t)
                 for (Index s = 0; s < length; ++s)
-                    ds(s, t) =
-                        of_head(s, t) * (dp(s, t) - of_head.col(t).dot(dp.col(t))) * scale;
+                    ds(s, t) = of_head(s, t) * (dp(s, t) - of_head.col(t).dot(dp.col(t))) * scale;
             dv.middleRows(row, width) = dc.middleRows(row, width) * of_head.transpose();
             dq.middleRows(row, width) = k.middleRows(row, width) * ds;
             dk.middleRows(row, width) = q.middleRows(row, width) * ds.transpose();
@@ -182,9 +181,10 @@ MultiHeadAttentionOptions random_options(Philox& random, int trial) {
             .bias = trial % 7 != 0};
 }
 
-TEST_CASE("MultiHeadAttention equals its definition, forward and back, for 300 random shapes and "
-          "lengths",
-          "[multi_head_attention]") {
+TEST_CASE(
+    "MultiHeadAttention equals its definition, forward and back, for 300 random shapes and "
+    "lengths",
+    "[multi_head_attention]") {
     Philox random{1};
     for (int trial = 0; trial < 300; ++trial) {
         const auto layer = attention<double>(random, random_options(random, trial));
@@ -193,7 +193,7 @@ TEST_CASE("MultiHeadAttention equals its definition, forward and back, for 300 r
         const Index columns = trial % 10 == 0 ? 1 : trial % 4;
         std::vector<Index> lengths;
         if (trial % 3 > 0)
-            for (Index j = 0; j < columns; ++j) lengths.push_back(whole(random, 1, positions));
+            for (Index j = 0; j < columns; ++j) lengths.push_back(whole(random, j % 2, positions));
         CAPTURE(trial, layer.description(), positions, columns);
         // Padding may hold anything.
         Matrix<double> x = random_matrix<double>(random, d * positions, columns);
@@ -202,14 +202,15 @@ TEST_CASE("MultiHeadAttention equals its definition, forward and back, for 300 r
         auto plain_gradient = layer.zero_gradient();
         for (Index j = 0; j < columns; ++j) {
             const Index length = lengths.empty() ? positions : lengths[static_cast<std::size_t>(j)];
+            x.col(j).tail(d * (positions - length)).setConstant(test::nan);
+            dy.col(j).tail(d * (positions - length)).setConstant(test::nan);
+            if (length == 0) continue;
             const Matrix<double> sequence = x.col(j).head(d * length).reshaped(d, length);
             const Matrix<double> slopes = dy.col(j).head(d * length).reshaped(d, length);
             PlainAttention plain{layer, {}, {}, {}, {}, {}};
             y.col(j).head(d * length) = plain.forward(sequence).reshaped();
             dx.col(j).head(d * length) =
                 plain.backward(sequence, slopes, plain_gradient).reshaped();
-            x.col(j).tail(d * (positions - length)).setConstant(test::nan);
-            dy.col(j).tail(d * (positions - length)).setConstant(test::nan);
         }
         LengthsPass<MultiHeadAttention<double>> pass{layer, lengths};
         REQUIRE(largest_difference(pass.run(x), y) <= 1e-12);
@@ -246,8 +247,8 @@ TEST_CASE("MultiHeadAttention: gradients agree with differences of a loss",
           "[multi_head_attention]") {
     Philox random{3};
     for (const bool causal : {false, true}) {
-        const auto layer = attention<double>(
-            random, {.width = 8, .heads = 2, .causal = causal, .rotary = causal});
+        const auto layer =
+            attention<double>(random, {.width = 8, .heads = 2, .causal = causal, .rotary = causal});
         const Matrix<double> x = random_matrix<double>(random, 8 * 5, 3);
         const Matrix<double> targets = random_matrix<double>(random, 8 * 5, 3);
         const auto error = gradient_error(Residual{layer}, x, SurvivalMask::all(0),
@@ -257,15 +258,16 @@ TEST_CASE("MultiHeadAttention: gradients agree with differences of a loss",
     }
 }
 
-TEMPLATE_TEST_CASE("MultiHeadAttention: a sequence has the same bits alone, in company, behind "
-                   "other padding and with two threads",
-                   "[multi_head_attention]", float, double) {
+TEMPLATE_TEST_CASE(
+    "MultiHeadAttention: a sequence has the same bits alone, in company, behind "
+    "other padding and with two threads",
+    "[multi_head_attention]", float, double) {
     using Scalar = TestType;
     Philox random{4};
     const detail::ThreadTeam two(2);
     for (const bool causal : {false, true}) {
-        const auto layer = attention<Scalar>(
-            random, {.width = 36, .heads = 3, .causal = causal, .rotary = true});
+        const auto layer =
+            attention<Scalar>(random, {.width = 36, .heads = 3, .causal = causal, .rotary = true});
         const Index d = layer.width(), positions = 37;
         const std::vector<Index> lengths{37, 1, 16, 17, 30, 2};
         const auto columns = static_cast<Index>(lengths.size());
@@ -278,8 +280,7 @@ TEMPLATE_TEST_CASE("MultiHeadAttention: a sequence has the same bits alone, in c
         const Matrix<Scalar> dx = together.backward(dy, gradient);
         for (Index j = 0; j < columns; ++j) {
             const Index rows = d * lengths[static_cast<std::size_t>(j)];
-            CHECK(same_bits(y.col(j).tail(y.rows() - rows),
-                            Vector<Scalar>::Zero(y.rows() - rows)));
+            CHECK(same_bits(y.col(j).tail(y.rows() - rows), Vector<Scalar>::Zero(y.rows() - rows)));
             LengthsPass<MultiHeadAttention<Scalar>> alone{layer, {}};
             const Matrix<Scalar> sequence = x.col(j).head(rows), slopes = dy.col(j).head(rows);
             CHECK(same_bits(alone.run(sequence), y.col(j).head(rows)));
@@ -313,8 +314,7 @@ TEST_CASE("MultiHeadAttention: what follows runs in its registers, in the places
     CHECK(same_bits(pass.run(x), y));
     CHECK(same_bits(pass.forward(x), y));
     // Stored elsewhere, and some columns alone.
-    CHECK(same_bits(run(block, x.topRows(20)),
-                    run(layer, x.topRows(20)) + x.topRows(20)));
+    CHECK(same_bits(run(block, x.topRows(20)), run(layer, x.topRows(20)) + x.topRows(20)));
     const auto masks = SurvivalMasks::from_masks(
         {SurvivalMask{1}, SurvivalMask{0}, SurvivalMask{0}, SurvivalMask{1}});
     const Matrix<float> some = sometimes(x.topRows(40), masks);
@@ -346,7 +346,7 @@ TEST_CASE("MultiHeadAttention: steps with a cache have the bits of the whole seq
     const auto layer =
         attention<float>(random, {.width = 24, .heads = 3, .causal = true, .rotary = true});
     const Index d = layer.width(), columns = 3;
-    for (const Index positions : {1, 5, 33, 50}) {
+    for (const Index positions : {1, 5, 33, 70}) {
         const Matrix<float> x = random_matrix<float>(random, d * positions, columns);
         const Matrix<float> y = run(layer, x);
         KeyValueCache<float> cache = layer.empty_cache(columns);
@@ -370,7 +370,8 @@ TEST_CASE("MultiHeadAttention: steps with a cache have the bits of the whole seq
         for (Index j = 0; j < 2; ++j) next.col(j) = x.col(j).segment(d * (lengths[j] + k), d);
         layer.step(next, cache, y_next);
         for (Index j = 0; j < 2; ++j) {
-            const Matrix<float> whole_sequence = run(layer, x.col(j).head(d * (lengths[j] + k + 1)));
+            const Matrix<float> whole_sequence =
+                run(layer, x.col(j).head(d * (lengths[j] + k + 1)));
             CHECK(same_bits(y_next.col(j), whole_sequence.bottomRows(d)));
         }
     }
@@ -404,9 +405,8 @@ TEST_CASE("MultiHeadAttention: refuses what is no layer, no input and no cache",
           "MultiHeadAttention: out_weights must be [2 x 2], got [6 x 2]");
     CHECK(refusal([&] { MultiHeadAttention<float>(options, w, b, v, b); }) ==
           "MultiHeadAttention: out_bias must have 2 entries, got 6");
-    CHECK(refusal([&] {
-              MultiHeadAttention<float>({.width = 2, .bias = false}, w, b, v, a);
-          }) == "MultiHeadAttention: in_bias must have 0 entries, got 6");
+    CHECK(refusal([&] { MultiHeadAttention<float>({.width = 2, .bias = false}, w, b, v, a); }) ==
+          "MultiHeadAttention: in_bias must have 0 entries, got 6");
 
     const MultiHeadAttention<float> layer(options, w, b, v, a);
     for (const Index rows : {0, 1, 3})

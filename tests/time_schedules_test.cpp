@@ -132,4 +132,41 @@ TEST_CASE("time schedules: bad input is refused by name", "[time_schedules]") {
     }
 }
 
+TEST_CASE("Early and late stochastic depth: the targets in one part, 1 in the other, by hand",
+          "[time_schedules]") {
+    const Eigen::VectorXd targets = Eigen::Vector3d{0.9, 0.7, 0.5};
+    const Eigen::VectorXd ones = Eigen::VectorXd::Ones(3);
+    for (const double progress : {0.0, 0.1, 0.24}) {
+        CHECK(EarlyStochasticDepth{0.25}(targets, progress) == targets);
+        CHECK(LateStochasticDepth{0.25}(targets, progress) == ones);
+        CHECK(EarlyStochasticDepth{0.25}(0.3, progress) == 0.3);
+    }
+    for (const double progress : {0.25, 0.5, 1.0}) {
+        CHECK(EarlyStochasticDepth{0.25}(targets, progress) == ones);
+        CHECK(LateStochasticDepth{0.25}(targets, progress) == targets);
+        CHECK(LateStochasticDepth{0.25}(0.3, progress) == 0.3);
+    }
+    CHECK(EarlyStochasticDepth{0.5}(targets, TrainingTime{.step = 4, .steps = 10}) == targets);
+    CHECK(EarlyStochasticDepth{0.5}(targets, TrainingTime{.step = 5, .steps = 10}) == ones);
+    CHECK(LateStochasticDepth{0.5}(targets, TrainingTime{.step = 5, .steps = 10}) == targets);
+    CHECK(EarlyStochasticDepth{0.0}(0.3, 0.0) == 1.0);
+    CHECK(LateStochasticDepth{0.0}(0.3, 0.0) == 0.3);
+}
+
+TEST_CASE("Early and late stochastic depth: what lies outside the ranges is refused",
+          "[time_schedules]") {
+    for (const double bad : {-0.1, 1.1, nan, inf}) {
+        CHECK(refusal([&] { (void)EarlyStochasticDepth{bad}; }).find("share must lie in [0, 1]") !=
+              std::string::npos);
+        CHECK(refusal([&] { (void)LateStochasticDepth{bad}; }).find("share must lie in [0, 1]") !=
+              std::string::npos);
+        CHECK(refusal([&] { (void)EarlyStochasticDepth{0.5}(0.5, bad); })
+                  .find("progress must lie in [0, 1]") != std::string::npos);
+        CHECK(refusal([&] { (void)LateStochasticDepth{0.5}(0.5, bad); })
+                  .find("progress must lie in [0, 1]") != std::string::npos);
+        CHECK(refusal([&] { (void)EarlyStochasticDepth{0.5}(bad, 0.2); }).find("target survival") !=
+              std::string::npos);
+    }
+}
+
 }  // namespace

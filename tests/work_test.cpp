@@ -20,6 +20,8 @@
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/image/conv2d.hpp>
+#include <stochastic_depth/models/transformer.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
@@ -79,6 +81,21 @@ std::size_t threads_of(const Call& call, double work, Index batch, std::size_t a
     callers.awaited = awaited;
     call(network_of(9, work, callers), Eigen::MatrixXd::Ones(2, batch).eval(), 3u);
     return callers.ids.size();
+}
+
+TEST_CASE("work_of_column: convolutions, attention, and a layer at each position count",
+          "[work]") {
+    Philox random{3};
+    const auto close = [](double found, double expected) {
+        return found >= expected && found < 1.1 * expected;
+    };
+    const Conv2d<double> convolution{{4, 8, 8}, {.channels = 4, .padding = 1}, random};
+    const StochasticDepth block{Residual{convolution}, SurvivalProbability{0.5}};
+    CHECK(close(detail::work_of_column(Sequential{block}, 256, 3.0), 3 * convolution.work()));
+    const auto network = transformer_classifier<double>(
+        {.vocabulary = 9, .positions = 20, .width = 64, .feed_forward = 256, .blocks = 1}, random);
+    // Of each position: four squares of attention, eight of feed-forward, kept one and a half times.
+    CHECK(close(detail::work_of_column(network, 10, 3.0), 10 * 1.5 * 12 * 64 * 64));
 }
 
 }  // namespace

@@ -37,8 +37,8 @@ void add_text_settings(CLI::App& app, Options& options) {
         ->type_name("P")
         ->check(above_zero(1.0, "1"));
     add_mask_scope(app, options.mask_scope);
-    app.add_flag("--rotary", options.rotary,
-                 "Positions turn queries and keys, in place of vectors that are learned");
+    app.add_flag("--rotary,!--learned", options.rotary,
+                 "Positions turn queries and keys, or are vectors that are learned");
     share("--dropout", options.dropout, "Share of features that dropout layers drop");
     share("--token-dropout", options.token_dropout,
           "Share of tokens that a training step sees as unknown");
@@ -56,7 +56,7 @@ void add_text_settings(CLI::App& app, Options& options) {
         ->check(seed());
 }
 
-/// Adds --tokens and --lower-case.
+/// Adds --tokens and --keep-case.
 template <class Options>
 void add_tokens(CLI::App& app, Options& options) {
     using stochastic_depth::TokenUnit;
@@ -75,7 +75,8 @@ void add_tokens(CLI::App& app, Options& options) {
         ->type_name("UNIT")
         ->default_str(to_string(options.tokens))
         ->check(check);
-    app.add_flag("--lower-case", options.lower_case, "Letters of ASCII become small ones");
+    app.add_flag("!--keep-case", options.lower_case,
+                 "Leave capital letters; without, those of ASCII become small");
 }
 
 /// Adds --exact-texts.

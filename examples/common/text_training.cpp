@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <ctime>
 #include <stdexcept>
 #include <utility>
 
@@ -13,6 +14,8 @@
 #include <stochastic_depth/expectation/weight_scaling.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
+#include <stochastic_depth/survival/schedules.hpp>
+#include <stochastic_depth/survival/time_schedules.hpp>
 #include <stochastic_depth/text/length_blocks.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/gradient_clipping.hpp>
@@ -54,6 +57,12 @@ private:
     sd::AdamW<TextNetwork>& adam_;
 };
 
+/// Of each skippable layer; none: linear decay.
+[[nodiscard]] Eigen::VectorXd survival(const TextSettings& settings) {
+    if (settings.survival_decay == SurvivalDecay::linear) return {};
+    return sd::uniform_survival(2 * settings.blocks, settings.final_survival);
+}
+
 }  // namespace
 
 TextNetwork text_network(const TextSettings& settings, sd::Index vocabulary, sd::Index classes) {
@@ -68,6 +77,7 @@ TextNetwork text_network(const TextSettings& settings, sd::Index vocabulary, sd:
              .blocks = settings.blocks,
              .classes = classes,
              .final_survival = settings.final_survival,
+             .survival = survival(settings),
              .dropout = settings.dropout,
              .encoding =
                  settings.rotary ? sd::PositionEncoding::none : sd::PositionEncoding::learned,
@@ -93,15 +103,19 @@ TextTraining train_texts(const Texts& texts, const TextSettings& settings,
     const sd::Index steps = (texts.train.size() + settings.batch_size - 1) / settings.batch_size;
 
     const sd::Dataset<float>& held_out = texts.dev ? *texts.dev : texts.test;
+    std::clock_t start = std::clock();
     const auto after_epoch = [&](const sd::EpochRecord& record) {
+        const double cpu_seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
         training.history.push_back(
             {.loss = record.loss,
              .share_of_layers = record.layer_evaluations / record.full_depth_evaluations,
              .seconds = record.seconds,
+             .cpu_seconds = cpu_seconds,
              .test_error = test_error(training.network, held_out)});
         checkpoint.save(training.network, adam, training.history,
                         static_cast<std::uint64_t>((record.epoch + 1) * steps));
         if (on_epoch) on_epoch(training);
+        start = std::clock();
         return true;
     };
     sd::TrainerOptions trainer{
@@ -120,6 +134,9 @@ TextTraining train_texts(const Texts& texts, const TextSettings& settings,
     if (settings.token_dropout > 0)
         trainer.augmentation =
             sd::TokenDropout{{.rate = settings.token_dropout, .seed = settings.seed}};
+    if (settings.skipping == SkippingTime::early)
+        trainer.survival = sd::EarlyStochasticDepth{0.5};
+    if (settings.skipping == SkippingTime::late) trainer.survival = sd::LateStochasticDepth{0.5};
     (void)sd::Trainer{trainer}.fit(
         training.network, texts.train,
         sd::SoftmaxCrossEntropy<float>{{.label_smoothing = settings.label_smoothing}},

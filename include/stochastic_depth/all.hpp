@@ -49,8 +49,10 @@
 #include <stochastic_depth/layers/elementwise/dropout.hpp>
 #include <stochastic_depth/layers/elementwise/elementwise.hpp>
 #include <stochastic_depth/layers/elementwise/gelu.hpp>
+#include <stochastic_depth/layers/elementwise/gelu_tanh.hpp>
 #include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/silu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/function.hpp>
 #include <stochastic_depth/layers/image/average_pool2d.hpp>
@@ -63,6 +65,7 @@
 #include <stochastic_depth/layers/linear.hpp>
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/layers/normalisation/layer_norm.hpp>
+#include <stochastic_depth/layers/normalisation/rms_norm.hpp>
 #include <stochastic_depth/layers/probability/entropy.hpp>
 #include <stochastic_depth/layers/probability/log_softmax.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
@@ -75,6 +78,7 @@
 #include <stochastic_depth/layers/sequential.hpp>
 #include <stochastic_depth/masked_forward.hpp>
 #include <stochastic_depth/models/resnet.hpp>
+#include <stochastic_depth/models/token_generator.hpp>
 #include <stochastic_depth/models/transformer.hpp>
 #include <stochastic_depth/numerics/column_sums.hpp>
 #include <stochastic_depth/pass/protocol.hpp>
@@ -130,6 +134,7 @@
 #include <stochastic_depth/training/parameters.hpp>
 #include <stochastic_depth/training/recalibrate.hpp>
 #include <stochastic_depth/training/sample_weighted.hpp>
+#include <stochastic_depth/training/sequence_cross_entropy.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/similar_lengths.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>

@@ -4,15 +4,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <iterator>
 #include <limits>
 #include <numbers>
+#include <type_traits>
 #include <utility>
 
 #include <stochastic_depth/kernels/epilogue.hpp>
 #include <stochastic_depth/kernels/exponential.hpp>
 #include <stochastic_depth/kernels/matrix_kernel.hpp>
 #include <stochastic_depth/kernels/packet.hpp>
-#include <stochastic_depth/kernels/polynomial.hpp>
 #include <stochastic_depth/kernels/transpose.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 
@@ -34,26 +35,46 @@ inline constexpr Index sum_lanes = 16;
 /// Queries that are done together.
 inline constexpr Index queries_at_once = 16;
 
-/// exp(x) for x <= 0, and 0 below the logarithm of the smallest normal number, so that masked scores
-/// of -infinity, and most of those that are as good as that, take no longer than others. At most 1.0
-/// ulp off where the target has a fused multiply-add. NaN of NaN.
-template <class Scalar, int Lanes>
-[[nodiscard]] EIGEN_ALWAYS_INLINE Packet<Scalar, Lanes> softmax_term(Packet<Scalar, Lanes> x) {
-    using P = Packet<Scalar, Lanes>;
+/// x[k] becomes exp(x[k]), for x[k] <= 0, and 0 below the logarithm of the smallest normal number,
+/// so that masked scores of -infinity, and those that are as good as that, take no longer than
+/// others. At most 1.0 ulp off where the target has a fused multiply-add. NaN of NaN.
+///
+/// Several packets go step by step together: each alone would mostly wait for its last step.
+template <class P, std::size_t n>
+EIGEN_ALWAYS_INLINE void softmax_terms(P (&x)[n]) {
+    using Scalar = typename P::Scalar;
     using Constants = ExponentialConstants<Scalar>;
-    // The exponent's bias: what stands in the low bits of a sum with the rounder is the biased
-    // exponent of the power of two, which is 0 of the lowest x, and then the power is 0 too.
+    // What stands in the low bits of a sum with the rounder is the biased exponent of the power of
+    // two; of the lowest x that is 0, and then the power is 0 too.
     constexpr Scalar bias = Scalar(std::numeric_limits<Scalar>::max_exponent - 1);
-    constexpr Scalar rounder = Scalar(3) * (Scalar(1) / std::numeric_limits<Scalar>::epsilon()) /
-                                   Scalar(2) + bias;
+    constexpr Scalar rounder = Scalar(1.5) / std::numeric_limits<Scalar>::epsilon() + bias;
+    const auto in_step = [](const auto& step) {
+        STOCHASTIC_DEPTH_UNROLL for (std::size_t k = 0; k < n; ++k) step(k);
+    };
     const P round = P::broadcast(rounder);
-    x = max(x, P::broadcast(-bias * std::numbers::ln2_v<Scalar>));
-    const P rounded = multiply_add(x, P::broadcast(std::numbers::log2e_v<Scalar>), round);
-    const P n = rounded - round;
-    P r = multiply_add(n, P::broadcast(-Constants::ln2_high), x);
-    r = multiply_add(n, P::broadcast(-Constants::ln2_low), r);
-    return polynomial(Constants::coefficients, r) *
-           rounded.template shift_bits_up<Constants::significand_bits>();
+    P power[n], count[n], value[n];
+    in_step([&](std::size_t k) {
+        x[k] = max(x[k], P::broadcast(-bias * std::numbers::ln2_v<Scalar>));
+    });
+    in_step([&](std::size_t k) {
+        power[k] = multiply_add(x[k], P::broadcast(std::numbers::log2e_v<Scalar>), round);
+    });
+    in_step([&](std::size_t k) { count[k] = power[k] - round; });
+    in_step([&](std::size_t k) {
+        x[k] = multiply_add(count[k], P::broadcast(-Constants::ln2_high), x[k]);
+    });
+    in_step([&](std::size_t k) {
+        x[k] = multiply_add(count[k], P::broadcast(-Constants::ln2_low), x[k]);
+    });
+    in_step([&](std::size_t k) { value[k] = P::broadcast(Constants::coefficients[0]); });
+    unroll<static_cast<int>(std::size(Constants::coefficients)) - 1>([&](auto i) {
+        in_step([&](std::size_t k) {
+            value[k] = multiply_add(value[k], x[k], P::broadcast(Constants::coefficients[i + 1]));
+        });
+    });
+    in_step([&](std::size_t k) {
+        x[k] = value[k] * power[k].template shift_bits_up<Constants::significand_bits>();
+    });
 }
 
 /// Multiplies column j by factors[j].
@@ -86,9 +107,11 @@ template <int Lanes, int Packets, int Columns, class Scalar>
 
 /// Columns of the widest tile of so many packets: powers of two, of which queries_at_once are made.
 template <int Packets>
-inline constexpr int widest_tile =
-    EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32 ? (Packets == 1 ? 16 : Packets < 4 ? 8 : 4)
-                                                 : (Packets == 1 ? 8 : 4);
+inline constexpr int widest_tile = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32
+                                       ? (Packets == 1  ? 16
+                                          : Packets < 4 ? 8
+                                                        : 4)
+                                       : (Packets == 1 ? 8 : 4);
 
 template <int Lanes, int Packets, int Columns, class Scalar>
 Index store_tiles(Index row, Index last, Index column, const Operands<Scalar>& f,
@@ -101,26 +124,29 @@ Index store_tiles(Index row, Index last, Index column, const Operands<Scalar>& f
 }
 
 /// The product that `f` describes, of `rows` rows, with a factor for each column (null: none): one of
-/// those many small ones that attention is made of.
-template <class Scalar>
+/// those many small ones that attention is made of. Rows of the widest packet, or of its half, have
+/// tiles of their own.
+template <class Scalar, int Lanes = widest_lanes<Scalar>>
 void small_product(Index rows, const Operands<Scalar>& f, const Scalar* factors = nullptr) {
-    constexpr int lanes = widest_lanes<Scalar>;
-    if (lanes == 1 || rows < lanes) {
+    if constexpr (Lanes == 1 || !fuses_epilogue<Scalar, Lanes>) {
         if (factors)
             product_onto<Scalar>(rows, f.inner, f.columns, f.left, f.start, f.right, f.out,
                                  MultiplyColumns<Scalar>{factors});
         else
             product_onto<Scalar>(rows, f.inner, f.columns, f.left, f.start, f.right, f.out, AsIs{});
-        return;
-    }
-    for (Index row = 0; row < rows;) {
-        const Index packets = std::min<Index>((rows - row + lanes - 1) / lanes, tile_packets);
-        const Index last = std::min((packets - 1) * lanes, rows - row - lanes);
-        unroll<tile_packets>([&](auto p) {
-            if (packets == p + 1)
-                store_tiles<lanes, p + 1, widest_tile<p + 1>>(row, last, 0, f, factors);
-        });
-        row += packets * lanes;
+    } else {
+        if (rows < Lanes)
+            return small_product<Scalar, Packet<Scalar, Lanes>::narrower>(rows, f, factors);
+        constexpr int tall = max_packets<Scalar, Lanes>;
+        for (Index row = 0; row < rows;) {
+            const Index packets = std::min<Index>((rows - row + Lanes - 1) / Lanes, tall);
+            const Index last = std::min((packets - 1) * Lanes, rows - row - Lanes);
+            unroll<tall>([&](auto p) {
+                if (packets == p + 1)
+                    store_tiles<Lanes, p + 1, widest_tile<p + 1>>(row, last, 0, f, factors);
+            });
+            row += packets * Lanes;
+        }
     }
 }
 
@@ -132,7 +158,8 @@ void small_product(Index rows, const Operands<Scalar>& f, const Scalar* factors 
 
 /// Lanes from, from + 1, ... of a packet, half of them.
 template <int from, class Scalar, int Lanes>
-[[nodiscard]] EIGEN_ALWAYS_INLINE Packet<Scalar, Lanes / 2> half_from(Packet<Scalar, Lanes> packet) {
+[[nodiscard]] EIGEN_ALWAYS_INLINE Packet<Scalar, Lanes / 2> half_from(
+    Packet<Scalar, Lanes> packet) {
     using Half = Packet<Scalar, Lanes / 2>;
     return [&]<int... lane>(std::integer_sequence<int, lane...>) {
         return Half{static_cast<typename Half::Register>(
@@ -152,8 +179,7 @@ template <class P, std::size_t n, class Combine>
                                                                    const Combine& combine) {
     using Scalar = typename P::Scalar;
     for (std::size_t half = n / 2; half > 0; half /= 2)
-        for (std::size_t k = 0; k < half; ++k)
-            packets[k] = combine(packets[k], packets[k + half]);
+        for (std::size_t k = 0; k < half; ++k) packets[k] = combine(packets[k], packets[k + half]);
     if constexpr (P::lanes > 4) {
         Packet<Scalar, P::lanes / 2> halves[] = {
             combine(half_from<0>(packets[0]), half_from<P::lanes / 2>(packets[0]))};
@@ -181,32 +207,63 @@ struct HeadMemory {
     Index value_stride;
 };
 
-/// The softmax of a column of scores before its division: entries become exp(scale (entry - max)).
-/// \param rows     A multiple of sum_lanes.
-/// \param max      Of the entries, written.
-/// \param inverse  1 / sum of what the entries become, written.
-template <int Lanes, class Scalar>
-EIGEN_ALWAYS_INLINE void exponentiate(Index rows, Scalar* column, Scalar scale, Scalar& largest,
-                                      Scalar& inverse) {
+/// Columns whose softmaxes are taken together.
+inline constexpr int columns_in_step = 4;
+
+/// Calls run(first column, integral_constant of how many) for columns 0, ..., columns - 1.
+template <class Run>
+EIGEN_ALWAYS_INLINE void in_steps(Index columns, const Run& run) {
+    Index c = 0;
+    for (; c + columns_in_step <= columns; c += columns_in_step)
+        run(c, std::integral_constant<int, columns_in_step>{});
+    for (; c < columns; ++c) run(c, std::integral_constant<int, 1>{});
+}
+
+/// The largest of each of n columns of scores.
+/// \param rows  A multiple of sum_lanes.
+template <int Lanes, int n, class Scalar>
+EIGEN_ALWAYS_INLINE void find_maxima(Index rows, const Scalar* scores, Index stride,
+                                     Scalar* maxima) {
     using P = Packet<Scalar, Lanes>;
     constexpr int packets = static_cast<int>(sum_lanes) / Lanes;
-    Array<P, packets> part;
-    STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p)
-        part[p] = P::load(column + p * Lanes);
-    for (Index i = sum_lanes; i < rows; i += sum_lanes)
-        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p)
-            part[p] = max(part[p], P::load(column + i + p * Lanes));
-    largest = combine_lanes(part, [](auto a, auto b) { return max(a, b); });
-    const P shift = P::broadcast(largest), factor = P::broadcast(scale);
-    STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) part[p] = P::broadcast(Scalar(0));
-    for (Index i = 0; i < rows; i += sum_lanes)
-        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) {
-            Scalar* const at = column + i + p * Lanes;
-            const P term = softmax_term((P::load(at) - shift) * factor);
-            term.store(at);
-            part[p] = part[p] + term;
+    STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) {
+        const Scalar* const column = scores + c * stride;
+        Array<P, packets> part;
+        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) part[p] =
+            P::load(column + p * Lanes);
+        for (Index i = sum_lanes; i < rows; i += sum_lanes)
+            STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) part[p] =
+                max(part[p], P::load(column + i + p * Lanes));
+        maxima[c] = combine_lanes(part, [](auto a, auto b) { return max(a, b); });
+    }
+}
+
+/// The softmaxes of n columns of scores before their divisions: entries become
+/// exp(scale (entry - max)), and inverses[c] is 1 / sum of these.
+template <int Lanes, int n, class Scalar>
+EIGEN_ALWAYS_INLINE void exponentiate(Index rows, Scalar* scores, Index stride, Scalar scale,
+                                      const Scalar* maxima, Scalar* inverses) {
+    using P = Packet<Scalar, Lanes>;
+    constexpr int packets = static_cast<int>(sum_lanes) / Lanes;
+    const P factor = P::broadcast(scale);
+    Array<P, n> shift;
+    STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) shift[c] = P::broadcast(maxima[c]);
+    Array<Array<P, packets>, n> sum;
+    STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) {
+        STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) sum[c][p] = P::broadcast(Scalar(0));
+        for (Index i = p * Lanes; i < rows; i += sum_lanes) {
+            Array<P, n> terms;
+            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) terms[c] =
+                (P::load(scores + i + c * stride) - shift[c]) * factor;
+            softmax_terms(terms);
+            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) {
+                terms[c].store(scores + i + c * stride);
+                sum[c][p] = sum[c][p] + terms[c];
+            }
         }
-    inverse = Scalar(1) / combine_lanes(part, [](auto a, auto b) { return a + b; });
+    }
+    STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) inverses[c] =
+        Scalar(1) / combine_lanes(sum[c], [](auto a, auto b) { return a + b; });
 }
 
 /// How many keys queries see: all the same, or each one more than that before it.
@@ -270,9 +327,14 @@ void attend(Index width, const HeadMemory<Scalar>& memory, Scalar scale, const S
         const Index keys = here.by(columns - 1), rows = padded_keys(keys);
         write_scores(width, memory.keys, memory.key_stride, queries + from * query_stride,
                      query_stride, columns, here, scores.data(), rows);
-        for (Index c = 0; c < columns; ++c)
-            exponentiate<widest_lanes<Scalar>>(rows, scores.data() + c * rows, scale,
-                                               maxima[from + c], inverses[from + c]);
+        constexpr int lanes = widest_lanes<Scalar>;
+        in_steps(columns, [&](Index c, auto n) {
+            find_maxima<lanes, n>(rows, scores.data() + c * rows, rows, maxima + from + c);
+        });
+        in_steps(columns, [&](Index c, auto n) {
+            exponentiate<lanes, n>(rows, scores.data() + c * rows, rows, scale, maxima + from + c,
+                                   inverses + from + c);
+        });
         const auto sum_values = [&](Index c, Index some, Index over) {
             small_product<Scalar>(width,
                                   {{memory.values, memory.value_stride},
@@ -287,9 +349,9 @@ void attend(Index width, const HeadMemory<Scalar>& memory, Scalar scale, const S
         };
         // 0 times what a query doesn't see adds nothing, unless that is no number.
         if (here.by_first == keys ||
-            all_finite<widest_lanes<Scalar>>(
-                width, keys - here.by_first,
-                memory.values + here.by_first * memory.value_stride, memory.value_stride))
+            all_finite<widest_lanes<Scalar>>(width, keys - here.by_first,
+                                             memory.values + here.by_first * memory.value_stride,
+                                             memory.value_stride))
             sum_values(0, columns, keys);
         else
             for (Index c = 0; c < columns; ++c) sum_values(c, 1, here.by(c));
@@ -334,32 +396,42 @@ void attend(const Head<Scalar>& head, Scalar* out, Index out_stride, Scalar* max
     const ScratchArray<Scalar> keys(rows * head.width);
     transpose_keys(head.width, head.length, head.keys, head.stride, keys.data(), rows);
     attend(head.width, {keys.data(), rows, head.values, head.stride},
-           score_scale<Scalar>(head.width), head.queries, head.stride, head.length, head.seen(), out,
-           out_stride, maxima, inverses);
+           score_scale<Scalar>(head.width), head.queries, head.stride, head.length, head.seen(),
+           out, out_stride, maxima, inverses);
 }
 
-/// On the way back through a softmax of `scale` times scores: the scores become probabilities p, and
-/// the slopes by these those by scores, scale p (slope - sum of p slope).
+/// On the way back through the softmaxes of n columns of `scale` times scores: the scores become
+/// probabilities p, and the slopes by these those by scores, scale p (slope - sum of p slope).
 /// \param rows  A multiple of sum_lanes.
-template <int Lanes, class Scalar>
-EIGEN_ALWAYS_INLINE void differentiate_softmax(Index rows, Scalar scale, Scalar largest,
-                                               Scalar inverse, Scalar* scores, Scalar* slopes) {
+template <int Lanes, int n, class Scalar>
+EIGEN_ALWAYS_INLINE void differentiate_softmax(Index rows, Scalar scale, const Scalar* maxima,
+                                               const Scalar* inverses, Scalar* scores,
+                                               Scalar* slopes, Index stride) {
     using P = Packet<Scalar, Lanes>;
     constexpr int packets = static_cast<int>(sum_lanes) / Lanes;
-    Array<P, packets> part;
-    STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) part[p] = P::broadcast(Scalar(0));
-    const P shift = P::broadcast(largest), divide = P::broadcast(inverse),
-            factor = P::broadcast(scale);
-    for (Index i = 0; i < rows; i += sum_lanes)
-        STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) {
-            Scalar* const at = scores + i + p * Lanes;
-            const P probability = softmax_term((P::load(at) - shift) * factor) * divide;
-            probability.store(at);
-            part[p] = multiply_add(probability, P::load(slopes + i + p * Lanes), part[p]);
+    const P factor = P::broadcast(scale);
+    Array<Array<P, packets>, n> sum;
+    STOCHASTIC_DEPTH_UNROLL for (int p = 0; p < packets; ++p) {
+        STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) sum[c][p] = P::broadcast(Scalar(0));
+        for (Index i = p * Lanes; i < rows; i += sum_lanes) {
+            Array<P, n> terms;
+            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) terms[c] =
+                (P::load(scores + i + c * stride) - P::broadcast(maxima[c])) * factor;
+            softmax_terms(terms);
+            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) {
+                terms[c] = terms[c] * P::broadcast(inverses[c]);
+                terms[c].store(scores + i + c * stride);
+                sum[c][p] = multiply_add(terms[c], P::load(slopes + i + c * stride), sum[c][p]);
+            }
         }
-    const P mean = P::broadcast(combine_lanes(part, [](auto a, auto b) { return a + b; }));
-    for (Index i = 0; i < rows; i += Lanes)
-        (P::load(scores + i) * ((P::load(slopes + i) - mean) * factor)).store(slopes + i);
+    }
+    STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < n; ++c) {
+        const P mean = P::broadcast(combine_lanes(sum[c], [](auto a, auto b) { return a + b; }));
+        const Scalar* const from = scores + c * stride;
+        Scalar* const to = slopes + c * stride;
+        for (Index i = 0; i < rows; i += Lanes)
+            (P::load(from + i) * ((P::load(to + i) - mean) * factor)).store(to + i);
+    }
 }
 
 /// Slopes by the queries, keys and values of a head, as these stand.
@@ -373,8 +445,8 @@ struct HeadSlopes {
 
 /// The way back through attend(head, ...), given the slopes by what it wrote.
 template <class Scalar>
-void differentiate_attention(const Head<Scalar>& head, const Scalar* maxima,
-                             const Scalar* inverses, const Scalar* slopes, Index slope_stride,
+void differentiate_attention(const Head<Scalar>& head, const Scalar* maxima, const Scalar* inverses,
+                             const Scalar* slopes, Index slope_stride,
                              const HeadSlopes<Scalar>& to) {
     const Index width = head.width, length = head.length, rows = padded_keys(length);
     const Scalar scale = score_scale<Scalar>(width);
@@ -398,10 +470,11 @@ void differentiate_attention(const Head<Scalar>& head, const Scalar* maxima,
                                           {},
                                           {},
                                           columns});
-        for (Index c = 0; c < columns; ++c)
-            differentiate_softmax<widest_lanes<Scalar>>(seen_rows, scale, maxima[from + c],
-                                                        inverses[from + c], p + c * rows,
-                                                        by_p + c * rows);
+        in_steps(columns, [&](Index c, auto n) {
+            differentiate_softmax<widest_lanes<Scalar>, n>(seen_rows, scale, maxima + from + c,
+                                                           inverses + from + c, p + c * rows,
+                                                           by_p + c * rows, rows);
+        });
         small_product<Scalar>(width, {{head.keys, head.stride},
                                       {nullptr},
                                       {to.queries + from * to.stride, to.stride},

@@ -18,7 +18,7 @@ template <>
 struct ExponentialConstants<float> {
     static constexpr int significand_bits = 23;
     /// 1.5 2^23: what is added to it is rounded to a whole number, which then stands in the low bits
-    /// of the sum; and twice the exponent's bias, for scale_by_powers.
+    /// of the sum; and twice the exponent's bias, for the powers of 2.
     static constexpr float rounder = 0x1.8p23F + 254;
     /// ln 2 in two parts: a whole number that occurs here times the first is exact.
     static constexpr float ln2_high = 0x1.63p-1F;

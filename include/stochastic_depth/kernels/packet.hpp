@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -40,10 +41,26 @@ struct RegisterOf {
     using type = typename Found::type;
 };
 
+/// Whether multiply_add rounds once.
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+inline constexpr bool has_fused_multiply_add = true;
+#else
+inline constexpr bool has_fused_multiply_add = false;
+#endif
+
 /// `Lanes` numbers in one SIMD register. Every operation acts on each lane by itself and rounds as
 /// the scalar operation does, so a result does not depend on the packet that a number travelled in.
 template <class Scalar_, int Lanes>
 class Packet {
+    template <class T, int n>
+    struct VectorOf {
+        typedef T type __attribute__((vector_size(sizeof(T) * static_cast<std::size_t>(n))));
+    };
+    template <class T>
+    struct VectorOf<T, 1> {
+        using type = T;
+    };
+
 public:
     using Scalar = Scalar_;
     static constexpr int lanes = Lanes;
@@ -64,6 +81,29 @@ public:
 
     static EIGEN_ALWAYS_INLINE Packet load(const Scalar* from) {
         return Packet{Eigen::internal::ploadu<Register>(from)};
+    }
+    /// Numbers of another type, each converted.
+    template <class From>
+    static EIGEN_ALWAYS_INLINE Packet load_converted(const From* from) {
+        if constexpr (std::is_same_v<From, Scalar>) {
+            return load(from);
+        } else if constexpr (Lanes == 1) {
+            return Packet{static_cast<Scalar>(*from)};
+        } else {
+            // g++ makes the general conversion of wide packets from those of narrow ones.
+#ifdef EIGEN_VECTORIZE_AVX512
+            if constexpr (std::is_same_v<From, float> && Lanes == 8)
+                return Packet{_mm512_cvtps_pd(_mm256_loadu_ps(from))};
+#endif
+#ifdef EIGEN_VECTORIZE_AVX
+            if constexpr (std::is_same_v<From, float> && Lanes == 4)
+                return Packet{_mm256_cvtps_pd(_mm_loadu_ps(from))};
+#endif
+            using To = typename VectorOf<Scalar, Lanes>::type;
+            typename VectorOf<From, Lanes>::type numbers;
+            std::memcpy(&numbers, from, sizeof(numbers));
+            return Packet{std::bit_cast<Register>(__builtin_convertvector(numbers, To))};
+        }
     }
     static EIGEN_ALWAYS_INLINE Packet broadcast(Scalar value) {
         return Packet{Eigen::internal::pset1<Register>(value)};
@@ -167,11 +207,9 @@ public:
     EIGEN_ALWAYS_INLINE Packet tanh() const { return Packet{Eigen::internal::ptanh(register_)}; }
     /// a b + c, rounded once wherever the target has a fused multiply-add.
     friend EIGEN_ALWAYS_INLINE Packet multiply_add(Packet a, Packet b, Packet c) {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-        if constexpr (std::is_same_v<Register, float> || std::is_same_v<Register, double>)
+        if constexpr (has_fused_multiply_add && Lanes == 1)
             return Packet{std::fma(a.register_, b.register_, c.register_)};
         else
-#endif
             return Packet{Eigen::internal::pmadd(a.register_, b.register_, c.register_)};
     }
 
@@ -213,14 +251,6 @@ private:
     }
 
     using Unsigned = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
-    template <class T, int n>
-    struct VectorOf {
-        typedef T type __attribute__((vector_size(sizeof(T) * static_cast<std::size_t>(n))));
-    };
-    template <class T>
-    struct VectorOf<T, 1> {
-        using type = T;
-    };
     using Bits = typename VectorOf<Unsigned, Lanes>::type;
 
     EIGEN_ALWAYS_INLINE Bits bits() const { return std::bit_cast<Bits>(register_); }

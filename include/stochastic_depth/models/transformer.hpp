@@ -39,6 +39,9 @@ struct TransformerOptions {
     Index classes = 2;
     /// p_L of the last skippable layer; earlier ones by linear decay. 1: all are always kept.
     double final_survival = 0.5;
+    /// p of each skippable layer, in place of linear decay (survival/schedules.hpp has others);
+    /// empty: linear decay.
+    Eigen::VectorXd survival = {};
     /// Chance that an entry is dropped behind the embedding and at the end of each sublayer.
     double dropout = 0;
     PositionEncoding encoding = PositionEncoding::learned;
@@ -141,7 +144,10 @@ struct TransformerParts {
                                      .encoding = options.encoding},
                                     random};
         constexpr Index of_block = skips_sublayers ? 2 : 1;
-        const Eigen::VectorXd p = linear_decay(of_block * options.blocks, options.final_survival);
+        const Eigen::VectorXd p =
+            options.survival.size() > 0
+                ? options.survival
+                : linear_decay(of_block * options.blocks, options.final_survival);
         std::vector<decltype(block(options, causal, p.data(), random))> blocks;
         blocks.reserve(static_cast<std::size_t>(options.blocks));
         for (Index b = 0; b < options.blocks; ++b)

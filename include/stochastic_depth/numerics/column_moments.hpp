@@ -3,7 +3,7 @@
 
 #include <stochastic_depth/types.hpp>
 
-/// Mean and variance of a run of numbers, in double and in one order.
+/// Sums of a run of numbers, in double and in one order.
 namespace stochastic_depth::detail {
 
 /// Eight sums side by side: one alone would wait for each of its additions.
@@ -33,27 +33,6 @@ template <class Term>
     EightSums sums;
     sums.over(count, [&](Index i, double& sum) { sum += term(i); });
     return sums.total();
-}
-
-/// \param count   At least 1.
-/// \param stride  From one number to the next.
-template <class Scalar>
-[[nodiscard, gnu::noinline]] double column_mean(const Scalar* x, Index count, Index stride = 1) {
-    return sum_of(count, [&](Index i) { return static_cast<double>(x[i * stride]); }) /
-           static_cast<double>(count);
-}
-
-/// The biased variance, given the mean: the second of two passes.
-/// \source Chan et al. 1983, Algorithms for Computing the Sample Variance.
-template <class Scalar>
-[[nodiscard, gnu::noinline]] double column_variance(const Scalar* x, Index count, double mean,
-                                                    Index stride = 1) {
-    return sum_of(count,
-                  [&](Index i) {
-                      const double deviation = static_cast<double>(x[i * stride]) - mean;
-                      return deviation * deviation;
-                  }) /
-           static_cast<double>(count);
 }
 
 }  // namespace stochastic_depth::detail

@@ -150,6 +150,16 @@ public:
         part.lengths_ = {};
         return part;
     }
+    /// Columns [first, first + count), read where they are; this must outlive them, unless the pass
+    /// records.
+    [[nodiscard]] Batch columns_from(Index first, Index count) {
+        eigen_assert(!chosen_);
+        if constexpr (records) own_ = nullptr;
+        Batch part(*team_, memory_,
+                   {data_ + first * stride_, rows_, count, Eigen::OuterStride<>(stride_)});
+        part.lengths_ = lengths_.from_column(first);
+        return part;
+    }
     /// Which columns these are of the matrix that begins at `data`; null: columns 0, 1, ...
     [[nodiscard]] const Index* chosen_columns() const { return chosen_; }
     [[nodiscard]] const Scalar* data() const { return data_; }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include <stochastic_depth/concepts.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/parts.hpp>
 #include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/threads/parallel.hpp>
@@ -27,7 +28,8 @@ void add_work(const Layer& layer, Index rows, bool inside_skippable, Work& work)
         layer.add_work(rows, inside, work);
     else if constexpr (HasParts<Layer>)
         for_each_part(layer, [&](const auto& part) { add_work(part, rows, inside, work); });
-    else if constexpr (!ElementwiseLayer<Layer> && !RunsItself<Layer>)
+    else if constexpr (!ElementwiseLayer<Layer> &&
+                       (!RunsItself<Layer> || requires { layer.work(); }))
         (inside ? work.skippable : work.always) += work_of(layer, rows, rows);
 }
 
@@ -38,7 +40,9 @@ template <class Network>
     Work work;
     add_work(network, std::min(rows, static_cast<Index>(network.output_size(rows))), false, work);
     const auto depth = static_cast<double>(network.depth());
-    return work.always + (depth > 0 ? evaluations * work.skippable / depth : 0);
+    // Of tokens each position goes through.
+    const double positions = takes_tokens(network) ? static_cast<double>(rows) : 1;
+    return positions * (work.always + (depth > 0 ? evaluations * work.skippable / depth : 0));
 }
 
 /// As many of `threads` as pay for `columns` columns of `rows` numbers that meet so many

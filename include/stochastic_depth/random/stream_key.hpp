@@ -22,6 +22,7 @@ enum class StreamPurpose : std::uint32_t {
     image_augmentation = 9,
     token_dropout = 10,
     batch_order = 11,
+    token_generation = 12,
 };
 
 /// The Philox key of a purpose's stream.

@@ -133,4 +133,75 @@ private:
     double gamma_;
 };
 
+/// Stochastic depth in the first part of the training alone: the targets up to a share w of all
+/// steps, then every layer is kept. It was proposed against underfitting.
+///
+/// The network that comes of it was trained last at full depth, and is used so.
+///
+/// \source Liu et al. 2023, Dropout Reduces Underfitting, Section 4; there the drop rate may also fall
+///         linearly.
+class EarlyStochasticDepth {
+public:
+    /// \param share  w, in [0, 1]; 0: every layer is kept from the start.
+    /// \throws std::invalid_argument  outside that range.
+    explicit EarlyStochasticDepth(double share) : share_(share) {
+        if (!(share >= 0.0 && share <= 1.0))
+            detail::refuse("EarlyStochasticDepth: share must lie in [0, 1], got ", share);
+    }
+
+    /// \param target    p, in (0, 1], or one for each layer.
+    /// \param progress  s, in [0, 1].
+    /// \returns         p where s < w, else 1, of the target's shape.
+    /// \throws std::invalid_argument  outside these ranges.
+    template <class Target>
+    [[nodiscard]] Target operator()(const Target& target, double progress) const {
+        if (!(progress >= 0.0 && progress <= 1.0))
+            detail::refuse("EarlyStochasticDepth: progress must lie in [0, 1], got ", progress);
+        return detail::part_of_the_way("EarlyStochasticDepth", target,
+                                       progress < share_ ? 1.0 : 0.0);
+    }
+    /// As TrainerOptions::survival takes it.
+    [[nodiscard]] Eigen::VectorXd operator()(const Eigen::VectorXd& targets,
+                                             const TrainingTime& time) const {
+        return (*this)(targets, time.progress());
+    }
+
+private:
+    double share_;
+};
+
+/// Stochastic depth in the last part of the training alone: every layer is kept up to a share w of
+/// all steps, then the targets hold. It was proposed against overfitting.
+///
+/// \source Liu et al. 2023, Dropout Reduces Underfitting, Section 5.
+class LateStochasticDepth {
+public:
+    /// \param share  w, in [0, 1]; 0: the target from the start.
+    /// \throws std::invalid_argument  outside that range.
+    explicit LateStochasticDepth(double share) : share_(share) {
+        if (!(share >= 0.0 && share <= 1.0))
+            detail::refuse("LateStochasticDepth: share must lie in [0, 1], got ", share);
+    }
+
+    /// \param target    p, in (0, 1], or one for each layer.
+    /// \param progress  s, in [0, 1].
+    /// \returns         1 where s < w, else p, of the target's shape.
+    /// \throws std::invalid_argument  outside these ranges.
+    template <class Target>
+    [[nodiscard]] Target operator()(const Target& target, double progress) const {
+        if (!(progress >= 0.0 && progress <= 1.0))
+            detail::refuse("LateStochasticDepth: progress must lie in [0, 1], got ", progress);
+        return detail::part_of_the_way("LateStochasticDepth", target,
+                                       progress < share_ ? 0.0 : 1.0);
+    }
+    /// As TrainerOptions::survival takes it.
+    [[nodiscard]] Eigen::VectorXd operator()(const Eigen::VectorXd& targets,
+                                             const TrainingTime& time) const {
+        return (*this)(targets, time.progress());
+    }
+
+private:
+    double share_;
+};
+
 }  // namespace stochastic_depth

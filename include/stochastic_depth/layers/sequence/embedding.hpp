@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/layers/sequence/sequence_past.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/random/normal.hpp>
 
@@ -125,16 +126,25 @@ public:
     /// \throws std::invalid_argument  for an id that is none of a token, for a sequence without a
     ///                                token, and for one that goes on behind its end.
     template <class Batch, class Mask, class Epilogue>
-    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask&,
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
         batch.flatten();
         const Index in_column = batch.rows();
         Batch result = batch.room(output_size(in_column));
+        // Of column j, where earlier passes have been through some of its positions.
+        const auto first_position = [&]([[maybe_unused]] Index j) {
+            if constexpr (detail::HasPast<Mask>)
+                return mask.past().positions(j);
+            else
+                return Index{0};
+        };
         const auto x = batch.current();
         Index* const lengths = batch.template lasting_array<Index>(x.cols());
         bool is_full = true;
         for (Index j = 0; j < x.cols(); ++j) {
             lengths[j] = length_of(x.data() + j * x.outerStride(), in_column, j);
+            if constexpr (detail::HasPast<Mask>)
+                (void)output_size(first_position(j) + lengths[j]);
             is_full = is_full && lengths[j] == in_column;
         }
         auto y = result.writable();
@@ -142,7 +152,7 @@ public:
             x.cols(), 1, detail::work_of_moving * static_cast<double>(y.rows()),
             [&](Index first, Index count) {
                 for (Index j = first; j < first + count; ++j)
-                    write(x.data() + j * x.outerStride(), lengths[j],
+                    write(x.data() + j * x.outerStride(), first_position(j), lengths[j],
                           y.data() + j * y.outerStride(), y.rows());
             });
         if constexpr (Batch::records) record = {batch.keep(), lengths};
@@ -231,7 +241,7 @@ private:
         return length;
     }
 
-    void write(const Scalar* ids, Index length, Scalar* y, Index rows) const {
+    void write(const Scalar* ids, Index first_position, Index length, Scalar* y, Index rows) const {
         const Index d = width();
         for (Index t = 0; t < length; ++t) {
             const Scalar* const token = tokens_.data() + static_cast<Index>(ids[t]) * d;
@@ -239,7 +249,7 @@ private:
             if (encoding_ == PositionEncoding::none) {
                 std::copy_n(token, d, to);
             } else {
-                const Scalar* const position = positions_.data() + t * d;
+                const Scalar* const position = positions_.data() + (first_position + t) * d;
                 for (Index i = 0; i < d; ++i) to[i] = token[i] + position[i];
             }
         }

@@ -66,6 +66,10 @@ private:
         return lengths_.empty() ? 0 : *std::max_element(lengths_.begin(), lengths_.end());
     }
 
+    [[nodiscard]] Index shortest() const {
+        return lengths_.empty() ? 0 : *std::min_element(lengths_.begin(), lengths_.end());
+    }
+
     /// [capacity x width]: a head's keys are columns of it.
     [[nodiscard]] Scalar* keys_of(Index sequence) {
         return keys_.data() + sequence * width_ * capacity_;
@@ -79,8 +83,7 @@ private:
     void reserve(Index positions) {
         if (positions <= capacity_) return;
         const Index capacity = detail::padded_keys(std::max(positions, 2 * capacity_));
-        Vector<Scalar> keys = Vector<Scalar>::Zero(capacity * width_ * sequences()),
-                       values = keys;
+        Vector<Scalar> keys = Vector<Scalar>::Zero(capacity * width_ * sequences()), values = keys;
         for (Index j = 0; j < sequences(); ++j) {
             const Index length = lengths_[static_cast<std::size_t>(j)];
             for (Index i = 0; i < width_; ++i)

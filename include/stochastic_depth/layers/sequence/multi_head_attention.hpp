@@ -11,8 +11,9 @@
 #include <stochastic_depth/kernels/attention.hpp>
 #include <stochastic_depth/kernels/attention_rotary.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
-#include <stochastic_depth/layers/sequence/attention_tokens.hpp>
 #include <stochastic_depth/layers/sequence/key_value_cache.hpp>
+#include <stochastic_depth/layers/sequence/sequence_past.hpp>
+#include <stochastic_depth/layers/sequence/token_list.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
@@ -135,9 +136,8 @@ public:
         const Scalar* projected = nullptr;
         /// [width x tokens].
         const Scalar* context = nullptr;
-        /// Of each sequence's, head's and query's softmax, the largest score and 1 / sum.
-        const Scalar* maxima = nullptr;
-        const Scalar* inverses = nullptr;
+        /// Of each sequence's and head's softmaxes, the largest scores and then 1 / sums.
+        const Scalar* terms = nullptr;
     };
 
     [[nodiscard]] Gradient zero_gradient() const {
@@ -145,99 +145,111 @@ public:
     }
 
     template <class Batch, class Mask, class Epilogue>
-    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask&,
+    void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
-        const Index rows = output_size(batch.rows()), columns = batch.columns();
-        const auto x = batch.current();
-        const auto first = batch.template array<Index>(columns + 1);
-        detail::TokenList::count(batch.lengths(), rows / width(), columns, first.data());
-        const Index count = first[columns];
-        const auto places = batch.template array<detail::TokenPlace>(count);
-        detail::TokenList::place(columns, first.data(), places.data());
-        const detail::TokenList tokens{first.data(), places.data(), columns};
-        const bool all = count * width() == rows * columns && (x.outerStride() == rows || columns < 2);
-        const auto gathered = batch.template array<Scalar>(all ? 0 : count * width());
-        const auto projected = batch.template array<Scalar>(3 * width() * count);
-        const auto context = batch.template array<Scalar>(width() * count);
-        const auto terms = batch.template array<Scalar>(2 * heads() * count);
-        if constexpr (Batch::records)
-            if (all) (void)batch.keep();
-        const Scalar* const input = all ? x.data() : gathered.data();
-        const detail::Team& team = batch.team();
-        Batch result = batch.room(rows);
-        team.split(count, detail::columns_of_member, in_.work(), [&](Index from, Index some) {
-            if (!all) tokens.gather(x, width(), from, some, gathered.data() + from * width());
-            in_.forward_fused(matrix(width(), some, input + from * width()),
-                              room(3 * width(), some, projected.data() + 3 * width() * from),
-                              detail::AsIs{});
-        });
-        turn(team, tokens, projected.data(), false);
-        for_each_head(team, tokens, 1, [&](Index j, Index h) {
-            const Index terms_at = heads() * tokens.first[j] + h * tokens.length(j);
-            detail::attend(head(tokens, projected.data(), j, h),
-                           context.data() + width() * tokens.first[j] + h * head_width(), width(),
-                           terms.data() + terms_at, terms.data() + heads() * count + terms_at);
-        });
-        detail::run_at_tokens<Scalar>(
-            team, tokens, width(), result.writable(), epilogue, [&](const auto& at_tokens) {
-                team.split(count, detail::columns_of_member, out_.work(),
-                           [&](Index from, Index some) {
-                               const detail::ScratchArray<Scalar> sums(width() * some);
-                               out_.forward_fused(
-                                   matrix(width(), some, context.data() + from * width()),
-                                   room(width(), some, sums.data()), at_tokens, {0, from});
-                           });
-            });
-        if constexpr (Batch::records)
-            record = {tokens, input, projected.data(), context.data(), terms.data(),
-                      terms.data() + heads() * count};
-        batch = std::move(result);
+        if constexpr (detail::HasPast<Mask>) {
+            Batch result = batch.room(output_size(batch.rows()));
+            step(batch.current(), mask.past().cache_of(this, width()), result.writable());
+            batch = std::move(result);
+            return batch.apply(epilogue);
+        } else {
+            run_whole(batch, record, epilogue);
+        }
     }
 
+    /// With slopes of scores, ds = p (dp - sum of p dp) / sqrt(h), head by head:
+    ///
+    ///     dc = V^T dy,  dv = dc p^T,  dp = v^T dc,  dq = k ds,  dk = q ds^T,
+    ///     dx = W^T (dq, dk, dv),  dW += (dq, dk, dv) x^T,  dV += dy c^T.
     template <class Batch, class Epilogue>
     void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
                        const Epilogue& epilogue) const {
         check(gradient);
+        constexpr bool wants_slopes = !detail::is_discarded<Epilogue>;
         const detail::TokenList& tokens = record.tokens;
         const Index count = tokens.size(), rows = batch.rows();
-        const detail::Team& team = batch.team();
         const auto dy = batch.current();
-        const bool all = count * width() == dy.size() && (dy.outerStride() == rows || dy.cols() < 2);
-        const detail::ScratchArray<Scalar> gathered(all ? 0 : count * width()),
-            by_context(count * width()), by_projected(3 * count * width());
-        if (!all)
-            team.split(count, 1, detail::work_of_moving * width_in_double(),
-                       [&](Index from, Index some) {
-                           tokens.gather(dy, width(), from, some, gathered.data() + from * width());
-                       });
-        out_.backward_fused(team, matrix(width(), count, record.context),
-                            matrix(width(), count, all ? dy.data() : gathered.data()), gradient.out,
-                            room(width(), count, by_context.data()), detail::AsIs{});
-        for_each_head(team, tokens, 3, [&](Index j, Index h) {
-            const Index terms_at = heads() * tokens.first[j] + h * tokens.length(j);
-            const Index row = h * head_width();
-            Scalar* const to = by_projected.data() + 3 * width() * tokens.first[j] + row;
-            detail::differentiate_attention(
-                head(tokens, record.projected, j, h), record.maxima + terms_at,
-                record.inverses + terms_at, by_context.data() + width() * tokens.first[j] + row,
-                width(), {to, to + width(), to + 2 * width(), 3 * width()});
-        });
-        turn(team, tokens, by_projected.data(), true);
-        const auto input = matrix(width(), count, record.input);
-        const auto slopes = matrix(3 * width(), count, by_projected.data());
-        if constexpr (detail::is_discarded<Epilogue>) {
-            in_.add_gradient(team, input, slopes, gradient.in);
-        } else {
+        const bool all = tokens.stand_side_by_side(dy, width());
+        // One thread adds to the gradients while it has the slopes at hand; several share the
+        // gradients' entries, and not the tokens.
+        const bool is_shared = batch.team().size() > 1;
+        const Index kept = is_shared ? count : 0;
+        const detail::ScratchArray<Scalar> gathered(all ? 0 : kept * width()),
+            by_projected(3 * width() * kept),
+            in_transposed(wants_slopes ? in_.weights().size() : 0),
+            out_transposed(out_.weights().size());
+        detail::transpose(width(), width(), out_.weights().data(), width(), out_transposed.data(),
+                          width());
+        if constexpr (wants_slopes)
+            detail::transpose(3 * width(), width(), in_.weights().data(), 3 * width(),
+                              in_transposed.data(), width());
+        const detail::RotaryAngles<Scalar> angles(head_width(), 0,
+                                                  options_.rotary ? tokens.longest() : 0);
+        const auto add_gradients = [&](const detail::Team& team, Index from, Index some,
+                                       const Scalar* slopes, const Scalar* slopes_inside) {
+            out_.add_gradient(team, matrix(width(), some, record.context + from * width()),
+                              matrix(width(), some, slopes), gradient.out);
+            in_.add_gradient(team, matrix(width(), some, record.input + from * width()),
+                             matrix(3 * width(), some, slopes_inside), gradient.in);
+        };
+        const auto run_columns = [&](const detail::Team& team, Index j, Index end,
+                                     const auto& at_tokens) {
+            const Index from = tokens.first[j], some = tokens.first[end] - from;
+            const detail::ScratchArray<Scalar> scratch(some * (is_shared ? 1 : 5) * width());
+            Scalar* const by_context = scratch.data();
+            Scalar* const inside =
+                is_shared ? by_projected.data() + 3 * width() * from : by_context + some * width();
+            const Scalar* slopes = dy.data() + from * width();
+            if (!all) {
+                Scalar* const to =
+                    is_shared ? gathered.data() + from * width() : by_context + 4 * some * width();
+                tokens.gather(team, dy, width(), from, some, to);
+                slopes = to;
+            }
+            team.split(some, detail::columns_of_member, out_.work(), [&](Index k, Index part) {
+                detail::product<Scalar>(width(), width(), part, {out_transposed.data(), width()},
+                                        nullptr, {slopes + k * width(), 1, width()},
+                                        {by_context + k * width(), width()}, detail::AsIs{});
+            });
+            for_each_head(team, tokens, j, end, 3, [&](Index column, Index h) {
+                const Index at = tokens.first[column], length = tokens.length(column);
+                const Index row = h * head_width();
+                const Scalar* const terms = record.terms + 2 * (heads() * at + h * length);
+                Scalar* const to = inside + 3 * width() * (at - from) + row;
+                detail::differentiate_attention(
+                    head(record.projected + 3 * width() * at, length, h), terms, terms + length,
+                    by_context + width() * (at - from) + row, width(),
+                    {to, to + width(), to + 2 * width(), 3 * width()});
+            });
+            if (options_.rotary)
+                turn(team, tokens, from, some, inside,
+                     [&](Index t, Scalar* token) { angles.turn_back(t, 2 * heads(), token); });
+            if constexpr (wants_slopes)
+                team.split(some, detail::columns_of_member, in_.work(), [&](Index k, Index part) {
+                    // The slopes by the context are not needed any more: sums may wait there.
+                    detail::product<Scalar>(
+                        width(), 3 * width(), part, {in_transposed.data(), width()}, nullptr,
+                        {inside + 3 * k * width(), 1, 3 * width()},
+                        {by_context + k * width(), width()}, at_tokens, {0, from + k});
+                });
+            if (!is_shared) add_gradients(team, from, some, slopes, inside);
+        };
+        const auto run_all = [&](const auto& at_tokens) {
+            tokens.in_groups(batch.team(), 2 * work(rows) / static_cast<double>(rows / width()),
+                             [&](const detail::Team& team, Index j, Index end) {
+                                 run_columns(team, j, end, at_tokens);
+                             });
+            if (is_shared)
+                add_gradients(batch.team(), 0, count, all ? dy.data() : gathered.data(),
+                              by_projected.data());
+        };
+        if constexpr (wants_slopes) {
             Batch result = batch.room(rows);
-            detail::run_at_tokens<Scalar>(team, tokens, width(), result.writable(), epilogue,
-                                          [&](const auto& at_tokens) {
-                                              // by_context is not needed any more.
-                                              in_.backward_fused(
-                                                  team, input, slopes, gradient.in,
-                                                  room(width(), count, by_context.data()),
-                                                  at_tokens);
-                                          });
+            detail::run_at_tokens<Scalar>(batch.team(), tokens, width(), result.writable(),
+                                          epilogue, run_all);
             batch = std::move(result);
+        } else {
+            run_all(detail::AsIs{});
         }
     }
 
@@ -267,8 +279,7 @@ public:
     ///                                as it was then.
     void step(const ConstMatrixRef<Scalar>& x, KeyValueCache<Scalar>& cache,
               MatrixRef<Scalar> y) const {
-        if (!options_.causal)
-            detail::refuse("MultiHeadAttention: only a causal layer takes steps");
+        if (!options_.causal) detail::refuse("MultiHeadAttention: only a causal layer takes steps");
         detail::check_forward("MultiHeadAttention", *this, x, y);
         if (cache.width() != width())
             detail::refuse("MultiHeadAttention: cache must be of width ", width(), ", got ",
@@ -281,15 +292,19 @@ public:
         cache.reserve(cache.longest() + positions);
         const detail::ScratchArray<Scalar> projected(3 * width() * count), context(width() * count),
             terms(2 * positions);
+        const Index shortest = cache.shortest();
         const detail::RotaryAngles<Scalar> angles(
-            head_width(), options_.rotary ? cache.longest() + positions : 0);
+            head_width(), shortest, options_.rotary ? cache.longest() + positions - shortest : 0);
+        for_each_run(positions, x, [&](Index first, const auto& tokens) {
+            in_.forward_fused(
+                tokens, room(3 * width(), tokens.cols(), projected.data() + 3 * width() * first),
+                detail::AsIs{});
+        });
         for (Index j = 0; j < x.cols(); ++j) {
-            Scalar* const to = projected.data() + 3 * width() * positions * j;
-            in_.forward_fused(matrix(width(), positions, x.data() + j * x.outerStride()),
-                              room(3 * width(), positions, to), detail::AsIs{});
+            Scalar* const of_sequence = projected.data() + 3 * width() * positions * j;
             const Index past = cache.length(j);
             for (Index t = 0; t < positions; ++t) {
-                Scalar* const token = to + 3 * width() * t;
+                Scalar* const token = of_sequence + 3 * width() * t;
                 if (options_.rotary) angles.turn(past + t, 2 * heads(), token);
                 cache.append(j, token + width(), token + 2 * width());
             }
@@ -298,14 +313,16 @@ public:
                 detail::attend(head_width(),
                                {cache.keys_of(j) + row * cache.capacity_, cache.capacity_,
                                 cache.values_of(j) + row, width()},
-                               detail::score_scale<Scalar>(head_width()), to + row, 3 * width(), positions, {past + 1, true},
+                               detail::score_scale<Scalar>(head_width()), of_sequence + row,
+                               3 * width(), positions, {past + 1, true},
                                context.data() + width() * positions * j + row, width(),
                                terms.data(), terms.data() + positions);
             }
-            out_.forward_fused(matrix(width(), positions, context.data() + width() * positions * j),
-                               room(width(), positions, y.data() + j * y.outerStride()),
-                               detail::AsIs{});
         }
+        for_each_run(positions, y, [&](Index first, const auto& tokens) {
+            out_.forward_fused(matrix(width(), tokens.cols(), context.data() + width() * first),
+                               detail::view(tokens), detail::AsIs{});
+        });
     }
 
     /// A cache of sequences without a past.
@@ -363,58 +380,146 @@ private:
         return {data, rows, columns, Eigen::OuterStride<>(rows)};
     }
 
-    [[nodiscard]] detail::Head<Scalar> head(const detail::TokenList& tokens,
-                                            const Scalar* projected, Index j, Index h) const {
-        const Scalar* const queries =
-            projected + 3 * width() * tokens.first[j] + h * head_width();
-        return {queries,
-                queries + width(),
-                queries + 2 * width(),
-                3 * width(),
-                head_width(),
-                tokens.length(j),
-                options_.causal};
+    /// Calls run(number of the first token, tokens) for the tokens of x, [width positions x
+    /// sequences], all at once where they stand at equal distances.
+    template <class X, class Run>
+    void for_each_run(Index positions, const X& x, const Run& run) const {
+        if (positions == 1) return run(Index{0}, detail::const_view(x));
+        if (x.outerStride() == x.rows() || x.cols() == 1)
+            return run(Index{0}, matrix(width(), positions * x.cols(), x.data()));
+        for (Index j = 0; j < x.cols(); ++j)
+            run(positions * j, matrix(width(), positions, x.data() + j * x.outerStride()));
     }
 
-    /// Calls run(j, h) for each sequence and head, shared by a team: a member has those whose first
-    /// token falls to it, counted head by head.
+    /// \param projected  Of the sequence.
+    [[nodiscard]] detail::Head<Scalar> head(const Scalar* projected, Index length, Index h) const {
+        const Scalar* const queries = projected + h * head_width();
+        return {queries, queries + width(), queries + 2 * width(), 3 * width(), head_width(),
+                length,  options_.causal};
+    }
+
+    /// What a pass knows of some tokens that follow each other.
+    struct TokenMemory {
+        Index first;
+        Index count;
+        const Scalar* input;
+        Scalar* projected;
+        Scalar* context;
+        Scalar* terms;
+    };
+
+    /// From the input of sequences j, ..., end - 1 to what their heads make of them.
+    void attend(const detail::Team& team, const detail::TokenList& tokens, Index j, Index end,
+                const TokenMemory& memory, const detail::RotaryAngles<Scalar>& angles) const {
+        team.split(memory.count, detail::columns_of_member, in_.work(), [&](Index k, Index count) {
+            in_.forward_fused(matrix(width(), count, memory.input + k * width()),
+                              room(3 * width(), count, memory.projected + 3 * width() * k),
+                              detail::AsIs{});
+        });
+        if (options_.rotary)
+            turn(team, tokens, memory.first, memory.count, memory.projected,
+                 [&](Index t, Scalar* token) { angles.turn(t, 2 * heads(), token); });
+        for_each_head(team, tokens, j, end, 1, [&](Index column, Index h) {
+            const Index at = tokens.first[column] - memory.first, length = tokens.length(column);
+            Scalar* const terms = memory.terms + 2 * (heads() * at + h * length);
+            detail::attend(head(memory.projected + 3 * width() * at, length, h),
+                           memory.context + width() * at + h * head_width(), width(), terms,
+                           terms + length);
+        });
+    }
+
+    /// Whole sequences.
+    template <class Batch, class Epilogue>
+    void run_whole(Batch& batch, Record<typename Batch::Memory>& record,
+                   const Epilogue& epilogue) const {
+        const Index rows = output_size(batch.rows()), columns = batch.columns();
+        const auto x = batch.current();
+        const auto first = batch.template array<Index>(columns + 1);
+        detail::TokenList::count(batch.lengths(), rows / width(), columns, first.data());
+        const Index count = first[columns];
+        const auto places = batch.template array<detail::TokenPlace>(count);
+        detail::TokenList::place(columns, first.data(), places.data());
+        const detail::TokenList tokens{first.data(), places.data(), columns};
+        const bool all = tokens.stand_side_by_side(x, width());
+        // What a record keeps is of all tokens; else a few sequences at a time need it.
+        const Index kept = Batch::records ? count : 0;
+        const auto gathered = batch.template array<Scalar>(all ? 0 : kept * width());
+        const auto projected = batch.template array<Scalar>(3 * width() * kept);
+        const auto context = batch.template array<Scalar>(width() * kept);
+        const auto terms = batch.template array<Scalar>(2 * heads() * kept);
+        if constexpr (Batch::records) {
+            if (all) (void)batch.keep();
+            record = {tokens, all ? x.data() : gathered.data(), projected.data(), context.data(),
+                      terms.data()};
+        }
+        const detail::RotaryAngles<Scalar> angles(head_width(), 0,
+                                                  options_.rotary ? tokens.longest() : 0);
+        Batch result = batch.room(rows);
+        const auto run_columns = [&](const detail::Team& team, Index j, Index end,
+                                     const auto& at_tokens) {
+            const Index from = tokens.first[j], some = tokens.first[end] - from;
+            const detail::ScratchArray<Scalar> scratch(
+                Batch::records ? 0 : some * (5 * width() + 2 * heads()));
+            Scalar* const here = scratch.data();
+            const auto place = [&](Index size, Scalar* whole, Index before) {
+                return Batch::records ? whole + from * size : here + some * before;
+            };
+            const TokenMemory memory{
+                from,
+                some,
+                all ? x.data() + from * width() : place(width(), gathered.data(), 0),
+                place(3 * width(), projected.data(), width()),
+                place(width(), context.data(), 4 * width()),
+                place(2 * heads(), terms.data(), 5 * width())};
+            if (!all)
+                tokens.gather(team, x, width(), from, some, place(width(), gathered.data(), 0));
+            attend(team, tokens, j, end, memory, angles);
+            team.split(some, detail::columns_of_member, out_.work(), [&](Index k, Index part) {
+                // Where the width is large, sums wait there.
+                const detail::ScratchArray<Scalar> sums(width() * part);
+                out_.forward_fused(matrix(width(), part, memory.context + k * width()),
+                                   room(width(), part, sums.data()), at_tokens, {0, from + k});
+            });
+        };
+        detail::run_at_tokens<Scalar>(
+            batch.team(), tokens, width(), result.writable(), epilogue, [&](const auto& at_tokens) {
+                tokens.in_groups(batch.team(), work(rows) / static_cast<double>(rows / width()),
+                                 [&](const detail::Team& team, Index j, Index end) {
+                                     run_columns(team, j, end, at_tokens);
+                                 });
+            });
+        batch = std::move(result);
+    }
+
+    /// Calls run(column, h) for each of some sequences and each head, shared by a team: a member has
+    /// those whose first token falls to it, counted head by head.
     template <class Run>
-    void for_each_head(const detail::Team& team, const detail::TokenList& tokens, double passes,
-                       const Run& run) const {
-        if (tokens.size() == 0) return;
-        const double keys =
-            static_cast<double>(tokens.size()) / static_cast<double>(tokens.columns);
-        team.split(tokens.size() * heads(), 1,
-                   passes * keys * (2 * static_cast<double>(head_width()) + 16),
+    void for_each_head(const detail::Team& team, const detail::TokenList& tokens, Index column,
+                       Index end, double passes, const Run& run) const {
+        const Index first = tokens.first[column], count = tokens.first[end] - first;
+        if (count == 0) return;
+        const double keys = static_cast<double>(count) / static_cast<double>(end - column);
+        team.split(count * heads(), 1, passes * keys * (2 * static_cast<double>(head_width()) + 16),
                    [&](Index from, Index some) {
-                       const auto* const place =
-                           std::upper_bound(tokens.first, tokens.first + tokens.columns,
-                                            from / heads());
-                       for (Index j = std::max<Index>(place - tokens.first - 1, 0);
-                            j < tokens.columns && tokens.first[j] * heads() < from + some; ++j)
-                           for (Index h = 0; h < heads(); ++h) {
-                               const Index at =
-                                   heads() * tokens.first[j] + h * tokens.length(j);
-                               if (at >= from && at < from + some && tokens.length(j) > 0)
+                       for (Index j = column; j < end; ++j) {
+                           const Index at = heads() * (tokens.first[j] - first);
+                           const Index length = tokens.length(j);
+                           if (length == 0 || at + heads() * length <= from) continue;
+                           if (at >= from + some) break;
+                           for (Index h = 0; h < heads(); ++h)
+                               if (at + h * length >= from && at + h * length < from + some)
                                    run(j, h);
-                           }
+                       }
                    });
     }
 
-    /// Turns queries and keys by their positions, or back.
-    void turn(const detail::Team& team, const detail::TokenList& tokens, Scalar* projected,
-              bool back) const {
-        if (!options_.rotary) return;
-        const detail::RotaryAngles<Scalar> angles(head_width(), tokens.longest());
-        team.split(tokens.size(), 1, 8 * width_in_double(), [&](Index from, Index some) {
-            for (Index k = from; k < from + some; ++k) {
-                const Index t = tokens.places[k].position;
-                Scalar* const token = projected + 3 * width() * k;
-                if (back)
-                    angles.turn_back(t, 2 * heads(), token);
-                else
-                    angles.turn(t, 2 * heads(), token);
-            }
+    /// Calls turn(position, token) for the queries and keys of some tokens.
+    template <class Turn>
+    void turn(const detail::Team& team, const detail::TokenList& tokens, Index first, Index count,
+              Scalar* projected, const Turn& turn_token) const {
+        team.split(count, 1, 8 * width_in_double(), [&](Index from, Index some) {
+            for (Index k = from; k < from + some; ++k)
+                turn_token(tokens.places[first + k].position, projected + 3 * width() * k);
         });
     }
 

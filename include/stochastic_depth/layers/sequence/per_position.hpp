@@ -6,7 +6,7 @@
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/layers/sequence/attention_tokens.hpp>
+#include <stochastic_depth/layers/sequence/token_list.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
@@ -84,19 +84,19 @@ public:
                 detail::run(layer_, tokens, record.layer, mask, at_tokens);
             }
         };
-        each_token(batch, record.tokens, in_column, width_, layer_.output_size(width_), epilogue,
-                   run_layer);
+        each_token<Batch::records>(batch, record.tokens, in_column, width_,
+                                   layer_.output_size(width_), epilogue, run_layer);
     }
 
     template <class Batch, class Epilogue>
     void backpropagate(Batch& batch, const Record<detail::Records>& record, Gradient& gradient,
                        const Epilogue& epilogue) const {
         const Index outputs = layer_.output_size(width_);
-        each_token(batch, record.tokens, batch.rows() / outputs, outputs, width_, epilogue,
-                   [&](Batch& tokens, const auto& at_tokens) {
-                       detail::backpropagate(layer_, tokens, record.layer, gradient.layer,
-                                             at_tokens);
-                   });
+        each_token<true>(batch, record.tokens, batch.rows() / outputs, outputs, width_, epilogue,
+                         [&](Batch& tokens, const auto& at_tokens) {
+                             detail::backpropagate(layer_, tokens, record.layer, gradient.layer,
+                                                   at_tokens);
+                         });
     }
 
     template <class Self, class Visit, class... Others>
@@ -114,40 +114,52 @@ private:
 
     /// batch = epilogue(what run(tokens, epilogue of tokens) makes of its tokens), and epilogue(0)
     /// behind the sequences' ends.
-    template <class Batch, class Epilogue, class Run>
-    static void each_token(Batch& batch, const detail::TokenList& tokens, Index in_column,
-                           Index inputs, Index outputs, const Epilogue& epilogue, const Run& run) {
+    /// \tparam at_once  All tokens; else a few sequences at a time, where nothing is recorded.
+    template <bool at_once, class Batch, class Epilogue, class Run>
+    void each_token(Batch& batch, const detail::TokenList& tokens, Index in_column, Index inputs,
+                    Index outputs, const Epilogue& epilogue, const Run& run) const {
         batch.flatten();
-        const bool is_full = tokens.size() == in_column * tokens.columns;
-        const bool has_no_gaps = batch.stride() == batch.rows() || tokens.columns <= 1;
-        Batch part = is_full && has_no_gaps ? batch.shared()
-                                            : Batch(batch.team(), batch.memory(), inputs,
-                                                    tokens.size());
-        if (is_full && has_no_gaps) {
-            part.set_lengths({});
-            part.reshape(inputs, tokens.size());
-        } else {
-            const auto x = batch.current();
-            auto to = part.writable();
-            batch.team().split(tokens.size(), 1,
-                               detail::work_of_moving * static_cast<double>(inputs),
-                               [&](Index from, Index count) {
-                                   tokens.gather(x, inputs, from, count, to.data() + from * inputs);
-                               });
-        }
+        const bool side_by_side = tokens.stand_side_by_side(batch.current(), inputs);
+        const auto part_of = [&](Index first, Index count) {
+            if (side_by_side) {
+                Batch part = batch.shared();
+                part.set_lengths({});
+                part.reshape(inputs, tokens.size());
+                return part.columns_from(first, count);
+            }
+            Batch part(batch.team(), batch.memory(), inputs, count);
+            tokens.gather(batch.team(), batch.current(), inputs, first, count,
+                          part.writable().data());
+            return part;
+        };
         if constexpr (detail::is_discarded<Epilogue>) {
+            Batch part = part_of(0, tokens.size());
             run(part, epilogue);
         } else {
-            if constexpr (std::is_same_v<Epilogue, detail::AsIs>)
-                if (is_full) {
+            if constexpr (at_once && std::is_same_v<Epilogue, detail::AsIs>)
+                if (tokens.size() == in_column * tokens.columns) {
+                    Batch part = part_of(0, tokens.size());
                     run(part, epilogue);
                     part.reshape(outputs * in_column, tokens.columns);
+                    part.set_lengths(batch.lengths());
                     batch = std::move(part);
                     return;
                 }
             Batch result = batch.room(outputs * in_column);
-            detail::run_at_tokens<Scalar>(batch.team(), tokens, outputs, result.writable(), epilogue,
-                                          [&](const auto& at_tokens) { run(part, at_tokens); });
+            detail::run_at_tokens<Scalar>(
+                batch.team(), tokens, outputs, result.writable(), epilogue,
+                [&](const auto& at_tokens) {
+                    const auto run_part = [&](Index first, Index count) {
+                        Batch part = part_of(first, count);
+                        run(part, at_tokens.from(first));
+                    };
+                    if constexpr (at_once)
+                        run_part(0, tokens.size());
+                    else
+                        tokens.in_groups(batch.team(), 1, [&](const auto&, Index j, Index end) {
+                            run_part(tokens.first[j], tokens.first[end] - tokens.first[j]);
+                        });
+                });
             batch = std::move(result);
         }
     }

@@ -49,19 +49,48 @@ struct TokenList {
             for (Index k = first[j]; k < first[j + 1]; ++k) places[k] = {k - first[j], j};
     }
 
+    /// Whether x, [width T x columns], is [width x tokens] as it stands.
+    template <class X>
+    [[nodiscard]] bool stand_side_by_side(const X& x, Index width) const {
+        return size() * width == x.size() && (x.outerStride() == x.rows() || x.cols() < 2);
+    }
+
     /// to = the tokens number `from` to `from + count - 1` of x, [width x count].
     template <class Scalar>
-    void gather(const ConstView<Scalar>& x, Index width, Index from, Index count,
+    void gather(const Team& team, const ConstView<Scalar>& x, Index width, Index from, Index count,
                 Scalar* to) const {
-        // Tokens that follow each other in a column are copied together.
-        for (Index k = from; k < from + count;) {
-            const TokenPlace place = places[k];
-            const Index run = std::min(first[place.column + 1], from + count) - k;
-            std::copy_n(x.data() + place.position * width + place.column * x.outerStride(),
-                        run * width,
-                        to + (k - from) * width);
-            k += run;
-        }
+        team.split(count, 1, 4.0 * static_cast<double>(width), [&](Index begin, Index some) {
+            // Tokens that follow each other in a column are copied together.
+            for (Index k = begin; k < begin + some;) {
+                const TokenPlace place = places[from + k];
+                const Index run = std::min(first[place.column + 1] - from, begin + some) - k;
+                std::copy_n(x.data() + place.position * width + place.column * x.outerStride(),
+                            run * width, to + k * width);
+                k += run;
+            }
+        });
+    }
+
+    /// Calls run(team, j, end) for sequences j, ..., end - 1, a few at a time, of as many tokens as a
+    /// product takes well and the cache holds: what one product leaves, the next finds there. A
+    /// member of the team has sequences of its own; where they are few, it has a share in each.
+    /// \param work  For a token.
+    template <class Run>
+    void in_groups(const Team& team, double work, const Run& run) const {
+        constexpr Index tokens_at_once = 96;
+        if (team.size() > 1 && columns < 4 * team.size()) return run(team, Index{0}, columns);
+        team.split(size(), 1, work, [&](Index from, Index count) {
+            const auto column_of = [&](Index token) {
+                return std::lower_bound(first, first + columns, token) - first;
+            };
+            const Index end = column_of(from + count);
+            for (Index j = column_of(from); j < end;) {
+                Index next = j + 1;
+                while (next < end && first[next + 1] - first[j] <= tokens_at_once) ++next;
+                run(Team::alone(), j, next);
+                j = next;
+            }
+        });
     }
 };
 
@@ -75,6 +104,11 @@ struct AtTokens {
     const TokenPlace* places;
     /// Rows of a token.
     Index width;
+
+    /// That of the tokens from `first` on.
+    [[nodiscard]] AtTokens from(Index first) const {
+        return {epilogue, out, places + first, width};
+    }
 
     template <class Packet>
     EIGEN_ALWAYS_INLINE Packet operator()(Packet value, Index i, Index k) const {
