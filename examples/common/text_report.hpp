@@ -19,7 +19,7 @@
 #include "text_training.hpp"
 #include "training_outputs.hpp"
 
-/// What programs on texts do alike: train, compare the rules with naive Bayes, print, write, plot.
+/// What programs on texts do alike: train, compare the rules, print, write, plot.
 namespace common {
 
 inline void print_epoch(std::ostream& out, std::size_t number, const TextEpoch& epoch) {
@@ -39,10 +39,10 @@ inline void print_data(std::ostream& out, const Texts& texts) {
 }
 
 /// \param exact_texts   Of the test texts, so many have the exact expectation beside the other rules.
-/// \param longest_gram  Of naive Bayes.
+/// \param baseline      What stands beside the rules.
 inline TextModel train_and_report(const RawTexts& raw, const TextSettings& settings,
                                   const TrainingOutputs& outputs, unsigned threads,
-                                  sd::Index exact_texts, std::size_t longest_gram) {
+                                  sd::Index exact_texts, const Row& baseline) {
     const Texts texts = encode(raw, settings);
     print_data(std::cout, texts);
     std::vector<Row> all, exact;
@@ -69,7 +69,7 @@ inline TextModel train_and_report(const RawTexts& raw, const TextSettings& setti
     };
     all = evaluate(training.network, texts.test, count == texts.test.size() ? with_exact() : rules,
                    progress);
-    all.push_back(naive_bayes(raw, settings, longest_gram));
+    all.push_back(baseline);
     if (count > 0 && count < texts.test.size())
         exact = evaluate(training.network, texts.test.head(count), with_exact(), progress);
     progress.clear();

@@ -30,14 +30,14 @@ std::vector<Language> parse_languages(const std::string& text) {
 
 std::optional<Options> parse_options(int argc, const char* const* argv) {
     Options options;
-    options.tokens = sd::TokenUnit::character;
     options.positions = 24;
     options.blocks = 3;
     options.rotary = true;
+    options.minimum_count = 2;
     options.final_survival = 0.9;
     options.dropout = 0.0;
     options.token_dropout = 0.0;
-    options.batch_size = 16;
+    options.batch_size = 64;
     options.epochs = 10;
     options.learning_rate = 0.002;
     options.threads = std::max(1u, std::thread::hardware_concurrency());
@@ -66,6 +66,10 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     app.add_option("--test", options.test, "Held-out words of each language to test on")
         ->type_name("N")
         ->check(common::count(1, 1'000'000));
+    app.add_option("--neighbours", options.neighbours,
+                   "Letters on either side that a letter is read with, in one token")
+        ->type_name("N")
+        ->check(common::count(0, 3));
     common::add_text_settings(app, options);
     common::add_threads(app, options);
     common::add_exact_texts(app, options);

@@ -16,6 +16,7 @@ struct Options : common::TextSettings, common::TrainingOutputs {
     std::vector<Language> languages = {};  // parse_options: those whose lists are there
     sd::Index train = 6000;                // words of each language
     sd::Index test = 1000;
+    sd::Index neighbours = 1;
     unsigned threads = 1;  // parse_options: as many as the machine has
     sd::Index exact_texts = 1000;
     std::string save;  // empty: none

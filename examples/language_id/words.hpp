@@ -96,16 +96,28 @@ struct Language {
     return text;
 }
 
-/// As networks and baseline see a word: beginning and end are letters too.
-[[nodiscard]] inline std::string between_blanks(const std::string& word) {
-    return " " + word + " ";
+/// A word as a network reads it: for each letter a token, it with so many neighbours on either side.
+/// Behind the ends stands "_". Of "cat" with one: "_ca cat at_".
+[[nodiscard]] inline std::string with_neighbours(const std::string& word, std::size_t neighbours) {
+    std::vector<std::string> letters(neighbours, "_");
+    sd::detail::for_each_character("language_id", word,
+                                   [&](std::string_view letter) { letters.emplace_back(letter); });
+    letters.insert(letters.end(), neighbours, "_");
+    std::string tokens;
+    for (std::size_t first = 0; first + 2 * neighbours < letters.size(); ++first) {
+        if (!tokens.empty()) tokens += ' ';
+        for (std::size_t i = first; i <= first + 2 * neighbours; ++i) tokens += letters[i];
+    }
+    return tokens;
 }
 
-/// The words of a line in lower case, without what is no letter, as networks see them.
-[[nodiscard]] inline std::string as_words(const std::string& line) {
+/// The words of a line in lower case, without what is no letter, as a network reads them.
+[[nodiscard]] inline std::string as_words(const std::string& line, std::size_t neighbours) {
     std::string words, word;
     const auto end_word = [&] {
-        if (!word.empty()) words += word + " ";
+        if (word.empty()) return;
+        if (!words.empty()) words += ' ';
+        words += with_neighbours(word, neighbours);
         word.clear();
     };
     const std::string text = as_utf8(line);
@@ -117,7 +129,7 @@ struct Language {
             end_word();
     }
     end_word();
-    return words.empty() ? words : " " + words;
+    return words;
 }
 
 /// A number of 64 bits for a word, like random ones.
@@ -186,7 +198,7 @@ struct Words {
             for (const std::string& word : all.back()) {
                 if (taken == count) break;
                 if (is_held_out(word) != held_out) continue;
-                to.texts.push_back(between_blanks(word));
+                to.texts.push_back(word);
                 labels.push_back(label);
                 ++taken;
             }
@@ -207,17 +219,34 @@ struct Words {
     result.texts.test.labels = column(test_labels);
 
     std::unordered_map<std::string, int> times;  // in the test words
-    for (const std::string& text : result.texts.test.texts) ++times[text];
+    for (const std::string& word : result.texts.test.texts) ++times[word];
     std::unordered_map<std::string, int> in_lists;
     for (const auto& list : all)
         for (const std::string& word : list)
-            if (const auto text = between_blanks(word); times.contains(text)) ++in_lists[text];
+            if (times.contains(word)) ++in_lists[word];
     const auto count = static_cast<double>(result.texts.test.texts.size());
-    for (const auto& [text, number] : times) {
+    for (const auto& [word, number] : times) {
         result.least_error += (number - 1) / count;
-        if (in_lists.at(text) > 1) result.shared += number / count;
+        if (in_lists.at(word) > 1) result.shared += number / count;
     }
     return result;
+}
+
+/// The same words with each letter's neighbours, as a network reads them.
+[[nodiscard]] inline common::RawTexts with_neighbours(common::RawTexts words,
+                                                      std::size_t neighbours) {
+    for (sd::LabelledTexts* const part : {&words.train, &words.test})
+        for (std::string& text : part->texts) text = with_neighbours(text, neighbours);
+    return words;
+}
+
+/// Naive Bayes on n-grams of letters, n = 1, ..., 5, the ends of a word being letters too.
+[[nodiscard]] inline common::Row naive_bayes(common::RawTexts words) {
+    for (sd::LabelledTexts* const part : {&words.train, &words.test})
+        for (std::string& text : part->texts) text = "_" + text + "_";
+    common::TextSettings letters;
+    letters.tokens = sd::TokenUnit::character;
+    return common::naive_bayes(words, letters, 5);
 }
 
 }  // namespace language_id

@@ -55,8 +55,9 @@ void run(const Options& options) {
     const common::RawTexts raw = read_texts(options);
     // Two n-grams of words, or five of smaller tokens.
     const std::size_t longest = options.tokens == sd::TokenUnit::word ? 2 : 5;
-    const common::TextModel model = common::train_and_report(raw, options, options, options.threads,
-                                                             options.exact_texts, longest);
+    const common::TextModel model =
+        common::train_and_report(raw, options, options, options.threads, options.exact_texts,
+                                 common::naive_bayes(raw, options, longest));
     if (!options.save.empty()) common::save_model(options.save, model, options);
     if (options.ask) common::answer_lines(std::cin, std::cout, model, options.threads);
 }
