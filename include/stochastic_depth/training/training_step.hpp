@@ -9,7 +9,6 @@
 #include <stdexcept>
 #include <utility>
 
-#include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
 #include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
@@ -22,35 +21,9 @@
 #include <stochastic_depth/threads/thread_team.hpp>
 #include <stochastic_depth/training/loss.hpp>
 #include <stochastic_depth/training/step_options.hpp>
+#include <stochastic_depth/training/target_slices.hpp>
 
 namespace stochastic_depth {
-namespace detail {
-
-/// Whether targets of some samples are targets too.
-template <class Targets>
-inline constexpr bool has_slices = false;
-template <class Scalar, int rows, int columns>
-inline constexpr bool has_slices<Eigen::Matrix<Scalar, rows, columns>> =
-    columns == Eigen::Dynamic || (columns == 1 && rows == Eigen::Dynamic);
-
-/// to = those of `count` samples from `first` on.
-template <class Targets>
-void take_slice(const Targets& targets, Index first, Index count, Targets& to) {
-    if constexpr (Targets::ColsAtCompileTime == 1)
-        to = targets.segment(first, count);
-    else
-        to = targets.middleCols(first, count);
-}
-
-template <class Targets>
-void check_columns_of_targets(Index columns, const Targets& targets) {
-    const Index count = Targets::ColsAtCompileTime == 1 ? targets.rows() : targets.cols();
-    if (count != columns)
-        refuse("TrainingStep: targets must be of ", columns, " samples, got ", count);
-}
-
-}  // namespace detail
-
 /// The gradient of the loss under the survival masks of a training step:
 ///
 ///     TrainingStep step{network, SoftmaxCrossEntropy<float>{}, {.seed = 42}};
@@ -70,7 +43,7 @@ void check_columns_of_targets(Index columns, const Targets& targets) {
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
 template <MaskedNetwork Network, class Loss>
-    requires(DifferentiableLayer<Network>&& LossOf<Loss, typename Network::Scalar>)
+    requires(DifferentiableLayer<Network> && LossOf<Loss, typename Network::Scalar>)
 class TrainingStep {
 public:
     using Scalar = typename Network::Scalar;
@@ -205,8 +178,8 @@ private:
     [[nodiscard]] static TrainingStepOptions checked(const Network& network,
                                                      TrainingStepOptions options) {
         if (options.threads < 1 || options.threads > Team::largest)
-            detail::refuse("TrainingStep: threads must lie in [1, ", Team::largest, "], got ",
-                           options.threads);
+            detail::refuse("TrainingStep: threads must lie in [1, ", Team::largest,
+                           "], got ", options.threads);
         if (options.scaling == Scaling::inverted && detail::skips_more_than_branches(network))
             detail::refuse(
                 "TrainingStep: scaling must be Scaling::none for a network that skips layers other "
@@ -216,9 +189,8 @@ private:
 
     void take_law(const Network& network) {
         if (options_.mask_scope == MaskScope::subset)
-            detail::refuse(
-                "TrainingStep: mask_scope must be MaskScope::batch or MaskScope::sample "
-                "under a law, got MaskScope::subset, which takes layers one by one");
+            detail::refuse("TrainingStep: mask_scope must be MaskScope::batch or MaskScope::sample "
+                           "under a law, got MaskScope::subset, which takes layers one by one");
         law_ = options_.law.with_seed(options_.seed);
         if (law_.marginals.size() != sampler_.depth())
             detail::refuse("TrainingStep: law must have ", sampler_.depth(), " layers, got ",
@@ -278,7 +250,7 @@ private:
         if (x.cols() <= at_once) {
             ledger = differentiate_slice(network, x, targets, masks, t, part, start);
         } else if constexpr (detail::has_slices<Targets>) {
-            detail::check_columns_of_targets(x.cols(), targets);
+            detail::check_samples_of_targets(x.cols(), targets);
             if (!is_zero_) gradient_before_ = gradient_;
             try {
                 ledger = differentiate_slices(network, x, targets, masks, t, part, at_once, start);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <stochastic_depth/training/target_slices.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
 #include <algorithm>
