@@ -100,13 +100,17 @@ public:
         stochastic_depth::TrainingStep<Network, stochastic_depth::SoftmaxCrossEntropy<Scalar>>;
 
     /// \param x, labels  The batch, which must outlive this.
+    /// \param survival   p_l; empty: the network's own.
     LibraryTraining(Network network, const stochastic_depth::Matrix<Scalar>& x,
-                    const Eigen::VectorXi& labels, double rate, unsigned threads = 1)
+                    const Eigen::VectorXi& labels, double rate, unsigned threads = 1,
+                    const Eigen::VectorXd& survival = {})
         : network_(std::move(network)),
           x_(x),
           labels_(labels),
           optimizer_(network_, {.learning_rate = rate, .momentum = momentum}),
-          step_(network_, {}, {.seed = mask_seed, .threads = threads}) {}
+          step_(network_, {}, {.seed = mask_seed, .threads = threads}) {
+        if (survival.size() > 0) step_.set_survival_probabilities(survival);
+    }
 
     double step(std::uint64_t t) {
         const double loss = step_.differentiate(network_, x_, labels_, t % mask_steps).loss;

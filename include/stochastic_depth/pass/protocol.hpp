@@ -4,6 +4,7 @@
 #include <stochastic_depth/pass/affine_in_use.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/pass/sequence_lengths.hpp>
 #include <stochastic_depth/pass/walk.hpp>
 
 /// What the author of a composite needs, by its names: docs/extending.md explains them one by one.
@@ -19,6 +20,10 @@ using detail::RecordOf;
 using detail::Records;
 /// RecordedMatrix<Scalar>: what batch.keep() leaves in a record.
 using detail::RecordedMatrix;
+/// SequenceLengths: what stands beside a batch of sequences, as batch.lengths().
+using detail::SequenceLengths;
+/// length_of_sequence(lengths, column, positions): of `positions`, those that are no padding.
+using detail::length_of_sequence;
 /// followed_by(first, second): one epilogue after another.
 using detail::followed_by;
 /// HandOn<Epilogue>: how a part passes a gradient on that its composite goes on with.
