@@ -221,6 +221,18 @@ TEST_CASE("Transformers of every style: gradients, and sub-networks that equal t
     check(transformer_classifier<double, TransformerStyle{post, block}>(options, random), 2);
 }
 
+TEST_CASE("Transformers have the survival probabilities that are given, else linear decay",
+          "[transformer]") {
+    Philox random{5};
+    TransformerOptions options{
+        .vocabulary = 7, .width = 4, .heads = 2, .feed_forward = 6, .blocks = 2};
+    CHECK(transformer_classifier<double>(options, random).survival_probabilities() ==
+          linear_decay(4, 0.5));
+    options.survival = Eigen::Vector4d{0.9, 0.3, 1.0, 0.6};
+    CHECK(transformer_classifier<double>(options, random).survival_probabilities() ==
+          options.survival);
+}
+
 TEST_CASE("Transformers refuse options that make none, and draw nothing then", "[transformer]") {
     Philox random{4};
     const Philox before = random;
@@ -253,6 +265,12 @@ TEST_CASE("Transformers refuse options that make none, and draw nothing then", "
           who + "final_survival must lie in (0, 1], got 0");
     CHECK(of([&](Options& o) { o.final_survival = nan; }) ==
           who + "final_survival must lie in (0, 1], got nan");
+    CHECK(of([](Options& o) { o.survival = Eigen::VectorXd::Ones(6); }) ==
+          who + "survival must be empty or have one entry for each of 12 skippable layers, got 6");
+    CHECK(of([](Options& o) {
+              o.blocks = 1;
+              o.survival = Eigen::Vector2d{1, 0};
+          }) == who + "survival probability p(1) must lie in (0, 1], got 0");
     CHECK(of([](Options& o) { o.dropout = 1; }) == who + "dropout must lie in [0, 1), got 1");
     CHECK(random == before);
 }

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <limits>
 #include <map>
 
@@ -43,8 +43,8 @@ struct MaskTable {
                 const double highest = scores.maxCoeff(&top);
                 table.error(mask) += top == label ? 0.0 : share;
                 table.negative_log_likelihood(mask) +=
-                    share * (highest + std::log((scores.array() - highest).exp().sum()) -
-                             scores(label));
+                    share *
+                    (highest + std::log((scores.array() - highest).exp().sum()) - scores(label));
             }
         }
     }
@@ -161,12 +161,11 @@ std::vector<double> extracted_seconds(const common::TextNetwork& network,
     for (int round = 0; round < 7; ++round)
         for (std::size_t k = 0; k < extracted.size(); ++k) {
             const auto mask = sd::SurvivalMask::all(extracted[k].depth());
-            const auto start = std::chrono::steady_clock::now();
+            const std::clock_t start = std::clock();
             for (const auto& block : blocks)
                 (void)sd::masked_forward(extracted[k], block.inputs, mask);
-            least[k] = std::min(
-                least[k],
-                std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+            least[k] =
+                std::min(least[k], static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
         }
     return least;
 }
@@ -175,9 +174,8 @@ common::TextNetwork with_survival(const common::TextNetwork& network,
                                   const common::TextSettings& settings, sd::Index vocabulary,
                                   sd::Index classes) {
     std::map<std::string, sd::Matrix<float>> parameters;
-    sd::for_each_parameter(network, [&](const std::string& path, const auto& matrix) {
-        parameters[path] = matrix;
-    });
+    sd::for_each_parameter(
+        network, [&](const std::string& path, const auto& matrix) { parameters[path] = matrix; });
     common::TextNetwork other = common::text_network(settings, vocabulary, classes);
     sd::assign_parameters(other, parameters);
     return other;

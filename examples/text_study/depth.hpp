@@ -35,7 +35,7 @@ struct Choice {
                                           const sd::Dataset<float>& dev,
                                           const sd::Dataset<float>& test, unsigned threads);
 
-/// Seconds that the networks of the first 0, 1, ..., L layers take for the test texts, extracted by
+/// Seconds of the processor that the networks of the first 0, 1, ..., L layers take for the test texts, extracted by
 /// `without_layers`; one thread, the least of several times.
 [[nodiscard]] std::vector<double> extracted_seconds(const common::TextNetwork& network,
                                                     const sd::Dataset<float>& test);

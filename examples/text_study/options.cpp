@@ -33,9 +33,10 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     app.add_option("--output", options.output, "Folder of results, which is made if need be")
         ->type_name("DIR")
         ->required();
-    app.add_option("--data", options.data,
-                   "Folder of SET.train.tsv, SET.test.tsv and, where there is one, SET.dev.tsv, each "
-                   "line a label, a tab and a text")
+    app.add_option(
+           "--data", options.data,
+           "Folder of SET.train.tsv, SET.test.tsv and, where there is one, SET.dev.tsv, each "
+           "line a label, a tab and a text")
         ->type_name("DIR");
     app.add_option("--sets", options.sets, "Data sets of the folder")
         ->type_name("SET")
@@ -54,9 +55,10 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
         ->type_name("S")
         ->delimiter(',')
         ->check(common::seed());
-    app.add_option("--epochs", options.epochs_of_sets,
-                   "Passes over the training texts: one number for all sets, or one for each. Without: "
-                   "trec 12, sst2 6, others 10")
+    app.add_option(
+           "--epochs", options.epochs_of_sets,
+           "Passes over the training texts: one number for all sets, or one for each. Without: "
+           "trec 12, sst2 6, others 10")
         ->type_name("N")
         ->delimiter(',')
         ->check(common::count(1, 100'000));

@@ -126,8 +126,7 @@ std::vector<double> mean_curve(const std::vector<std::vector<double>>& curves) {
 
 std::vector<std::string> choice_names(const json& run) {
     std::vector<std::string> names;
-    for (const json& choice : run.at("measured").at("choices"))
-        names.push_back(choice.at("name"));
+    for (const json& choice : run.at("measured").at("choices")) names.push_back(choice.at("name"));
     return names;
 }
 
@@ -169,25 +168,28 @@ std::string rules(const Set& set) {
                      ""}) +
                "\n";
     };
-    std::string seeds;
-    for (const Group& group : set.groups)
-        seeds += (seeds.empty() ? "" : ", ") + std::to_string(group.runs.size());
-    return "Test error, %, mean +- standard deviation over the seeds (" + seeds +
-           " of them), by each rule for using the network:\n\n" + part("error", 100, 2) +
+    std::size_t fewest = set.groups.front().runs.size(), most = fewest;
+    for (const Group& group : set.groups) {
+        fewest = std::min(fewest, group.runs.size());
+        most = std::max(most, group.runs.size());
+    }
+    const std::string seeds =
+        std::to_string(fewest) + (most > fewest ? " to " + std::to_string(most) : "") + " seeds";
+    return "Test error, %, mean +- standard deviation over " + seeds +
+           ", by each rule for using the network:\n\n" + part("error", 100, 2) +
            "Mean negative log-likelihood on the same texts:\n\n" + part(nll, 1, 4) +
            "Expected calibration error:\n\n" + part("expected_calibration_error", 1, 4);
 }
 
 std::string training(const Set& set) {
     return "Training: loss of the last epoch, under masks and dropout; error on the development "
-           "texts after it; the share of skippable layers that ran; seconds of the processor:\n\n" +
+           "texts after it, by weight scaling; the share of skippable layers that ran; seconds of the processor:\n\n" +
            table({"", "last training loss", "development error, %", "layers run, %", "CPU seconds"},
                  set,
                  [](const Group& group) -> Cells {
                      const auto last = [&](const char* what, double factor) {
-                         return group.each([=](const json& run) {
-                             return factor * history(what)(run).back();
-                         });
+                         return group.each(
+                             [=](const json& run) { return factor * history(what)(run).back(); });
                      };
                      return {mean_and_deviation(last("loss", 1), 4),
                              mean_and_deviation(last("test_error", 100), 2),
@@ -196,11 +198,10 @@ std::string training(const Set& set) {
                                    })),
                                    1),
                              mean_and_deviation(group.each([](const json& run) {
-                                                    double sum = 0;
-                                                    for (const double s : history("cpu_seconds")(run))
-                                                        sum += s;
-                                                    return sum;
-                                                }),
+                                 double sum = 0;
+                                 for (const double s : history("cpu_seconds")(run)) sum += s;
+                                 return sum;
+                             }),
                                                 1)};
                  }) +
            "\n";
@@ -263,9 +264,8 @@ std::string distances(const Set& set) {
                      for (const std::string& name : names) {
                          const auto values = group.each(
                              [&](const json& run) { return distance_from_best(run, name); });
-                         cells.push_back(std::isnan(values.front())
-                                             ? ""
-                                             : mean_and_deviation(values, 2));
+                         cells.push_back(
+                             std::isnan(values.front()) ? "" : mean_and_deviation(values, 2));
                      }
                      return cells;
                  }) +
@@ -291,8 +291,8 @@ std::string extracted_times(const Set& set) {
         ratios.push_back(mean_and_deviation(of_size, 2));
         layers.push_back(fixed(static_cast<double>(k) / static_cast<double>(depth), 2));
     }
-    return "Time of the extracted network of the first layers, for all test texts, one thread, over "
-           "that of all layers; mean +- standard deviation over " +
+    return "Processor time of the extracted network of the first layers, for all test texts, over that "
+           "of all layers; mean +- standard deviation over " +
            std::to_string(all.size()) + " networks:\n\n" + head_of(head) + line(ratios) +
            line(layers) + "\n";
 }
@@ -329,12 +329,13 @@ std::string description(const Set& set) {
     const json& texts = set.first().at("measured").at("texts");
     const auto of = [&](const char* name) { return settings.at(name).dump(); };
     return "## " + set.name + "\n\n" + texts.at("train").dump() + " texts to train on, " +
-           texts.at("dev").dump() + " for development, " + texts.at("test").dump() + " to test on; " +
-           texts.at("token_ids").dump() + " words. " + of("blocks") + " blocks of width " +
-           of("width") + ", " + of("heads") + " heads, feed-forward " + of("feed_forward") +
-           ", dropout " + of("dropout") + ", token dropout " + of("token_dropout") + "; " +
-           of("epochs") + " epochs of batches of " + of("batch_size") + ", learning rate " +
-           of("learning_rate") + ", weight decay " + of("weight_decay") + ".\n\n";
+           texts.at("dev").dump() + " for development, " + texts.at("test").dump() +
+           " to test on; " + texts.at("token_ids").dump() + " words. " + of("blocks") +
+           " blocks of width " + of("width") + ", " + of("heads") + " heads, feed-forward " +
+           of("feed_forward") + ", dropout " + of("dropout") + ", token dropout " +
+           of("token_dropout") + "; " + of("epochs") + " epochs of batches of " + of("batch_size") +
+           ", learning rate " + of("learning_rate") + ", weight decay " + of("weight_decay") +
+           ".\n\n";
 }
 
 }  // namespace

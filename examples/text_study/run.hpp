@@ -34,15 +34,15 @@ namespace text_study {
                          {"test", texts.test.size()},
                          {"token_ids", texts.tokenizer.vocabulary_size()}};
     measured["masks"] = options.masks;
-    measured["rules"] = common::json_of(
-        common::evaluate(network, texts.test,
-                         {.masks = {options.masks},
-                          .exact_evaluations = std::uint64_t{1} << 17,  // 16 layers
-                          .samples = common::Samples::texts,
-                          .samples_at_once = 64,
-                          .seed = settings.seed,
-                          .threads = options.threads},
-                         progress));
+    measured["rules"] =
+        common::json_of(common::evaluate(network, texts.test,
+                                         {.masks = {options.masks},
+                                          .exact_evaluations = std::uint64_t{1} << 17,  // 16 layers
+                                          .samples = common::Samples::texts,
+                                          .samples_at_once = 64,
+                                          .seed = settings.seed,
+                                          .threads = options.threads},
+                                         progress));
     measured["baseline"] = common::json_of(data.baseline);
     progress.now("networks without some of their layers");
     measured["choices"] = nlohmann::json::array();
@@ -65,8 +65,8 @@ inline void run_one(const StudyTexts& data, const Variant& variant, const Option
     const std::string path = options.output + "/" + name;
     const nlohmann::json described = common::json_of(settings, texts.name);
     if (std::filesystem::exists(path + ".json")) {
-        common::check_same_settings(path + ".json", common::read_json(path + ".json").at("settings"),
-                                    described);
+        common::check_same_settings(path + ".json",
+                                    common::read_json(path + ".json").at("settings"), described);
         return progress.done(name + ": is finished");
     }
     auto training = common::train_texts(

@@ -20,6 +20,7 @@
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/schedules.hpp>
+#include <stochastic_depth/survival/survival_probability.hpp>
 
 namespace stochastic_depth {
 
@@ -175,6 +176,11 @@ struct TransformerParts {
         at_least_one("classes", options.classes);
         if (!(options.final_survival > 0 && options.final_survival <= 1))
             refuse(who, ": final_survival must lie in (0, 1], got ", options.final_survival);
+        const Index skippable = (skips_sublayers ? 2 : 1) * options.blocks;
+        if (options.survival.size() != 0 && options.survival.size() != skippable)
+            refuse(who, ": survival must be empty or have one entry for each of ", skippable,
+                   " skippable layers, got ", options.survival.size());
+        check_survival_probabilities(who, options.survival);
         if (!(options.dropout >= 0 && options.dropout < 1))
             refuse(who, ": dropout must lie in [0, 1), got ", options.dropout);
     }
