@@ -35,10 +35,9 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     options.rotary = true;
     options.minimum_count = 2;
     options.final_survival = 0.9;
-    options.dropout = 0.0;
-    options.token_dropout = 0.0;
+    options.dropout = 0.2;
     options.batch_size = 64;
-    options.epochs = 10;
+    options.epochs = 5;
     options.learning_rate = 0.002;
     options.threads = std::max(1u, std::thread::hardware_concurrency());
     std::string languages;

@@ -14,7 +14,7 @@ namespace language_id {
 struct Options : common::TextSettings, common::TrainingOutputs {
     std::string data = "/usr/share/dict";
     std::vector<Language> languages = {};  // parse_options: those whose lists are there
-    sd::Index train = 6000;                // words of each language
+    sd::Index train = 10000;               // words of each language
     sd::Index test = 1000;
     sd::Index neighbours = 1;
     unsigned threads = 1;  // parse_options: as many as the machine has
