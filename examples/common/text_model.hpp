@@ -48,6 +48,7 @@ inline void save_model(const std::string& path, const TextModel& model,
                               {"heads", settings.heads},
                               {"feed_forward", settings.feed_forward},
                               {"final_survival", settings.final_survival},
+                              {"rotary", settings.rotary},
                               {"dropout", settings.dropout}};
     write_file("--save", path + ".json", json.dump(2) + "\n");
 }
@@ -64,6 +65,7 @@ inline void save_model(const std::string& path, const TextModel& model,
         json.at("heads").get_to(settings.heads);
         json.at("feed_forward").get_to(settings.feed_forward);
         json.at("final_survival").get_to(settings.final_survival);
+        json.at("rotary").get_to(settings.rotary);
         json.at("dropout").get_to(settings.dropout);
         const sd::Tokenizer tokenizer = sd::load_tokenizer(path + ".tokens");
         TextModel model{tokenizer, classes,

@@ -9,7 +9,7 @@
 
 namespace common {
 
-/// Adds all that TextSettings has but tokens and seed.
+/// Adds all that TextSettings has but what a token is.
 template <class Options>
 void add_text_settings(CLI::App& app, Options& options) {
     const auto whole = [&](const char* name, Index& value, Index lowest, Index highest,
@@ -37,6 +37,8 @@ void add_text_settings(CLI::App& app, Options& options) {
         ->type_name("P")
         ->check(above_zero(1.0, "1"));
     add_mask_scope(app, options.mask_scope);
+    app.add_flag("--rotary,!--learned", options.rotary,
+                 "Positions turn queries and keys, or are vectors that are learned");
     share("--dropout", options.dropout, "Share of features that dropout layers drop");
     share("--token-dropout", options.token_dropout,
           "Share of tokens that a training step sees as unknown");
@@ -47,12 +49,14 @@ void add_text_settings(CLI::App& app, Options& options) {
     app.add_option("--weight-decay", options.weight_decay, "Of all parameters")
         ->type_name("R")
         ->check(number_in(0.0, 1e6, "a number in [0, 1000000]"));
+    share("--label-smoothing", options.label_smoothing,
+          "Share of a label's probability that all classes get");
     app.add_option("--seed", options.seed, "Fixes weights, order of texts, masks, dropped tokens")
         ->type_name("S")
         ->check(seed());
 }
 
-/// Adds --tokens.
+/// Adds --tokens and --keep-case.
 template <class Options>
 void add_tokens(CLI::App& app, Options& options) {
     using stochastic_depth::TokenUnit;
@@ -71,6 +75,8 @@ void add_tokens(CLI::App& app, Options& options) {
         ->type_name("UNIT")
         ->default_str(to_string(options.tokens))
         ->check(check);
+    app.add_flag("!--keep-case", options.lower_case,
+                 "Leave capital letters; without, those of ASCII become small");
 }
 
 /// Adds --exact-texts.

@@ -69,7 +69,7 @@ inline TextModel train_and_report(const RawTexts& raw, const TextSettings& setti
     };
     all = evaluate(training.network, texts.test, count == texts.test.size() ? with_exact() : rules,
                    progress);
-    all.push_back(naive_bayes(raw, settings.tokens, longest_gram));
+    all.push_back(naive_bayes(raw, settings, longest_gram));
     if (count > 0 && count < texts.test.size())
         exact = evaluate(training.network, texts.test.head(count), with_exact(), progress);
     progress.clear();

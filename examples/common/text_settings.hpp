@@ -41,6 +41,7 @@ enum class SkippingTime { always, early, late };
 /// What decides which network a training on texts gives; threads do not.
 struct TextSettings {
     stochastic_depth::TokenUnit tokens = stochastic_depth::TokenUnit::word;
+    bool lower_case = true;                    ///< letters of ASCII
     stochastic_depth::Index minimum_count = 1;  ///< of a token in the training texts
     stochastic_depth::Index positions = 64;     ///< tokens of a text that count
     stochastic_depth::Index blocks = 4;
@@ -51,12 +52,14 @@ struct TextSettings {
     SurvivalDecay survival_decay = SurvivalDecay::linear;
     SkippingTime skipping = SkippingTime::always;
     stochastic_depth::MaskScope mask_scope = stochastic_depth::MaskScope::sample;
+    bool rotary = false;  ///< positions turn queries and keys, in place of learned vectors
     double dropout = 0.2;
     double token_dropout = 0.1;
     stochastic_depth::Index epochs = 20;
     stochastic_depth::Index batch_size = 32;
     double learning_rate = 0.001;
     double weight_decay = 0.01;
+    double label_smoothing = 0.0;
     std::uint64_t seed = 0;
 };
 
@@ -65,6 +68,7 @@ struct TextSettings {
                                             const std::string& texts) {
     return {{"texts", texts},
             {"tokens", to_string(settings.tokens)},
+            {"lower_case", settings.lower_case},
             {"minimum_count", settings.minimum_count},
             {"positions", settings.positions},
             {"blocks", settings.blocks},
@@ -75,12 +79,14 @@ struct TextSettings {
             {"survival_decay", to_string(settings.survival_decay)},
             {"skipping", to_string(settings.skipping)},
             {"mask_scope", to_string(settings.mask_scope)},
+            {"rotary", settings.rotary},
             {"dropout", settings.dropout},
             {"token_dropout", settings.token_dropout},
             {"epochs", settings.epochs},
             {"batch_size", settings.batch_size},
             {"learning_rate", settings.learning_rate},
             {"weight_decay", settings.weight_decay},
+            {"label_smoothing", settings.label_smoothing},
             {"seed", settings.seed}};
 }
 

@@ -68,17 +68,21 @@ private:
 TextNetwork text_network(const TextSettings& settings, sd::Index vocabulary, sd::Index classes) {
     try {
         sd::Philox random{settings.seed};
-        return sd::transformer_classifier<float>({.vocabulary = vocabulary,
-                                                  .positions = settings.positions,
-                                                  .width = settings.width,
-                                                  .heads = settings.heads,
-                                                  .feed_forward = settings.feed_forward,
-                                                  .blocks = settings.blocks,
-                                                  .classes = classes,
-                                                  .final_survival = settings.final_survival,
-                                                  .survival = survival(settings),
-                                                  .dropout = settings.dropout},
-                                                 random);
+        return sd::transformer_classifier<float>(
+            {.vocabulary = vocabulary,
+             .positions = settings.positions,
+             .width = settings.width,
+             .heads = settings.heads,
+             .feed_forward = settings.feed_forward,
+             .blocks = settings.blocks,
+             .classes = classes,
+             .final_survival = settings.final_survival,
+             .survival = survival(settings),
+             .dropout = settings.dropout,
+             .encoding =
+                 settings.rotary ? sd::PositionEncoding::none : sd::PositionEncoding::learned,
+             .rotary = settings.rotary},
+            random);
     } catch (const std::invalid_argument& error) {
         throw UsageError(error.what());
     }
@@ -133,8 +137,10 @@ TextTraining train_texts(const Texts& texts, const TextSettings& settings,
     if (settings.skipping == SkippingTime::early)
         trainer.survival = sd::EarlyStochasticDepth{0.5};
     if (settings.skipping == SkippingTime::late) trainer.survival = sd::LateStochasticDepth{0.5};
-    (void)sd::Trainer{trainer}.fit(training.network, texts.train, sd::SoftmaxCrossEntropy<float>{},
-                                   ClippingAdamW{adam});
+    (void)sd::Trainer{trainer}.fit(
+        training.network, texts.train,
+        sd::SoftmaxCrossEntropy<float>{{.label_smoothing = settings.label_smoothing}},
+        ClippingAdamW{adam});
     return training;
 }
 

@@ -41,20 +41,20 @@ struct Texts {
 };
 
 /// How a training's tokens are made of texts: words are set apart at white space alone, as the data
-/// sets have them, and ASCII letters are lower case.
-[[nodiscard]] inline sd::TokenizerOptions tokenizer_options(sd::TokenUnit unit) {
-    return {.unit = unit,
-            .punctuation = sd::Punctuation::within_words,
-            .letters = sd::LetterCase::ascii_lower};
+/// sets have them.
+[[nodiscard]] inline sd::TokenizerOptions tokenizer_options(const TextSettings& settings) {
+    return {
+        .unit = settings.tokens,
+        .punctuation = sd::Punctuation::within_words,
+        .letters = settings.lower_case ? sd::LetterCase::ascii_lower : sd::LetterCase::as_written};
 }
 
 /// The vocabulary is that of the training texts. A text without a token is one unknown token.
 /// \throws UsageError  if a text is no UTF-8, unless tokens are bytes.
 [[nodiscard]] inline Texts encode(const RawTexts& raw, const TextSettings& settings) {
     try {
-        const auto tokenizer =
-            sd::Tokenizer::of(raw.train.texts, tokenizer_options(settings.tokens),
-                              {.minimum_count = settings.minimum_count});
+        const auto tokenizer = sd::Tokenizer::of(raw.train.texts, tokenizer_options(settings),
+                                                 {.minimum_count = settings.minimum_count});
         const auto classes = static_cast<sd::Index>(raw.train.classes.size());
         const auto encoded = [&](const sd::LabelledTexts& part, sd::Index& truncated) {
             sd::Tokens<float> tokens = sd::tokens_of<float>(
@@ -89,8 +89,9 @@ struct Texts {
 }
 
 /// Naive Bayes of the same training and test texts, cut in the same way.
-[[nodiscard]] inline Row naive_bayes(const RawTexts& raw, sd::TokenUnit unit, std::size_t longest) {
-    const sd::TokenizerOptions options = tokenizer_options(unit);
+[[nodiscard]] inline Row naive_bayes(const RawTexts& raw, const TextSettings& settings,
+                                     std::size_t longest) {
+    const sd::TokenizerOptions options = tokenizer_options(settings);
     const NaiveBayes bayes(split(raw.train.texts, options), raw.train.labels,
                            static_cast<sd::Index>(raw.train.classes.size()), longest);
     return bayes.evaluate("naive Bayes, 1- to " + std::to_string(longest) + "-grams",

@@ -33,9 +33,11 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     options.tokens = sd::TokenUnit::character;
     options.positions = 24;
     options.blocks = 3;
-    options.dropout = 0.1;
+    options.rotary = true;
+    options.final_survival = 0.9;
+    options.dropout = 0.0;
     options.token_dropout = 0.0;
-    options.batch_size = 64;
+    options.batch_size = 16;
     options.epochs = 10;
     options.learning_rate = 0.002;
     options.threads = std::max(1u, std::thread::hardware_concurrency());

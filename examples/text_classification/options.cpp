@@ -11,6 +11,12 @@ namespace text_classification {
 
 std::optional<Options> parse_options(int argc, const char* const* argv) {
     Options options;
+    options.minimum_count = 2;
+    options.blocks = 3;
+    options.width = 128;
+    options.dropout = 0.3;
+    options.label_smoothing = 0.1;
+    options.epochs = 8;
     options.threads = std::max(1u, std::thread::hardware_concurrency());
 
     CLI::App app{

@@ -57,7 +57,7 @@ struct StudyTexts {
         else
             raw.dev = held_out(raw.train);
         raw.test = sd::read_tab_separated(path + ".test.tsv", as_in_training);
-        return {common::encode(raw, settings), common::naive_bayes(raw, settings.tokens, 2)};
+        return {common::encode(raw, settings), common::naive_bayes(raw, settings, 2)};
     } catch (const std::runtime_error& error) {
         throw common::UsageError(error.what());
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/pass/reached_layers.hpp>
 #include <stochastic_depth/pass/run.hpp>
@@ -19,9 +21,9 @@
 #include <stochastic_depth/threads/thread_team.hpp>
 #include <stochastic_depth/training/loss.hpp>
 #include <stochastic_depth/training/step_options.hpp>
+#include <stochastic_depth/training/target_slices.hpp>
 
 namespace stochastic_depth {
-
 /// The gradient of the loss under the survival masks of a training step:
 ///
 ///     TrainingStep step{network, SoftmaxCrossEntropy<float>{}, {.seed = 42}};
@@ -149,7 +151,11 @@ public:
     }
 
     /// The sum of the gradients since the last `finish`.
-    [[nodiscard]] Gradient& gradient() { return gradient_; }
+    [[nodiscard]] Gradient& gradient() {
+        // Whoever asks may write.
+        is_zero_ = false;
+        return gradient_;
+    }
     [[nodiscard]] const Gradient& gradient() const { return gradient_; }
 
     /// Bytes that the last forward pass kept for the way back.
@@ -163,6 +169,7 @@ public:
     void finish(Network& network) {
         detail::update_statistics(network, record_);
         gradient_.set_zero();
+        is_zero_ = true;
     }
 
 private:
@@ -219,15 +226,78 @@ private:
         return part_masks_;
     }
 
+    /// Columns that go through the network at once, forward and back: what is kept of so many tokens
+    /// stays in a near cache. Their number depends on nothing but the shape. Where a normalisation
+    /// needs the whole batch, it goes at once, and so do columns that are no sequences.
+    [[nodiscard]] static Index columns_at_once(const Network& network, Index rows, Index columns) {
+        constexpr Index tokens_at_once = 256;
+        if constexpr (!detail::has_statistics<Network> && detail::has_slices<Targets>)
+            if (rows > 0 && detail::takes_tokens(network))
+                return std::max<Index>(1, tokens_at_once / rows);
+        return std::max<Index>(1, columns);
+    }
+
     template <class Masks>
     StepLedger differentiate_under(const Network& network, const ConstMatrixRef<Scalar>& x,
-                                   const Targets& targets, const Masks& all_masks, std::uint64_t t,
+                                   const Targets& targets, const Masks& masks, std::uint64_t t,
                                    const BatchPart& part, Clock::time_point start) {
         if (network.depth() != sampler_.depth())
             detail::refuse("TrainingStep: network must have ", sampler_.depth(),
                            " skippable layers, got ", network.depth());
+        detail::check_targets(loss_, network.output_size(x.rows()), targets);
+        const Index at_once = columns_at_once(network, x.rows(), x.cols());
+        StepLedger ledger;
+        if (x.cols() <= at_once) {
+            ledger = differentiate_slice(network, x, targets, masks, t, part, start);
+        } else if constexpr (detail::has_slices<Targets>) {
+            detail::check_samples_of_targets(x.cols(), targets);
+            if (!is_zero_) gradient_before_ = gradient_;
+            try {
+                ledger = differentiate_slices(network, x, targets, masks, t, part, at_once, start);
+            } catch (...) {
+                if (is_zero_)
+                    gradient_.set_zero();
+                else
+                    gradient_ = gradient_before_;
+                throw;
+            }
+        }
+        is_zero_ = false;
+        next_step_ = t + 1;
+        return ledger;
+    }
+
+    /// Slice after slice, as parts of the batch.
+    template <class Masks>
+    StepLedger differentiate_slices(const Network& network, const ConstMatrixRef<Scalar>& x,
+                                    const Targets& targets, const Masks& masks, std::uint64_t t,
+                                    const BatchPart& part, Index at_once, Clock::time_point start) {
+        StepLedger sum;
+        std::size_t most_bytes = 0;
+        for (Index first = 0; first < x.cols(); first += at_once) {
+            const Index some = std::min(at_once, x.cols() - first);
+            detail::take_slice(targets, first, some, slice_targets_);
+            const StepLedger slice =
+                differentiate_slice(network, x.middleCols(first, some), slice_targets_, masks, t,
+                                    {part.first + first, part.of > 0 ? part.of : x.cols()}, start);
+            start = Clock::now();
+            most_bytes = std::max(most_bytes, cache_bytes_);
+            sum.loss += slice.loss;
+            sum.layer_evaluations += slice.layer_evaluations;
+            sum.full_depth_evaluations += slice.full_depth_evaluations;
+            sum.forward_seconds += slice.forward_seconds;
+            sum.backward_seconds += slice.backward_seconds;
+        }
+        cache_bytes_ = most_bytes;
+        sum.expected_layer_evaluations = static_cast<double>(x.cols()) * expected_evaluations_;
+        return sum;
+    }
+
+    template <class Masks>
+    StepLedger differentiate_slice(const Network& network, const ConstMatrixRef<Scalar>& x,
+                                   const Targets& targets, const Masks& all_masks, std::uint64_t t,
+                                   const BatchPart& part, Clock::time_point start) {
         const Index outputs = network.output_size(x.rows());
-        detail::check_targets(loss_, outputs, targets);
         const Masks& masks = masks_of_part(all_masks, part.first, x.cols());
         const detail::StepContext context{options_.scaling, survival_probabilities().data(),
                                           options_.seed, t, part.first};
@@ -250,7 +320,6 @@ private:
                                                      "; a smaller learning rate may help"));
         const auto forward_end = Clock::now();
         detail::backpropagate(network, slopes, record_, gradient_, detail::Discard{});
-        next_step_ = t + 1;
         ledger.forward_seconds = seconds(forward_end - start);
         ledger.backward_seconds = seconds(Clock::now() - forward_end);
         return ledger;
@@ -287,6 +356,10 @@ private:
     detail::ErasedLaw law_;
     detail::ReachedLayers reached_;
     Gradient gradient_;
+    /// Of the calls before, while slices are added; used only if that is not zero.
+    Gradient gradient_before_;
+    bool is_zero_ = true;
+    Targets slice_targets_;
     SurvivalMask mask_;
     SurvivalMasks masks_, part_masks_, one_mask_;
     detail::EvaluationsUnderMasks evaluations_;

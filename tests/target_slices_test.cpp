@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+#include <stochastic_depth/training/target_slices.hpp>
+#include <stochastic_depth/training/training_step.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+#include <stochastic_depth/models/transformer.hpp>
+#include <stochastic_depth/training/softmax_cross_entropy.hpp>
+
+#include "support/catch.hpp"
+
+namespace {
+
+using namespace stochastic_depth;
+using Network = TransformerClassifier<double>;
+using Step = TrainingStep<Network, SoftmaxCrossEntropy<double>>;
+
+constexpr Index positions = 40;
+constexpr Index sequences = 31;
+constexpr Index vocabulary = 11;
+
+/// More tokens than go through the network at once.
+struct Problem {
+    Philox random{3};
+    Network network = transformer_classifier<double>({.vocabulary = vocabulary,
+                                                      .positions = positions,
+                                                      .width = 8,
+                                                      .heads = 2,
+                                                      .feed_forward = 12,
+                                                      .blocks = 2,
+                                                      .classes = 3},
+                                                     random);
+    Matrix<double> x = Matrix<double>::Constant(positions, sequences, -1.0);
+    Eigen::VectorXi labels{sequences};
+
+    Problem() {
+        for (Index j = 0; j < sequences; ++j) {
+            labels(j) = static_cast<int>(random() % 3);
+            const Index length = 1 + static_cast<Index>(random() % positions);
+            for (Index t = 0; t < length; ++t)
+                x(t, j) = static_cast<double>(random() % static_cast<std::uint32_t>(vocabulary));
+        }
+    }
+};
+
+[[nodiscard]] std::vector<double> numbers_of(const Network& network, Network::Gradient gradient) {
+    std::vector<double> list;
+    detail::visit_parameters(
+        network,
+        [&](const char*, const auto&, const auto& slope) {
+            list.insert(list.end(), slope.data(), slope.data() + slope.size());
+        },
+        gradient);
+    return list;
+}
+
+TEST_CASE("TrainingStep: slices of a batch of tokens are its samples one by one",
+          "[training_step]") {
+    const Problem p;
+    Step whole{p.network, {}, {.seed = 9}}, alone{p.network, {}, {.seed = 9}};
+    const StepLedger ledger = whole.differentiate(p.network, p.x, p.labels, 4);
+    double loss = 0, evaluations = 0;
+    for (Index j = 0; j < sequences; ++j) {
+        const Eigen::VectorXi label = p.labels.segment(j, 1);
+        const StepLedger part =
+            alone.differentiate(p.network, p.x.middleCols(j, 1), label, 4, {j, sequences});
+        loss += part.loss;
+        evaluations += part.layer_evaluations;
+    }
+    CHECK(std::abs(ledger.loss - loss) < 1e-13);
+    CHECK(ledger.layer_evaluations == evaluations);
+    CHECK(ledger.full_depth_evaluations == 4.0 * sequences);
+    const Step& a = whole;
+    const Step& b = alone;
+    const std::vector<double> x = numbers_of(p.network, a.gradient()),
+                              y = numbers_of(p.network, b.gradient());
+    REQUIRE(x.size() == y.size());
+    double largest = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) largest = std::max(largest, std::abs(x[i] - y[i]));
+    CHECK(largest < 1e-14);
+}
+
+TEST_CASE("TrainingStep: slices have the same bits for any number of threads", "[training_step]") {
+    const Problem p;
+    Step one{p.network, {}, {.seed = 9}};
+    (void)one.differentiate(p.network, p.x, p.labels, 4);
+    for (const unsigned threads : {2U, 3U}) {
+        Step more{p.network, {}, {.seed = 9, .threads = threads}};
+        (void)more.differentiate(p.network, p.x, p.labels, 4);
+        CHECK(numbers_of(p.network, one.gradient()) == numbers_of(p.network, more.gradient()));
+    }
+}
+
+TEST_CASE("TrainingStep: a bad token in the last slice leaves the gradient as it was",
+          "[training_step]") {
+    const Problem p;
+    Matrix<double> bad = p.x;
+    bad(0, sequences - 1) = static_cast<double>(vocabulary);
+    Step step{p.network, {}, {.seed = 9}};
+    CHECK_THROWS_AS(step.differentiate(p.network, bad, p.labels, 0), std::invalid_argument);
+    for (const double slope : numbers_of(p.network, step.gradient())) CHECK(slope == 0.0);
+    (void)step.differentiate(p.network, p.x, p.labels, 1);
+    const std::vector<double> before = numbers_of(p.network, step.gradient());
+    CHECK_THROWS_AS(step.differentiate(p.network, bad, p.labels, 2), std::invalid_argument);
+    CHECK(numbers_of(p.network, step.gradient()) == before);
+    const Eigen::VectorXi few = p.labels.head(sequences - 1);
+    CHECK_THROWS_AS(step.differentiate(p.network, p.x, few, 2), std::invalid_argument);
+    CHECK(numbers_of(p.network, step.gradient()) == before);
+}
+
+}  // namespace
