@@ -11,8 +11,17 @@ namespace text_study {
 
 std::optional<Options> parse_options(int argc, const char* const* argv) {
     Options options;
+    // Of eight skippable layers the 256 masks are cheap, and at constant depth so little dropout
+    // lets it overfit.
+    options.blocks = 4;
+    options.width = 64;
+    options.heads = 4;
+    options.feed_forward = 128;
     options.dropout = 0.1;
     options.token_dropout = 0.1;
+    options.batch_size = 32;
+    options.learning_rate = 0.001;
+    options.weight_decay = 0.01;
 
     CLI::App app{
         "What stochastic depth does for text: trains a transformer for each data set, seed and way "

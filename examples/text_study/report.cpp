@@ -173,8 +173,9 @@ std::string rules(const Set& set) {
         fewest = std::min(fewest, group.runs.size());
         most = std::max(most, group.runs.size());
     }
-    const std::string seeds =
-        std::to_string(fewest) + (most > fewest ? " to " + std::to_string(most) : "") + " seeds";
+    const std::string seeds = std::to_string(fewest) +
+                              (most > fewest ? " to " + std::to_string(most) : "") +
+                              (most > 1 ? " seeds" : " seed");
     return "Test error, %, mean +- standard deviation over " + seeds +
            ", by each rule for using the network:\n\n" + part("error", 100, 2) +
            "Mean negative log-likelihood on the same texts:\n\n" + part(nll, 1, 4) +

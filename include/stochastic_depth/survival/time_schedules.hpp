@@ -138,7 +138,7 @@ private:
 ///
 /// The network that comes of it was trained last at full depth, and is used so.
 ///
-/// \source Liu et al. 2023, Dropout Reduces Underfitting, Section 4; there the drop rate may also fall
+/// \source Liu et al. 2023, Dropout Reduces Underfitting; there the drop rate may also fall
 ///         linearly.
 class EarlyStochasticDepth {
 public:
@@ -173,7 +173,7 @@ private:
 /// Stochastic depth in the last part of the training alone: every layer is kept up to a share w of
 /// all steps, then the targets hold. It was proposed against overfitting.
 ///
-/// \source Liu et al. 2023, Dropout Reduces Underfitting, Section 5.
+/// \source Liu et al. 2023, Dropout Reduces Underfitting.
 class LateStochasticDepth {
 public:
     /// \param share  w, in [0, 1]; 0: the target from the start.
