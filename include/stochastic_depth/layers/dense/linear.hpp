@@ -144,15 +144,25 @@ public:
         backward_fused(detail::Team::alone(), x, dy, gradient, dx, detail::AsIs{});
     }
 
-    /// The same with dx = epilogue(W^T dy), shared by a team: each member has some of the inputs.
+    /// The same with dx = epilogue(W^T dy), shared by a team: each member has some of the inputs,
+    /// or, where they are too few for that, of the columns.
     template <class X, class Slope, class InputSlope, class Epilogue>
     void backward_fused(const detail::Team& team, const X& x, const Slope& dy, Gradient& gradient,
                         InputSlope&& dx, const Epilogue& epilogue) const {
         if (x.cols() == 0) return;
+        if (team.size() > 1 && inputs() <= inputs_for_each) {
+            add_gradient(team, x, dy, gradient);
+            const Transposed transposed(*this, 0, inputs());
+            return team.split(x.cols(), detail::tile_columns, work(),
+                              [&](Index first, Index count) {
+                                  transposed.write(dy, dx, epilogue, {0, first}, count);
+                              });
+        }
         team.split(inputs(), inputs_for_each, 2.0 * work_for_each(x.cols()),
                    [&](Index first, Index count) {
                        add_weight_gradient(x, dy, gradient, first, count);
-                       write_input_gradient(dy, dx, epilogue, first, count);
+                       Transposed(*this, first, count)
+                           .write(dy, dx, epilogue, {first, 0}, x.cols());
                        if (first == 0) add_bias_gradient(dy, gradient);
                    });
     }
@@ -208,26 +218,41 @@ private:
         }
     }
 
-    /// Rows [first, first + count) of dx.
-    template <class Slope, class InputSlope, class Epilogue>
-    void write_input_gradient(const Slope& dy, InputSlope& dx, const Epilogue& epilogue,
-                              Index first, Index count) const {
-        const detail::ScratchArray<Scalar> transposed(count * outputs());
-        detail::transpose(outputs(), count, weights_.data() + first * outputs(), outputs(),
-                          transposed.data(), count);
-        const auto run = [&]<int Rows, int Inner>(std::integral_constant<int, Rows>,
-                                                  std::integral_constant<int, Inner>) {
-            detail::product<Scalar, Rows, Inner>(
-                count, outputs(), dy.cols(), {transposed.data(), count}, nullptr,
-                {dy.data(), 1, dy.outerStride()}, {dx.data() + first, dx.outerStride()}, epilogue,
-                {first, 0});
-        };
-        using Fixed = std::integral_constant<int, Inputs>;
-        using Any = std::integral_constant<int, Eigen::Dynamic>;
-        if constexpr (Inputs != Eigen::Dynamic)
-            if (count == Inputs) return run(Fixed{}, std::integral_constant<int, Outputs>{});
-        run(Any{}, Any{});
-    }
+    /// W^T of inputs [first, first + count), for as long as this lives.
+    class Transposed {
+    public:
+        Transposed(const Linear& layer, Index first, Index count)
+            : layer_(layer), rows_(count), weights_(count * layer.outputs()) {
+            detail::transpose(layer.outputs(), count,
+                              layer.weights_.data() + first * layer.outputs(), layer.outputs(),
+                              weights_.data(), count);
+        }
+
+        /// These rows of dx, from column `at.column` on.
+        template <class Slope, class InputSlope, class Epilogue>
+        void write(const Slope& dy, InputSlope& dx, const Epilogue& epilogue, detail::Origin at,
+                   Index columns) const {
+            const auto run = [&]<int Rows, int Inner>(std::integral_constant<int, Rows>,
+                                                      std::integral_constant<int, Inner>) {
+                detail::product<Scalar, Rows, Inner>(
+                    rows_, layer_.outputs(), columns, {weights_.data(), rows_}, nullptr,
+                    {dy.data() + at.column * dy.outerStride(), 1, dy.outerStride()},
+                    {dx.data() + at.row + at.column * dx.outerStride(), dx.outerStride()},
+                    epilogue, at);
+            };
+            using Fixed = std::integral_constant<int, Inputs>;
+            using Any = std::integral_constant<int, Eigen::Dynamic>;
+            if constexpr (Inputs != Eigen::Dynamic)
+                if (rows_ == Inputs)
+                    return run(Fixed{}, std::integral_constant<int, Outputs>{});
+            run(Any{}, Any{});
+        }
+
+    private:
+        const Linear& layer_;
+        Index rows_;
+        detail::ScratchArray<Scalar> weights_;
+    };
 
     static void check_width(const char* name, Index fixed, Index width) {
         if (fixed != Eigen::Dynamic && width != fixed)
