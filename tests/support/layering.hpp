@@ -20,6 +20,7 @@ inline constexpr std::string_view prefix = "stochastic_depth/";
 inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
 /// Need zlib or POSIX, so a program asks for them by name.
 inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
+                                             "stochastic_depth/io/safetensors.hpp",
                                              "stochastic_depth/io/sealed_file.hpp",
                                              "stochastic_depth/io/tokenizer_file.hpp",
                                              "stochastic_depth/training/checkpoint.hpp",
