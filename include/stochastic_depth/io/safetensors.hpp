@@ -194,7 +194,7 @@ template <class Scalar>
     using Read = void (*)(const std::uint8_t*, const TensorForm&, Scalar*);
     switch (type) {
         case TensorType::f16:
-            return Read{read_tensor<Half, Scalar>};
+            return Read{read_tensor<HalfFloat, Scalar>};
         case TensorType::bf16:
             return Read{read_tensor<BrainFloat, Scalar>};
         case TensorType::f32:

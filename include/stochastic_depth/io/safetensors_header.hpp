@@ -172,7 +172,8 @@ private:
     }
 
     [[nodiscard]] static TensorEntry read_tensor(JsonReader& reader, std::string_view name) {
-        TensorEntry entry{.name = name};
+        TensorEntry entry;
+        entry.name = name;
         std::uint64_t count = 1;
         bool is_empty = false, has_type = false, has_shape = false, has_offsets = false;
         const auto once = [&](bool& has, std::string_view field) {

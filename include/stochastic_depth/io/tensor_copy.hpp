@@ -45,7 +45,7 @@ void store_little(std::uint8_t* to, Number number) {
 }
 
 /// IEEE 754 binary16 as a float, which holds each of them.
-struct Half {
+struct HalfFloat {
     std::uint16_t bits;
     [[nodiscard]] explicit operator float() const {
         const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
