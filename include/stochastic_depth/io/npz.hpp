@@ -297,8 +297,9 @@ private:
         throw std::runtime_error(detail::message("NpzFile: ", path_, ": ", parts...));
     }
 
-    template <class Read>
-    [[nodiscard]] auto read(std::string_view name, const Read& read_array) const {
+    template <class Result>
+    [[nodiscard]] Result read(std::string_view name,
+                              Result (*read_array)(const detail::NpyArray&)) const {
         const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const auto& e) {
             return e.name == detail::message(name, ".npy");
         });
