@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <stochastic_depth/kernels/transpose.hpp>
 #include <stochastic_depth/pass/tensor_form.hpp>
 #include <stochastic_depth/types.hpp>
 
@@ -134,31 +135,33 @@ void for_each_tile(const TensorForm& form, const Visit& visit) {
 /// Gives a layer the numbers of a tensor.
 template <class Number, class Scalar>
 void read_tensor(const std::uint8_t* bytes, const TensorForm& form, Scalar* to) {
+    constexpr auto size = static_cast<Index>(sizeof(Number));
     for_each_tile(form, [&](const TensorTile& tile) {
+        const std::uint8_t* const from = bytes + tile.in_tensor * size;
+        Scalar* const first = to + tile.in_layer;
+        if (tile.rows == 1 && tile.layer_step == 1)
+            return decode_numbers<Number>(from, tile.columns, first);
         Scalar numbers[most_of_tile];
         for (Index i = 0; i < tile.rows; ++i)
-            decode_numbers<Number>(bytes + (tile.in_tensor + i * tile.tensor_step) *
-                                               static_cast<Index>(sizeof(Number)),
-                                   tile.columns, numbers + i * tile.columns);
-        for (Index j = 0; j < tile.columns; ++j)
-            for (Index i = 0; i < tile.rows; ++i)
-                to[tile.in_layer + i + j * tile.layer_step] = numbers[i * tile.columns + j];
+            decode_numbers<Number>(from + i * tile.tensor_step * size, tile.columns,
+                                   numbers + i * tile.columns);
+        transpose(tile.columns, tile.rows, numbers, tile.columns, first, tile.layer_step);
     });
 }
 
 /// Writes a layer's numbers as a tensor.
 template <class Scalar>
 void write_tensor(const TensorForm& form, const Scalar* from, std::uint8_t* bytes) {
+    constexpr auto size = static_cast<Index>(sizeof(Scalar));
     for_each_tile(form, [&](const TensorTile& tile) {
         Scalar numbers[most_of_tile];
-        for (Index j = 0; j < tile.columns; ++j)
-            for (Index i = 0; i < tile.rows; ++i)
-                numbers[i * tile.columns + j] = from[tile.in_layer + i + j * tile.layer_step];
-        for (Index i = 0; i < tile.rows; ++i)
+        transpose(tile.rows, tile.columns, from + tile.in_layer, tile.layer_step, numbers,
+                  tile.columns);
+        for (Index i = 0; i < tile.rows; ++i) {
+            std::uint8_t* const row = bytes + (tile.in_tensor + i * tile.tensor_step) * size;
             for (Index j = 0; j < tile.columns; ++j)
-                store_little(bytes + (tile.in_tensor + i * tile.tensor_step + j) *
-                                         static_cast<Index>(sizeof(Scalar)),
-                             numbers[i * tile.columns + j]);
+                store_little(row + j * size, numbers[i * tile.columns + j]);
+        }
     });
 }
 
