@@ -70,6 +70,10 @@ struct BrainFloat {
 /// Writes `count` numbers from bytes, converted.
 template <class Number, class Scalar>
 void decode_numbers(const std::uint8_t* from, Index count, Scalar* to) {
+    if constexpr (std::is_same_v<Number, Scalar> && std::endian::native == std::endian::little) {
+        std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Scalar));
+        return;
+    }
     for (Index i = 0; i < count; ++i) {
         const auto number = load_little<Number>(from + i * static_cast<Index>(sizeof(Number)));
         if constexpr (std::is_arithmetic_v<Number>)
@@ -84,7 +88,7 @@ void decode_numbers(const std::uint8_t* from, Index count, Scalar* to) {
 struct TensorTile {
     Index in_tensor, tensor_step, in_layer, layer_step, rows, columns;
 };
-inline constexpr Index most_of_tile = 1024;
+inline constexpr Index most_of_tile = 4096;
 
 /// Calls visit(tile) for tiles that make up a tensor, at most most_of_tile numbers each: rows are
 /// side by side in the tensor, columns in the layer, so that neither is gone through in long steps.
@@ -106,7 +110,7 @@ void for_each_tile(const TensorForm& form, const Visit& visit) {
         const Index columns = dimensions == 0 ? 1 : form.shape[last];
         const Index row_step = dimensions == 0 ? 1 : steps[across];
         const Index column_step = dimensions == 0 ? 1 : form.strides[last];
-        const Index most_rows = 32, most_columns = rows == 1 ? most_of_tile : 32;
+        const Index most_rows = 64, most_columns = rows == 1 ? most_of_tile : 64;
         for (Index i = 0; i < rows; i += most_rows)
             for (Index j = 0; j < columns; j += most_columns)
                 visit(TensorTile{in_tensor + i * row_step + j, row_step,
@@ -142,9 +146,9 @@ void read_tensor(const std::uint8_t* bytes, const TensorForm& form, Scalar* to) 
         if (tile.rows == 1 && tile.layer_step == 1)
             return decode_numbers<Number>(from, tile.columns, first);
         Scalar numbers[most_of_tile];
+        const Index step = tile.tensor_step * size;
         for (Index i = 0; i < tile.rows; ++i)
-            decode_numbers<Number>(from + i * tile.tensor_step * size, tile.columns,
-                                   numbers + i * tile.columns);
+            decode_numbers<Number>(from + i * step, tile.columns, numbers + i * tile.columns);
         transpose(tile.columns, tile.rows, numbers, tile.columns, first, tile.layer_step);
     });
 }
