@@ -18,10 +18,20 @@ using Headers = std::map<std::string, std::string>;
 
 inline constexpr std::string_view prefix = "stochastic_depth/";
 inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
-/// Need zlib or POSIX, so a program asks for them by name.
+/// Need zlib or POSIX, or serve those that do, so a program asks for them by name.
 inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
+                                             "stochastic_depth/io/json_reader.hpp",
+                                             "stochastic_depth/io/npy.hpp",
+                                             "stochastic_depth/io/npz.hpp",
+                                             "stochastic_depth/io/npz_deflated.hpp",
+                                             "stochastic_depth/io/safetensors.hpp",
+                                             "stochastic_depth/io/safetensors_header.hpp",
                                              "stochastic_depth/io/sealed_file.hpp",
+                                             "stochastic_depth/io/tensor_copy.hpp",
+                                             "stochastic_depth/io/tensor_names.hpp",
                                              "stochastic_depth/io/tokenizer_file.hpp",
+                                             "stochastic_depth/io/torch_names.hpp",
+                                             "stochastic_depth/io/whole_file.hpp",
                                              "stochastic_depth/training/checkpoint.hpp",
                                              "stochastic_depth/training/named_matrices.hpp",
                                              "stochastic_depth/training/resumable_optimizer.hpp",

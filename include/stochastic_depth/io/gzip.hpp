@@ -62,8 +62,8 @@ private:
 
 }  // namespace detail
 
-/// Reads a whole file, gzip-compressed or plain; the only header that needs zlib (link with -lz),
-/// and for that reason not part of all.hpp.
+/// Reads a whole file, gzip-compressed or plain. Needs zlib (link with -lz), and is for that reason
+/// not part of all.hpp.
 ///
 ///     const auto images = parse_idx(read_gzip(path), path);
 ///

@@ -15,6 +15,7 @@
 #include <stochastic_depth/pass/erased_walk.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/pass/tensor_form.hpp>
 #include <stochastic_depth/pass/work.hpp>
 
 namespace stochastic_depth {
@@ -38,6 +39,20 @@ struct ErasedStateVisit {
         else
             visit_double(name, map);
     }
+};
+
+/// A visitor of what a layer's parameters and state are elsewhere.
+struct ErasedTensorVisit {
+    FunctionRef<void(const TensorForm&, float*)> visit_float;
+    FunctionRef<void(const TensorForm&, double*)> visit_double;
+    FunctionRef<void(std::string_view)> enter_part;
+    FunctionRef<void()> leave_part;
+
+    void enter(std::string_view name) const { enter_part(name); }
+    void enter(std::size_t number) const { enter_part(message(number)); }
+    void leave() const { leave_part(); }
+    void operator()(const TensorForm& form, float* first) const { visit_float(form, first); }
+    void operator()(const TensorForm& form, double* first) const { visit_double(form, first); }
 };
 
 /// A gradient of any type; empty until a layer makes one.
@@ -70,6 +85,7 @@ public:
     virtual void visit_parameters(const ErasedVisit<Scalar>& visit,
                                   std::span<ErasedGradient* const> gradients) = 0;
     virtual void visit_state(const ErasedStateVisit& visit) = 0;
+    virtual void visit_tensors(const ErasedTensorVisit& visit) = 0;
     virtual void update_statistics(const ErasedRecord& record) = 0;
     virtual void begin_statistics() = 0;
     [[nodiscard]] virtual ErasedGradient zero_gradient() const = 0;
@@ -147,6 +163,9 @@ public:
     }
     void visit_state(const ErasedStateVisit& visit) override {
         detail::visit_state(held, visit);
+    }
+    void visit_tensors(const ErasedTensorVisit& visit) override {
+        detail::visit_tensors(held, visit);
     }
     void update_statistics(const ErasedRecord& record) override {
         if constexpr (has_statistics<Layer>)
@@ -330,6 +349,17 @@ public:
         };
         self.layer_->visit_state(
             detail::ErasedStateVisit{pass_on, pass_on, enter(visit), leave(visit)});
+    }
+    template <class Self, class Visit>
+    static void visit_tensors(Self& self, Visit&& visit) {
+        const auto pass_on = [&]<class Number>(const TensorForm& form, Number* first) {
+            if constexpr (std::is_const_v<Self>)
+                visit(form, static_cast<const Number*>(first));
+            else
+                visit(form, first);
+        };
+        self.layer_->visit_tensors(
+            detail::ErasedTensorVisit{pass_on, pass_on, enter(visit), leave(visit)});
     }
     void update_statistics(const Record<detail::Records>& record) {
         layer_->update_statistics(record.record);

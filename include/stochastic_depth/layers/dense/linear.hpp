@@ -10,6 +10,7 @@
 #include <stochastic_depth/kernels/transpose.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/pass/run.hpp>
+#include <stochastic_depth/pass/tensor_form.hpp>
 #include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/threads/team.hpp>
 
@@ -183,6 +184,12 @@ public:
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         visit("weights", self.weights_, gradients.weights...);
         visit("bias", self.bias_, gradients.bias...);
+    }
+
+    /// As torch.nn.Linear's.
+    [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
+        if (form.name != "weights") return form;
+        return TensorForm::of_matrix("weight", outputs(), inputs());
     }
 
 private:

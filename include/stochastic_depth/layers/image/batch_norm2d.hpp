@@ -13,6 +13,7 @@
 #include <stochastic_depth/layers/normalisation/batch_norm.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/tensor_form.hpp>
 
 namespace stochastic_depth {
 namespace detail {
@@ -154,6 +155,11 @@ public:
     template <class Self, class Visit>
     static void visit_state(Self& self, Visit&& visit) {
         BatchNorm<Scalar>::visit_state(self.channels_, visit);
+    }
+
+    /// As torch.nn.BatchNorm2d's.
+    [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
+        return channels_.tensor_form(std::move(form));
     }
 
 private:

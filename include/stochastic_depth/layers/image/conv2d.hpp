@@ -12,6 +12,7 @@
 #include <stochastic_depth/layers/image/convolution.hpp>
 #include <stochastic_depth/numerics/batch_moments.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/tensor_form.hpp>
 
 namespace stochastic_depth {
 
@@ -173,6 +174,13 @@ public:
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         visit("weights", self.weights_, gradients.weights...);
         if (self.options_.bias) visit("bias", self.bias_, gradients.bias...);
+    }
+
+    /// As torch.nn.Conv2d's: [channels, input channels, kernel row, kernel column].
+    [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
+        if (form.name != "weights") return form;
+        const Index c = input_.channels, k = options_.kernel, o = options_.channels;
+        return {"weight", {o, c, k, k}, {1, o, o * c * k, o * c}};
     }
 
 private:

@@ -13,6 +13,7 @@
 #include <stochastic_depth/numerics/batch_moments.hpp>
 #include <stochastic_depth/pass/affine_in_use.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/tensor_form.hpp>
 
 namespace stochastic_depth {
 
@@ -194,6 +195,11 @@ public:
     static void visit_state(Self& self, Visit&& visit) {
         visit("running_mean", self.running_mean_);
         visit("running_variance", self.running_variance_);
+    }
+
+    /// As torch.nn.BatchNorm1d's.
+    [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
+        return std::move(form).renamed("gain", "weight").renamed("running_variance", "running_var");
     }
 
 private:

@@ -9,6 +9,7 @@
 #include <stochastic_depth/kernels/normalise_columns.hpp>
 #include <stochastic_depth/layers/normalisation/gain_and_bias.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/tensor_form.hpp>
 
 namespace stochastic_depth {
 
@@ -118,6 +119,11 @@ public:
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         visit("gain", self.gain_, gradients.gain...);
         visit("bias", self.bias_, gradients.bias...);
+    }
+
+    /// As torch.nn.LayerNorm's.
+    [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
+        return std::move(form).renamed("gain", "weight");
     }
 
 private:

@@ -8,6 +8,7 @@
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/kernels/normalise_columns.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/tensor_form.hpp>
 
 namespace stochastic_depth {
 
@@ -112,6 +113,11 @@ public:
     template <class Self, class Visit, class... Gradients>
     static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
         visit("gain", self.gain_, gradients.gain...);
+    }
+
+    /// As torch.nn.RMSNorm's.
+    [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
+        return std::move(form).renamed("gain", "weight");
     }
 
 private:

@@ -9,6 +9,7 @@
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/layers/sequence/sequence_past.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/tensor_form.hpp>
 #include <stochastic_depth/random/normal.hpp>
 
 namespace stochastic_depth {
@@ -189,6 +190,14 @@ public:
         visit("tokens", self.tokens_, gradients.tokens...);
         if (self.encoding_ == PositionEncoding::learned)
             visit("positions", self.positions_, gradients.positions...);
+    }
+
+    /// As torch.nn.Embedding's, a row for each token; and for each position.
+    [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
+        if (form.name == "tokens") return {"weight", {vocabulary(), width()}, {width(), 1}};
+        if (form.name == "positions")
+            return {"positions", {max_positions_, width()}, {width(), 1}};
+        return form;
     }
 
 private:

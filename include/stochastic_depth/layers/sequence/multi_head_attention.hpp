@@ -15,6 +15,7 @@
 #include <stochastic_depth/layers/sequence/sequence_past.hpp>
 #include <stochastic_depth/layers/sequence/token_list.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
+#include <stochastic_depth/pass/tensor_form.hpp>
 
 namespace stochastic_depth {
 
@@ -268,6 +269,15 @@ public:
         };
         visit_one("in_weights", "in_bias", self.in_, gradients.in...);
         visit_one("out_weights", "out_bias", self.out_, gradients.out...);
+    }
+
+    /// As torch.nn.MultiheadAttention's.
+    [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
+        return std::move(form)
+            .renamed("in_weights", "in_proj_weight")
+            .renamed("in_bias", "in_proj_bias")
+            .renamed("out_weights", "out_proj.weight")
+            .renamed("out_bias", "out_proj.bias");
     }
 
     /// The outputs of the next positions of sequences whose past a cache holds: what the layer makes
