@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
 // Which language is a word of? A transformer whose sublayers are skipped at random in training reads
-// its letters, each with its neighbours. Data are word lists; one word in ten, in lower case, is held out, on whatever lists it
-// is, so that no test word was trained on in any language. A word of several lists stands there once
-// for each, with each of their names: then no answer is always right, the network should say so, and
-// the least error that any rule can have is printed. At the end all rules for using the network stand
-// side by side, and naive Bayes on n-grams of letters. Then, with --ask, what is typed is answered:
-// the probabilities of the languages, and what the masks disagree about.
+// its letters, each with its neighbours. Data are word lists; one word in ten, in lower case, is held
+// out, on whatever lists it is, so that no test word was trained on in any language. A word of
+// several lists stands there once for each, with each of their names: then no answer is always
+// right, the network should say so, and the least error that any rule can have is printed. At the
+// end all rules for using the network stand side by side, and naive Bayes on n-grams of letters.
+// Then, with --ask, what is typed is answered: the probabilities of the languages, and what the
+// masks disagree about.
 #include <iostream>
 #include <string>
 #include <string_view>
