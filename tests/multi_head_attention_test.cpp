@@ -16,6 +16,7 @@
 
 #include "support/layer_contract.hpp"
 #include "support/refusals.hpp"
+#include "support/whole.hpp"
 
 namespace {
 
@@ -31,10 +32,6 @@ MultiHeadAttention<Scalar> attention(Philox& random, const MultiHeadAttentionOpt
     const Vector<Scalar> b = random_matrix<Scalar>(random, options.bias ? 3 * d : 0, 1);
     const Vector<Scalar> a = random_matrix<Scalar>(random, options.bias ? d : 0, 1);
     return {options, w, b, v, a};
-}
-
-[[nodiscard]] Index whole(Philox& random, Index low, Index high) {
-    return low + static_cast<Index>(random() % static_cast<std::uint64_t>(high - low + 1));
 }
 
 /// One sequence by the definition, forward and back.

@@ -8,6 +8,7 @@
 #include <stochastic_depth/random/philox.hpp>
 
 #include "support/matrices.hpp"
+#include "support/whole.hpp"
 
 /// Images, and what slides over them, in plain loops.
 namespace stochastic_depth::test {
@@ -15,11 +16,6 @@ namespace stochastic_depth::test {
 /// The row of an entry of an image.
 [[nodiscard]] inline Index row_of(const ImageShape& shape, Index c, Index u, Index v) {
     return c + shape.channels * (u + shape.width * v);
-}
-
-/// A number in [low, high].
-[[nodiscard]] inline Index whole(Philox& random, Index low, Index high) {
-    return low + static_cast<Index>(random() % static_cast<std::uint32_t>(high - low + 1));
 }
 
 /// What a layer with a square window slides over.

@@ -1,21 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <vector>
 
 #include <stochastic_depth/random/philox.hpp>
-#include <stochastic_depth/random/uniform.hpp>
 #include <stochastic_depth/types.hpp>
+
+#include "support/whole.hpp"
 
 /// Sequences of tokens, for the tests of layers that take them.
 namespace stochastic_depth::test {
-
-/// A whole number in [low, high].
-[[nodiscard]] inline Index whole(Philox& random, Index low, Index high) {
-    const double u = uniform<double>(random);
-    return low + std::min(high - low, static_cast<Index>(u * static_cast<double>(high - low + 1)));
-}
 
 struct Sequences {
     /// [positions x batch], -1 behind the end.
