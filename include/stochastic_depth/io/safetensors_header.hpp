@@ -62,7 +62,9 @@ template <class Sizes>
 /// The beginning of a text that a file may have made as long as it likes.
 [[nodiscard]] inline std::string beginning(std::string_view text) {
     constexpr std::size_t most = 64;
-    return text.size() <= most ? std::string(text) : std::string(text.substr(0, most)) + "...";
+    std::string start(text.substr(0, most));
+    if (text.size() > most) start += "...";
+    return start;
 }
 
 /// What a safetensors file holds, checked: every byte behind the header belongs to one tensor.
