@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/all.hpp>
+#include <stochastic_depth/core.hpp>
 
 #include <cstdio>
 #include <vector>

@@ -82,7 +82,8 @@ inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
         {"analysis/", 9},
         {"io/", 9},
         {"models/", 9},
-        {"all.hpp", 10},
+        {"core.hpp", 10},
+        {"all.hpp", 11},
     };
     if (!path.starts_with(prefix)) return -1;
     path.remove_prefix(prefix.size());

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <stochastic_depth/concepts.hpp>
+#include <stochastic_depth/expectation/exact_expectation.hpp>
+#include <stochastic_depth/expectation/monte_carlo_expectation.hpp>
+#include <stochastic_depth/expectation/weight_scaling.hpp>
+#include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/scaled.hpp>
+#include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
+#include <stochastic_depth/layers/elementwise/gelu.hpp>
+#include <stochastic_depth/layers/elementwise/identity.hpp>
+#include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/elementwise/tanh.hpp>
+#include <stochastic_depth/layers/normalisation/layer_norm.hpp>
+#include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/random/philox.hpp>
+#include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/survival/drop_probability.hpp>
+#include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/survival/schedules.hpp>
+#include <stochastic_depth/survival/survival_mask.hpp>
+#include <stochastic_depth/survival/survival_masks.hpp>
+#include <stochastic_depth/survival/survival_probability.hpp>
+#include <stochastic_depth/types.hpp>
+#include <stochastic_depth/version.hpp>
