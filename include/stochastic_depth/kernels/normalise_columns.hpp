@@ -16,7 +16,7 @@
 namespace stochastic_depth::detail {
 
 /// How many columns are treated at once: while one waits for a root, others go on.
-inline constexpr Index columns_at_once = 8;
+inline constexpr Index normalised_at_once = 8;
 
 /// to[j] = the sum over i < rows of what term(packet type P, i, j, sum) adds to a packet, for
 /// j < columns. Four columns at a time, so that no sum waits for its last addition.
@@ -60,7 +60,7 @@ struct MeanAndDeviation {
     static void take(Index rows, Index columns, const Scalar* x, Index stride, double epsilon,
                      MeanAndDeviation* to) {
         const auto count = static_cast<double>(rows);
-        Array<double, columns_at_once> mean, squares;
+        Array<double, normalised_at_once> mean, squares;
         sums_of_columns(rows, columns, mean,
                         [&]<class P>(std::type_identity<P>, Index i, Index j, P& sum) {
                             sum = sum + P::load_converted(x + i + j * stride);
@@ -99,7 +99,7 @@ struct RootMeanSquare {
     static void take(Index rows, Index columns, const Scalar* x, Index stride, double epsilon,
                      RootMeanSquare* to) {
         const auto count = static_cast<double>(rows);
-        Array<double, columns_at_once> squares;
+        Array<double, normalised_at_once> squares;
         sums_of_columns(rows, columns, squares,
                         [&]<class P>(std::type_identity<P>, Index i, Index j, P& sum) {
                             const P number = P::load_converted(x + i + j * stride);
@@ -139,9 +139,9 @@ template <class Moments, class Scalar, class Epilogue>
 void normalise_columns(Index rows, Index first, Index count, const Scalar* x, Index stride,
                        const Scalar* gain, const Scalar* bias, double epsilon, Moments* moments,
                        const Destination<Scalar>& out, const Epilogue& epilogue) {
-    for (Index begin = first; begin < first + count; begin += columns_at_once) {
-        const Index columns = std::min(columns_at_once, first + count - begin);
-        Array<Moments, columns_at_once> taken;
+    for (Index begin = first; begin < first + count; begin += normalised_at_once) {
+        const Index columns = std::min(normalised_at_once, first + count - begin);
+        Array<Moments, normalised_at_once> taken;
         Moments::take(rows, columns, x + begin * stride, stride, epsilon, taken);
         if (moments) std::copy_n(taken, columns, moments + begin);
         for (Index k = 0; k < columns; ++k) {
@@ -169,9 +169,9 @@ void differentiate_columns(Index rows, Index first, Index count, const Scalar* x
                            const Scalar* dy, Index dy_stride, const Scalar* gain,
                            const Moments* moments, const Destination<Scalar>& out,
                            const Epilogue& epilogue) {
-    for (Index begin = first; begin < first + count; begin += columns_at_once) {
-        const Index columns = std::min(columns_at_once, first + count - begin);
-        double averages[columns_at_once][2];
+    for (Index begin = first; begin < first + count; begin += normalised_at_once) {
+        const Index columns = std::min(normalised_at_once, first + count - begin);
+        double averages[normalised_at_once][2];
         for (Index k = 0; k < columns; ++k) {
             const Moments m = moments[begin + k];
             const Scalar* const numbers = x + (begin + k) * x_stride;
@@ -256,7 +256,7 @@ void normalise_batch(const Team& team, const X& x, const Scalar* gain,
                      const Y& y, const Epilogue& epilogue) {
     const Destination<Scalar> out{view(y).data(), y.outerStride()};
     redirect(out, epilogue, Origin{}, [&](const auto& to, const auto& last_step) {
-        team.split(x.cols(), columns_at_once, work_of_normalising(x.rows()),
+        team.split(x.cols(), normalised_at_once, work_of_normalising(x.rows()),
                    [&](Index first, Index count) {
                        normalise_columns(x.rows(), first, count, x.data(), x.outerStride(), gain,
                                          bias, epsilon, moments, to, last_step);
@@ -270,7 +270,7 @@ void differentiate_batch(const Team& team, const X& x, const Slope& dy, const Sc
                          const Moments* moments, const InputSlope& dx, const Epilogue& epilogue) {
     const Destination<Scalar> out{view(dx).data(), dx.outerStride()};
     redirect(out, epilogue, Origin{}, [&](const auto& to, const auto& last_step) {
-        team.split(x.cols(), columns_at_once, work_of_normalising(x.rows()),
+        team.split(x.cols(), normalised_at_once, work_of_normalising(x.rows()),
                    [&](Index first, Index count) {
                        differentiate_columns(x.rows(), first, count, x.data(), x.outerStride(),
                                              dy.data(), dy.outerStride(), gain, moments, to,
