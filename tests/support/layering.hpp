@@ -19,7 +19,16 @@ using Headers = std::map<std::string, std::string>;
 inline constexpr std::string_view prefix = "stochastic_depth/";
 inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
 /// Need zlib or POSIX, or serve those that do, so a program asks for them by name.
-inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
+inline constexpr std::string_view apart[] = {"stochastic_depth/export/onnx.hpp",
+                                             "stochastic_depth/export/onnx_composites.hpp",
+                                             "stochastic_depth/export/onnx_graph.hpp",
+                                             "stochastic_depth/export/onnx_images.hpp",
+                                             "stochastic_depth/export/onnx_input.hpp",
+                                             "stochastic_depth/export/onnx_layers.hpp",
+                                             "stochastic_depth/export/onnx_model.hpp",
+                                             "stochastic_depth/export/onnx_sequences.hpp",
+                                             "stochastic_depth/export/onnx_wire.hpp",
+                                             "stochastic_depth/io/gzip.hpp",
                                              "stochastic_depth/io/json_reader.hpp",
                                              "stochastic_depth/io/npy.hpp",
                                              "stochastic_depth/io/npz.hpp",
@@ -81,6 +90,7 @@ inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
         {"training/", 9},
         {"analysis/", 9},
         {"io/", 9},
+        {"export/", 9},
         {"models/", 9},
         {"all.hpp", 10},
     };
