@@ -7,6 +7,7 @@
 #include <map>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,8 @@
 #include <stochastic_depth/export/onnx.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
+#include <stochastic_depth/layers/composition/stack.hpp>
+#include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
 #include <stochastic_depth/layers/image/conv2d.hpp>
@@ -21,6 +24,7 @@
 #include <stochastic_depth/layers/sequence/multi_head_attention.hpp>
 #include <stochastic_depth/layers/sequence/per_position.hpp>
 #include <stochastic_depth/pass/protocol.hpp>
+#include <stochastic_depth/pass/structure.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 
 #include "support/catch.hpp"

@@ -105,16 +105,19 @@ public:
         return json_tensor(is_single ? "float32" : "float64", dims, numbers);
     }
 
-    /// Columns of features.
+    /// Columns of features, or of so many positions.
     template <class Network>
     void add_dense(const std::string& name, const Network& network, Index inputs,
-                   const OnnxOptions& options, Philox& random) {
+                   const OnnxOptions& options, Philox& random,
+                   const std::vector<Index>& batches = {0, 1, 7}, Index positions = 0) {
         using Scalar = typename Network::Scalar;
         std::vector<std::string> cases;
-        for (const Index batch : {0, 1, 7}) {
+        for (const Index batch : batches) {
             const auto x = random_matrix<Scalar>(random, inputs, batch);
             const auto y = output(network, x, options);
-            cases.push_back(case_of("\"input\":" + tensor({batch, inputs}, x, options),
+            std::vector<Index> dims{batch, inputs};
+            if (positions > 0) dims = {batch, positions, inputs / positions};
+            cases.push_back(case_of("\"input\":" + tensor(dims, x, options),
                                     tensor({batch, y.rows()}, y, options)));
         }
         add(name, network, options, cases);

@@ -58,7 +58,7 @@ template <class Scalar, class... Layers>
     return StochasticDepth{Residual{Sequential{std::move(layers)...}}, SurvivalProbability{p}};
 }
 
-/// Every layer of columns.
+/// The layers of columns.
 template <class Scalar>
 [[nodiscard]] auto dense(Philox& random) {
     const Vector<Scalar> gain = random_matrix<Scalar>(random, 8, 1);
@@ -73,9 +73,7 @@ template <class Scalar>
                         SurvivalProbability{0.5}},
         Stack{std::vector{block<Scalar>(0.4, RmsNorm<Scalar>{8}, Gain<Scalar>{gain}),
                           block<Scalar>(1.0, RmsNorm<Scalar>{8}, Gain<Scalar>{gain})}},
-        Elementwise<Cube<Scalar>>{}, Scaled{Linear<Scalar>{8, 4, random}, Scalar(0.5)},
-        Softmax<Scalar>{},
-        Concatenate{Identity<Scalar>{}, Entropy<Scalar>{}, LogSoftmax<Scalar>{}}};
+        Elementwise<Cube<Scalar>>{}, Scaled{Linear<Scalar>{8, 4, random}, Scalar(0.5)}};
     draw_numbers(network, random);
     return network;
 }
@@ -89,6 +87,12 @@ void add_dense(ModelFolder& folder, Philox& random) {
     const auto in_double = dense<double>(random);
     folder.add_dense("dense_double", in_double, 5, {.mask = SurvivalMask{1, 1, 0, 1, 1}}, random);
     folder.add_dense("dense_rounded", in_double, 5, {.single_precision = true}, random);
+    // ONNX Runtime takes an empty batch's parts for equally wide when it puts them side by side.
+    folder.add_dense(
+        "probabilities",
+        Sequential{linear<float>(random, 5, 4), Softmax<float>{},
+                   Concatenate{Identity<float>{}, Entropy<float>{}, LogSoftmax<float>{}}},
+        5, {}, random, {1, 7});
     // Depth 0, in three ways; what the last one takes it doesn't tell.
     folder.add_dense("linear", linear<float>(random, 3, 2), 3, {}, random);
     folder.add_dense("activation", Sequential{ReLU<float>{}, GELU<float>{}}, 6, {.inputs = 6},
@@ -178,6 +182,15 @@ void add_sequences(ModelFolder& folder, Philox& random) {
                         MultiHeadAttention<float>{{.width = 8, .heads = 4, .bias = false}, random},
                         AttentionPool<float>{8}};
     draw_numbers(weighted, random);
+    // Sequences of numbers, of any length and of one that is known.
+    Sequential numbers{PerPosition{4, linear<float>(random, 4, 8)},
+                       MultiHeadAttention<float>{{.width = 8, .heads = 2, .causal = true}, random},
+                       SequencePool<float>{8}};
+    folder.add_dense("positions", numbers, 20, {}, random, {0, 1, 3}, 5);
+    const MultiHeadAttention<float> turned{{.width = 8, .heads = 2, .rotary = true}, random};
+    Sequential known{Linear<float>{6, 24, random}, turned,
+                     SequencePool<float>{8, SequencePooling::last}, Linear<float>{8, 2, random}};
+    folder.add_dense("known_positions", known, 6, {}, random);
     folder.add_tokens("attention_pool", weighted, 12, 8, false, {}, random, batches);
 }
 

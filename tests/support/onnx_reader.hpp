@@ -217,7 +217,8 @@ private:
     static std::string declared(const WireField& field) {
         const WireMessage value(field.bytes);
         std::string text = value.one(1).text() + " [";
-        for (const WireField& axis : value.message(2).message(1).message(2).all(1)) {
+        const WireMessage shape = value.message(2).message(1).message(2);
+        for (const WireField& axis : shape.all(1)) {
             const WireMessage dimension(axis.bytes);
             if (text.back() != '[') text += ',';
             text += dimension.all(1).empty() ? dimension.one(2).text()

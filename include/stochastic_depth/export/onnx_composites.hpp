@@ -27,8 +27,9 @@ namespace stochastic_depth::detail {
 /// An operation on the entries of two values of the same columns, in one layout.
 [[nodiscard]] inline OnnxValue onnx_of_entries(OnnxGraph& graph, const char* operation,
                                                const OnnxValue& a, const OnnxValue& b) {
-    const bool is_same = a.layout == b.layout && a.shape == b.shape &&
-                         (a.layout == OnnxLayout::features || a.size == b.size);
+    bool is_same = a.layout == b.layout;
+    if (a.layout == OnnxLayout::images) is_same = is_same && a.shape == b.shape;
+    if (a.layout == OnnxLayout::positions) is_same = is_same && a.size == b.size;
     const OnnxValue x = is_same ? a : graph.features(a), y = is_same ? b : graph.features(b);
     return x.renamed(graph.node(operation, {x.name, y.name}));
 }

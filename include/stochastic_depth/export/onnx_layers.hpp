@@ -186,9 +186,8 @@ template <class Scalar>
         graph.node("Log", {graph.node("Where", {is_zero, graph.number(1), rows.name})});
     const std::string sum =
         graph.node("ReduceSum", {graph.node("Mul", {rows.name, log}), graph.whole_numbers({-1})},
-                   {{"keepdims", 0}});
-    const std::string entropy = graph.node("Neg", {sum});
-    return rows.renamed(graph.node("Unsqueeze", {entropy, graph.whole_numbers({-1})}), 1);
+                   {{"keepdims", 1}});
+    return rows.renamed(graph.node("Neg", {sum}), 1);
 }
 
 }  // namespace stochastic_depth::detail

@@ -162,11 +162,12 @@ public:
         const std::size_t graph = nodes.size() + tensors_.size() + end.size();
         if (const std::size_t bytes = graph + model.size() + tag_and_length; bytes > most_bytes)
             refuse_size(static_cast<double>(bytes));
+        model.reserve(model.size() + tag_and_length + graph);
         model.begin(7, graph);
         model.append(nodes);
         model.append(tensors_);
         model.append(end);
-        return model.bytes();
+        return std::move(model).bytes();
     }
 
 private:

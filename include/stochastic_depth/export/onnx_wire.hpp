@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <stochastic_depth/io/tensor_copy.hpp>
@@ -19,7 +20,8 @@ namespace stochastic_depth::detail {
 /// \source Protocol Buffers, Encoding.
 class WireWriter {
 public:
-    [[nodiscard]] const std::vector<std::uint8_t>& bytes() const { return bytes_; }
+    [[nodiscard]] const std::vector<std::uint8_t>& bytes() const& { return bytes_; }
+    [[nodiscard]] std::vector<std::uint8_t> bytes() && { return std::move(bytes_); }
     [[nodiscard]] std::size_t size() const { return bytes_.size(); }
 
     /// A number below 0 takes ten bytes.
@@ -40,6 +42,7 @@ public:
         std::uint8_t* const to = room(field, inner.size());
         if (inner.size() > 0) std::memcpy(to, inner.bytes_.data(), inner.size());
     }
+    void reserve(std::size_t size) { bytes_.reserve(size); }
     /// More fields of the same message.
     void append(const WireWriter& fields) {
         bytes_.insert(bytes_.end(), fields.bytes_.begin(), fields.bytes_.end());
