@@ -72,41 +72,61 @@ void copy_channels(const Scalar* image, Index channels, Index positions, Index f
         std::copy_n(image + first + p * channels, count, to);
 }
 
+/// The taps of a window that exist, and the gaps from one row of them to the next.
+struct TapsOfChannels {
+    Index rows;
+    Index columns;
+    Index weight_gap;
+    Index input_gap;
+};
+
+/// sum += weights * inputs of windows side by side, `step` apart, which share the weights: the chain
+/// of multiply-adds of each lane is a channel's.
+template <int Columns, class P, class Scalar>
+EIGEN_ALWAYS_INLINE void sum_windows(Index channels, const TapsOfChannels& taps,
+                                     const Scalar* weight, const Scalar* input, Index step,
+                                     Array<P, Columns>& sum) {
+    for (Index row = taps.rows; row > 0; --row, weight += taps.weight_gap, input += taps.input_gap)
+        for (Index tap = taps.columns; tap > 0; --tap, weight += channels, input += channels) {
+            const P factor = P::load(weight);
+            STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < Columns; ++c)
+                sum[c] = multiply_add(factor, P::load(input + c * step), sum[c]);
+        }
+}
+
 /// `convolve` of channels that are by themselves.
 /// \param weights  [channels x (taps across, taps down)].
 template <int Lanes, class Scalar, class Epilogue>
 void convolve_channels(const Windows& w, const Scalar* weights, const Scalar* bias, const Scalar* x,
                        Scalar* y, Index sample, const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
-    const Index channels = w.outputs, in_row = channels * w.across.size;
+    const Index channels = w.outputs;
     if constexpr (Lanes > 1) {
         if (channels < Lanes)
             return convolve_channels<P::narrower>(w, weights, bias, x, y, sample, epilogue);
     }
     for_each_region(w, [&](const WindowRegion& region) {
+        const Index across = region.right - region.left;
+        const TapsOfChannels taps{region.bottom - region.top, across,
+                                  channels * (w.across.taps - across),
+                                  channels * (w.across.size - across)};
+        const Index first_tap = channels * (region.left + w.across.taps * region.top);
         for (Index line = 0; line < region.lines; ++line) {
             const Index out_first = region.out_first + line * region.out_line;
             const auto last_step = at_line(epilogue, out_first, region.out_step, sample, channels);
             const Destination<Scalar> to{y + out_first, region.out_step};
             const Scalar* const from = x + region.in_first + line * region.in_line;
-            // Windows side by side share the weights.
             const auto tile = [&]<int columns>(std::integral_constant<int, columns>, Index i,
                                                Index first) {
                 Array<P, columns> sum;
-                for (P& one : sum) one = bias ? P::load(bias + i) : P::broadcast(Scalar(0));
-                for (Index v = region.top; v < region.bottom; ++v)
-                    for (Index u = region.left; u < region.right; ++u) {
-                        const P weight = P::load(weights + i + channels * (u + v * w.across.taps));
-                        const Scalar* const input = from + i + first * region.in_step +
-                                                    (v - region.top) * in_row +
-                                                    (u - region.left) * channels;
-                        STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < columns; ++c) sum[c] =
-                            multiply_add(weight, P::load(input + c * region.in_step), sum[c]);
-                    }
+                STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < columns; ++c)
+                    sum[c] = bias ? P::load(bias + i) : P::broadcast(Scalar(0));
+                sum_windows<columns>(channels, taps, weights + first_tap + i,
+                                     from + i + first * region.in_step, region.in_step, sum);
                 STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < columns; ++c)
                     finish(last_step, sum[c], i, first + c, to, Origin{});
             };
-            constexpr int wide = 8;
+            constexpr int wide = 4;
             for (Index c = 0; c < channels; c += Lanes) {
                 // The last packet may overlap the one before.
                 const Index i = std::min(c, channels - Lanes);
@@ -194,7 +214,7 @@ void add_channel_gradient(const Windows& w, const ConstView<Scalar>& x, const In
             for (Index j = 0; j < dy.cols(); ++j) {
                 const Scalar* const image = x.data() + (columns ? columns[j] : j) * x.outerStride();
                 Array<P, ways> sum;
-                for (P& one : sum) one = P::broadcast(Scalar(0));
+                STOCHASTIC_DEPTH_UNROLL for (P& one : sum) one = P::broadcast(Scalar(0));
                 for (Index r = down.begin; r < down.end; ++r) {
                     const Index in_row = w.down.first + w.down.step * r + v;
                     const Scalar* from = image + i +
