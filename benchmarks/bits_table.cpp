@@ -288,6 +288,20 @@ struct Fixed {
     }
 };
 
+/// Convolutions, pooling and normalisation, with blocks that change the shape.
+struct Images {
+    static constexpr const char* name = "images";
+    static auto make(Draw& draw) {
+        const sd::ImageShape shape{draw.between(1, 3), draw.between(3, 7), draw.between(3, 7)};
+        sd::Philox random{static_cast<std::uint64_t>(draw.between(0, 1000))};
+        return std::pair{shape.size(), sd::resnet<float>({.input = shape,
+                                                          .depth = 8,
+                                                          .classes = draw.between(1, 10),
+                                                          .channels = draw.between(1, 9)},
+                                                         random)};
+    }
+};
+
 /// The results of one network, by the name of what computed them.
 using Results = std::vector<std::pair<std::string, Hash>>;
 
@@ -466,5 +480,6 @@ void print_kinds(std::string_view only) {
 
 int main(int count, char** arguments) {
     print_kinds<Dense, LayerNorms, NoShortcut, Projections, NestedInBranches, NestedInShortcuts,
-                Batches, Classes, Fixed<float, 4>, Fixed<double, 8>>(count > 1 ? arguments[1] : "");
+                Batches, Classes, Images, Fixed<float, 4>, Fixed<double, 8>>(
+        count > 1 ? arguments[1] : "");
 }

@@ -3,7 +3,7 @@
 // The three products of a convolution by shape, 64 images, as shares of the multiply-add peak of one
 // core: of the taps that are executed, those in the image. And a residual network of 20 layers on
 // 32 x 32 x 3: forward, its exact expectation, and training steps at full depth and with linear
-// decay to 0.5, their time and what they keep for the way back.
+// decay to 0.5, their time, what they keep for the way back, and the peak of their memory.
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/models/resnet.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "multiply_add_peak.hpp"
+#include "peak_memory.hpp"
 #include "ratio_reporter.hpp"
 
 namespace {
@@ -26,24 +27,27 @@ namespace {
 namespace sd = stochastic_depth;
 using sd::Index;
 
-/// A convolution of a residual network for 32 x 32 x 3 or 28 x 28 x 1.
+/// A convolution of a residual network for 32 x 32 x 3 or 28 x 28 x 1, or one in groups.
 struct Shape {
-    long inputs, outputs, side, kernel, stride;
+    long inputs, outputs, side, kernel, stride, groups = 1;
 
     [[nodiscard]] Case named(const char* family) const {
-        return {family,
-                {{"inputs", inputs},
-                 {"outputs", outputs},
-                 {"side", side},
-                 {"kernel", kernel},
-                 {"stride", stride}}};
+        Case result{family,
+                    {{"inputs", inputs},
+                     {"outputs", outputs},
+                     {"side", side},
+                     {"kernel", kernel},
+                     {"stride", stride}}};
+        if (groups > 1) result.arguments.emplace_back("groups", groups);
+        return result;
     }
 };
 
-const std::vector<Shape> shapes{{16, 16, 32, 3, 1}, {16, 16, 28, 3, 1}, {32, 32, 16, 3, 1},
-                                {64, 64, 8, 3, 1},  {64, 64, 7, 3, 1},  {16, 32, 32, 3, 2},
-                                {32, 64, 16, 3, 2}, {3, 16, 32, 3, 1},  {1, 16, 28, 3, 1},
-                                {16, 32, 32, 1, 2}, {64, 64, 8, 1, 1}};
+const std::vector<Shape> shapes{
+    {16, 16, 32, 3, 1},     {16, 16, 28, 3, 1},    {32, 32, 16, 3, 1}, {64, 64, 8, 3, 1},
+    {64, 64, 7, 3, 1},      {16, 32, 32, 3, 2},    {32, 64, 16, 3, 2}, {3, 16, 32, 3, 1},
+    {1, 16, 28, 3, 1},      {16, 32, 32, 1, 2},    {64, 64, 8, 1, 1},  {64, 64, 16, 3, 1, 2},
+    {64, 64, 16, 3, 1, 16}, {64, 64, 16, 3, 1, 64}};
 
 constexpr Index images = 64;
 
@@ -60,7 +64,7 @@ double taps(const Shape& s) {
 
 /// Multiply-adds of all images, as two each.
 double flops(const Shape& s) {
-    return 2.0 * static_cast<double>(images * s.inputs * s.outputs) * taps(s) * taps(s);
+    return 2.0 * static_cast<double>(images * s.inputs * s.outputs / s.groups) * taps(s) * taps(s);
 }
 
 struct Problem {
@@ -69,7 +73,8 @@ struct Problem {
                 {.channels = s.outputs,
                  .kernel = s.kernel,
                  .stride = s.stride,
-                 .padding = s.kernel / 2},
+                 .padding = s.kernel / 2,
+                 .groups = s.groups},
                 random),
           x(sd::Matrix<float>::Random(layer.input_shape().size(), images)),
           y(sd::Matrix<float>::Random(layer.output_shape().size(), images)),
@@ -181,6 +186,23 @@ void network_step(benchmark::State& state, double survival, sd::MaskScope scope,
     if (survival == 1) count_flops(state, 3 * static_cast<double>(images) * network_flops());
 }
 
+/// How the peak of the process's memory grows: by a network and a forward pass, and then by a step.
+void print_peak_memory() {
+    sd::Philox random{2026};
+    const double before = peak_memory();
+    const auto network = sd::resnet<float>({.input = cifar}, random);
+    const sd::Matrix<float> x = sd::Matrix<float>::Random(cifar.size(), images);
+    sd::Matrix<float> y(10, images);
+    network.forward(x, y);
+    std::printf(
+        "peak memory of a forward pass of %td images, network and images included: %.1f MiB\n",
+        images, peak_memory() - before);
+    NetworkSteps step{1, sd::MaskScope::sample, 1, images};
+    for (int t = 0; t < warm_steps; ++t) (void)step();
+    std::printf("with a step at full depth: %.1f MiB, of which %.1f are kept for the way back\n",
+                peak_memory() - before, static_cast<double>(step.kept_bytes()) / (1024.0 * 1024.0));
+}
+
 /// What is kept for the way back, beside the share of the layers that ran.
 void print_memory() {
     NetworkSteps full{1, sd::MaskScope::sample, 1, 8};
@@ -214,7 +236,7 @@ int main(int argc, char** argv) {
         ratios.push_back(share_of_peak(what + ", share of the peak", subject, flops, target));
     };
     for (const Shape& s : shapes) {
-        const bool is_common = s.kernel == 3 && s.stride == 1 && s.inputs >= 16;
+        const bool is_common = s.kernel == 3 && s.stride == 1 && s.inputs >= 16 && s.groups == 1;
         const auto add = [&](const char* what, const char* family, auto function, double factor,
                              double target) {
             const std::string subject = name(s.named(family));
@@ -267,6 +289,7 @@ int main(int argc, char** argv) {
                       "BM_NetworkStepTwoThreads",
                       {"BM_NetworkStep"},
                       1.8});
+    print_peak_memory();
     print_memory();
     return run_benchmarks(argc, argv, ratios);
 }

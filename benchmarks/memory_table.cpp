@@ -5,23 +5,15 @@
 #include <stochastic_depth/expectation/exact_expectation.hpp>
 #include <stochastic_depth/expectation/exact_sensitivity.hpp>
 
-#include <sys/resource.h>
-
 #include <cstdint>
 #include <cstdio>
 
+#include "peak_memory.hpp"
 #include "residual_network.hpp"
 
 namespace {
 
 namespace sd = stochastic_depth;
-
-/// MiB.
-double peak_memory() {
-    rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
-    return static_cast<double>(usage.ru_maxrss) / 1024;
-}
 
 }  // namespace
 

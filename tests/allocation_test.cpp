@@ -23,11 +23,9 @@
 #include <stochastic_depth/layers/elementwise/identity.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
 #include <stochastic_depth/layers/elementwise/tanh.hpp>
-#include <stochastic_depth/layers/image/batch_norm2d.hpp>
-#include <stochastic_depth/layers/image/conv2d.hpp>
-#include <stochastic_depth/layers/image/global_average_pool2d.hpp>
 #include <stochastic_depth/layers/probability/softmax.hpp>
 #include <stochastic_depth/masked_forward.hpp>
+#include <stochastic_depth/models/resnet.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
@@ -394,17 +392,15 @@ TEST_CASE("TrainingStep: a step like those before it allocates nothing", "[alloc
                        random_matrix<float>(random, 20, 100), {1, 2});
 }
 
-TEST_CASE("TrainingStep: a step of a convolutional network allocates nothing", "[allocation]") {
+TEST_CASE("resnet: a warmed pass and a warmed step allocate nothing", "[allocation]") {
     Philox random{9};
-    const ImageShape shape{4, 8, 8};
-    const Conv2dOptions options{.channels = 4, .padding = 1};
-    const BatchNorm2d<float> norm{shape};
-    check_warmed_steps(
-        Sequential{Conv2d<float>{{3, 8, 8}, options, random}, norm, ReLU<float>{},
-                   StochasticDepth{Residual{Sequential{Conv2d<float>{shape, options, random}, norm}},
-                                   SurvivalProbability{0.5}},
-                   ReLU<float>{}, GlobalAveragePool2d<float>{shape}, Linear<float>{4, 4, random}},
-        random_matrix<float>(random, 192, 12), {1});
+    const auto network =
+        resnet<float>({.input = {3, 8, 8}, .depth = 8, .classes = 4, .channels = 4}, random);
+    check_no_allocation("resnet", network, 192);
+    check_warmed_steps(network, random_matrix<float>(random, 192, 12), {1, 2});
+    ExpectationResult<float> result;
+    const Matrix<float> x = random_matrix<float>(random, 192, 2);
+    CHECK(allocations_when_warm([&] { ExactExpectation{}(network, x, result); }) == none);
 }
 
 TEST_CASE("losses: weighted or not, a value and gradient allocates nothing", "[allocation]") {

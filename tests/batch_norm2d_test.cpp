@@ -90,6 +90,59 @@ TEMPLATE_TEST_CASE("BatchNorm2d is BatchNorm over positions, for 120 random shap
     }
 }
 
+TEST_CASE("BatchNorm2d is what its definition says, forward and back, for 500 random shapes",
+          "[batch_norm2d]") {
+    Philox random{8};
+    for (int trial = 0; trial < 500; ++trial) {
+        const ImageShape shape{whole(random, 1, 9), whole(random, 1, 4), whole(random, 1, 4)};
+        const Index batch = whole(random, 1, 3), n = batch * shape.positions();
+        const double epsilon = 0.1;
+        const auto layer = batch_norm<double>(random, shape, {.epsilon = epsilon});
+        const BatchNorm<double>& of = layer.channels();
+        CAPTURE(trial, layer.description(), batch);
+        Matrix<double> x = random_matrix<double>(random, shape.size(), batch);
+        Matrix<double> dy = random_matrix<double>(random, shape.size(), batch);
+        Matrix<double> in_use = x, y = x, dx = x, dgain(shape.channels, 1),
+                       dbias(shape.channels, 1);
+        for (Index c = 0; c < shape.channels; ++c) {
+            const auto sum = [&](const auto& number) {
+                double total = 0;
+                for (Index j = 0; j < batch; ++j)
+                    for (Index i = c; i < shape.size(); i += shape.channels) total += number(i, j);
+                return total;
+            };
+            // One number of a channel has no variance: the running statistics stand in.
+            const auto numbers = static_cast<double>(n);
+            const double mean = n > 1 ? sum([&](Index i, Index j) { return x(i, j); }) / numbers
+                                      : of.running_mean()(c);
+            const double variance =
+                n > 1 ? sum([&](Index i, Index j) { return std::pow(x(i, j) - mean, 2); }) / numbers
+                      : of.running_variance()(c);
+            const double scale = of.gain()(c) / std::sqrt(variance + epsilon);
+            const auto normal = [&](Index i, Index j) {
+                return (x(i, j) - mean) / std::sqrt(variance + epsilon);
+            };
+            dbias(c) = sum([&](Index i, Index j) { return dy(i, j); });
+            dgain(c) = sum([&](Index i, Index j) { return dy(i, j) * normal(i, j); });
+            for (Index j = 0; j < batch; ++j)
+                for (Index i = c; i < shape.size(); i += shape.channels) {
+                    in_use(i, j) = (x(i, j) - of.running_mean()(c)) * of.gain()(c) /
+                                       std::sqrt(of.running_variance()(c) + epsilon) +
+                                   of.bias()(c);
+                    y(i, j) = scale * (x(i, j) - mean) + of.bias()(c);
+                    dx(i, j) = scale * dy(i, j);
+                    if (n > 1) dx(i, j) -= scale * (dbias(c) + normal(i, j) * dgain(c)) / numbers;
+                }
+        }
+        REQUIRE(largest_difference(run(layer, x), in_use) <= 1e-12);
+        const auto gradient = step_through(layer, x, dy);
+        REQUIRE(largest_difference(x, y) <= 1e-12);
+        REQUIRE(largest_difference(dy, dx) <= 1e-12);
+        REQUIRE(largest_difference(gradient.gain, dgain) <= 1e-12);
+        REQUIRE(largest_difference(gradient.bias, dbias) <= 1e-12);
+    }
+}
+
 TEST_CASE("BatchNorm2d keeps the layer contract, by its running statistics", "[batch_norm2d]") {
     Philox random{2};
     for (const ImageShape& shape : {ImageShape{1, 1, 1}, {3, 2, 3}, {16, 2, 2}, {19, 1, 2}})

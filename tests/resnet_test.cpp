@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include <stochastic_depth/expectation/enumerate_masks.hpp>
 #include <stochastic_depth/expectation/exact_expectation.hpp>
@@ -33,16 +34,16 @@ constexpr ResNetStyle post_projected{ActivationOrder::post, ShapeShortcut::proje
 constexpr ResNetOptions small{.input = {2, 5, 6}, .depth = 8, .classes = 3, .channels = 2};
 
 template <class Network>
-void check_exact_expectation(const Network& network, Index inputs) {
-    Philox random{2};
-    const Matrix<double> x = random_matrix<double>(random, inputs, 2);
-    Matrix<double> mean = Matrix<double>::Zero(3, 2);
+void check_exact_expectation(const Network& network, const Matrix<double>& x) {
+    Matrix<double> mean = Matrix<double>::Zero(3, x.cols());
     double total = 0;
+    Index masks = 0;
     for (const auto& row : enumerate_masks(network, x)) {
-        CHECK(same_bits(row.output, network(x, row.mask)));
+        if (masks++ % 16 == 0) CHECK(same_bits(row.output, network(x, row.mask)));
         mean += row.probability * row.output;
         total += row.probability;
     }
+    CHECK(masks == Index{1} << network.depth());
     CHECK(std::abs(total - 1) <= 1e-14);
     CHECK(largest_difference(ExactExpectation{}(network, x).mean, mean) <= 1e-12);
 }
@@ -95,12 +96,45 @@ TEST_CASE("resnet: a skipped block is its shortcut", "[resnet]") {
         CHECK(same_bits(y.col(j), network(x.col(j), SurvivalMask{j == 1, j == 2, j != 0})));
 }
 
-TEST_CASE("resnet: the exact expectation is the weighted sum over all masks", "[resnet]") {
+TEST_CASE("resnet: the exact expectation of ResNet-20 is the weighted sum over its 512 masks",
+          "[resnet]") {
     Philox random{4};
-    ResNetOptions options = small;
-    options.depth = 14;
-    check_exact_expectation(resnet<double>(options, random), 60);
-    check_exact_expectation(resnet<double, pre_projected>(small, random), 60);
+    const auto network = resnet<double>({.input = {3, 6, 6}, .classes = 3}, random);
+    check_exact_expectation(network, random_matrix<double>(random, 108, 1));
+    check_exact_expectation(resnet<double, pre_projected>(small, random),
+                            random_matrix<double>(random, 60, 2));
+}
+
+TEST_CASE("resnet: of a block's four activations a step keeps three for the survivors alone",
+          "[resnet]") {
+    Philox random{10};
+    constexpr ImageShape input{3, 16, 16};
+    constexpr Index images = 6;
+    const auto network = resnet<float>({.input = input, .depth = 14}, random);
+    const Matrix<float> x = random_matrix<float>(random, input.size(), images);
+    const Eigen::VectorXi labels = Eigen::VectorXi::LinSpaced(images, 0, 5);
+    TrainingStep step{network, SoftmaxCrossEntropy<float>{}};
+    // Numbers that are kept, where so many images keep block l, and all keep the other blocks.
+    const auto kept = [&](Index l, Index survivors) {
+        SurvivalMasks masks = SurvivalMasks::all(6, images);
+        SurvivalMask mask = SurvivalMask::all(6);
+        mask.skip(l);
+        for (Index j = survivors; j < images; ++j) masks.set_mask(j, mask);
+        (void)step.differentiate(network, x, labels, masks);
+        return static_cast<double>(step.cache_bytes()) / sizeof(float);
+    };
+    const double full = kept(0, images);
+    // The blocks that keep the shape.
+    for (const auto& [l, shape] : {std::pair{Index{0}, ImageShape{16, 16, 16}},
+                                   {1, {16, 16, 16}},
+                                   {3, {32, 8, 8}},
+                                   {5, {64, 4, 4}}})
+        for (const Index survivors : {0, 1, 4}) {
+            CAPTURE(l, survivors, full);
+            const auto activation = static_cast<double>(shape.size());
+            const double spared = full - kept(l, survivors);
+            CHECK(spared >= 2.9 * activation * static_cast<double>(images - survivors));
+        }
 }
 
 TEST_CASE("resnet: weight scaling multiplies the branch before the activation", "[resnet]") {

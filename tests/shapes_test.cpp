@@ -3,7 +3,10 @@
 
 #include <vector>
 
+#include <stochastic_depth/layers/composition/any_layer.hpp>
+#include <stochastic_depth/layers/composition/concatenate.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/scaled.hpp>
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
@@ -102,6 +105,50 @@ TEST_CASE("Shapes: a Stack's layers, and both ways of a Residual", "[shapes]") {
     CHECK(!refuses([&] { Sequential{Residual{Shapeless{}}, turned}; }));
     const AveragePool2d<float> pool{{16, 16, 16}, {.kernel = 2}};
     CHECK(!refuses([&] { Sequential{Residual{convolution({16, 16, 16}, 16)}, pool, fits}; }));
+}
+
+TEST_CASE("Shapes go through a layer whose type is not known", "[shapes]") {
+    using Any = AnyLayer<float>;
+    const BatchNorm2d<float> fits{square}, turned{tall};
+    const Conv2d<float> conv = convolution({3, 8, 8}, 16);
+    CHECK(refusal([&] {
+              Stack{std::vector<Any>{conv, turned}};
+          }) ==
+          "Stack: BatchNorm2d 8 x 16 x 8, epsilon 1e-05 must have shape 16 x 8 x 8 as Conv2d "
+          "3 x 8 x 8 -> 16 x 8 x 8, kernel 1, stride 1, padding 0 has, got 8 x 16 x 8");
+    CHECK(!refuses([&] { Stack{std::vector<Any>{conv, fits}}; }));
+    // On both of its sides, and inside of what it holds; where that has no shape, too.
+    CHECK(refuses([&] { Sequential{conv, Any{turned}}; }));
+    CHECK(refuses([&] { Sequential{Any{Own{square, tall}}, fits}; }));
+    CHECK(refuses([&] { Sequential{conv, Any{Sequential{ReLU<float>{}, turned}}}; }));
+    CHECK(refuses([&] { Sequential{conv, Any{Any{turned}}}; }));
+    CHECK(refuses([&] { Stack{std::vector<Any>{conv, ReLU<float>{}, turned}}; }));
+    CHECK(!refuses([&] { Stack{std::vector<Any>{conv, Shapeless{}, turned}}; }));
+    CHECK(!refuses([&] { Stack{std::vector<Any>{conv, Own{square, tall}, turned}}; }));
+}
+
+TEST_CASE("Shapes: each layer of a Concatenate takes the same images", "[shapes]") {
+    const BatchNorm2d<float> fits{square}, turned{tall};
+    const ReLU<float> relu;
+    CHECK(refusal([&] {
+              Concatenate{fits, turned};
+          }) ==
+          "Concatenate: BatchNorm2d 8 x 16 x 8, epsilon 1e-05 must have shape 16 x 8 x 8 as "
+          "BatchNorm2d 16 x 8 x 8, epsilon 1e-05 has, got 8 x 16 x 8");
+    CHECK(refuses([&] { Concatenate{relu, Sequential{relu, fits}, Scaled{turned, 2.0F}}; }));
+    CHECK(!refuses([&] { Concatenate{fits, relu, Own{square, tall}}; }));
+    CHECK(!refuses([&] { Concatenate{Shapeless{}, turned}; }));
+    CHECK(refuses([&] { Sequential{convolution({3, 8, 8}, 16), Concatenate{relu, turned}}; }));
+    CHECK(refuses([&] { Residual{fits, Concatenate{turned}}; }));
+    // What comes out of it is no image.
+    CHECK(!refuses([&] { Sequential{Concatenate{fits}, turned}; }));
+}
+
+TEST_CASE("Shapes go through a scaled layer", "[shapes]") {
+    const BatchNorm2d<float> fits{square}, turned{tall};
+    CHECK(refuses([&] { Sequential{fits, Scaled{turned, 2.0F}}; }));
+    CHECK(refuses([&] { Sequential{Scaled{fits, 2.0F}, turned}; }));
+    CHECK(!refuses([&] { Sequential{Scaled{fits, 2.0F}, fits}; }));
 }
 
 }  // namespace

@@ -61,8 +61,8 @@ struct Sliding {
 /// A Conv2d with random weights and bias.
 template <class Scalar>
 [[nodiscard]] Conv2d<Scalar> convolution(Philox& random, const Sliding& s, Index channels,
-                                         bool bias = true) {
-    const Index inputs = s.input.channels * s.kernel * s.kernel;
+                                         bool bias = true, Index groups = 1) {
+    const Index inputs = s.input.channels / groups * s.kernel * s.kernel;
     const Matrix<Scalar> weights = random_matrix<Scalar>(random, channels, inputs);
     const Vector<Scalar> shift = random_matrix<Scalar>(random, bias ? channels : 0, 1);
     return {s.input,
@@ -70,6 +70,7 @@ template <class Scalar>
              .kernel = s.kernel,
              .stride = s.stride,
              .padding = s.padding,
+             .groups = groups,
              .bias = bias},
             weights,
             shift};

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/layers/composition/shapes.hpp>
 #include <stochastic_depth/pass/erased_walk.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/structure.hpp>
@@ -76,6 +77,7 @@ public:
     [[nodiscard]] virtual bool skips_more_than_branches() const = 0;
     [[nodiscard]] virtual bool takes_tokens() const = 0;
     [[nodiscard]] virtual bool is_residual() const = 0;
+    virtual void send_shapes(std::string_view who, ShapesOnTheWay& shapes) const = 0;
     virtual void write_survival_probabilities(double*& first) const = 0;
     virtual void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const = 0;
     virtual void add_work(Index rows, bool inside_skippable, Work& work) const = 0;
@@ -133,6 +135,9 @@ public:
     }
     [[nodiscard]] bool takes_tokens() const override { return detail::takes_tokens(held); }
     [[nodiscard]] bool is_residual() const override { return detail::is_residual<Layer>; }
+    void send_shapes(std::string_view who, ShapesOnTheWay& shapes) const override {
+        detail::send_shapes(who, held, shapes);
+    }
     void write_survival_probabilities(double*& first) const override {
         detail::write_survival_probabilities(held, first);
     }
@@ -306,6 +311,9 @@ public:
     [[nodiscard]] bool takes_tokens() const { return layer_->takes_tokens(); }
     /// Whether it holds a layer that has a shortcut.
     [[nodiscard]] bool hides_a_shortcut() const { return layer_->is_residual(); }
+    void send_shapes(std::string_view who, detail::ShapesOnTheWay& shapes) const {
+        layer_->send_shapes(who, shapes);
+    }
     void write_survival_probabilities(double*& first) const {
         layer_->write_survival_probabilities(first);
     }

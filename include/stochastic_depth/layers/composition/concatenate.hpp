@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 
+#include <stochastic_depth/layers/composition/shapes.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
@@ -26,7 +29,10 @@ class Concatenate
 public:
     using Scalar = detail::ScalarOfFirst<Layers...>;
 
-    explicit Concatenate(Layers... layers) : layers_(std::move(layers)...) {}
+    /// \throws std::invalid_argument  if layers take images of other shapes, where both have one.
+    explicit Concatenate(Layers... layers) : layers_(std::move(layers)...) {
+        detail::check_shapes("Concatenate", *this);
+    }
 
     [[nodiscard]] const std::tuple<Layers...>& layers() const { return layers_; }
 
@@ -38,6 +44,18 @@ public:
                 return (static_cast<Index>(layer.output_size(input_size)) + ...);
             },
             layers_);
+    }
+
+    /// The shape of the images that go into each layer. What comes out of them, stacked, is none.
+    void send_shapes(std::string_view who, detail::ShapesOnTheWay& shapes) const {
+        const auto into = [&](const auto& layer) {
+            detail::ShapesOnTheWay one = shapes;
+            detail::send_shapes(who, layer, one);
+            shapes.first = one.first;
+            if (!shapes.now && shapes.is_first) shapes.now = one.first;
+        };
+        std::apply([&](const auto&... layer) { (into(layer), ...); }, layers_);
+        shapes.become(std::nullopt);
     }
 
     /// The record of each layer, and the number of its outputs.

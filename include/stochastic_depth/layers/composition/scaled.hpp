@@ -3,8 +3,10 @@
 
 #include <cmath>
 #include <string>
+#include <string_view>
 #include <utility>
 
+#include <stochastic_depth/layers/composition/shapes.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 
 namespace stochastic_depth {
@@ -36,6 +38,11 @@ public:
     /// \throws std::invalid_argument  if the layer cannot take the input.
     [[nodiscard]] Index output_size(Index input_size) const {
         return layer_.output_size(input_size);
+    }
+
+    /// The shapes of images, as the layer has them.
+    void send_shapes(std::string_view who, detail::ShapesOnTheWay& shapes) const {
+        detail::send_shapes(who, layer_, shapes);
     }
 
     template <class Memory>

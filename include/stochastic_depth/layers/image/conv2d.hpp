@@ -9,7 +9,8 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
-#include <stochastic_depth/layers/image/convolution.hpp>
+#include <stochastic_depth/layers/image/grouped_convolution.hpp>
+#include <stochastic_depth/layers/image/way_back.hpp>
 #include <stochastic_depth/numerics/batch_moments.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/tensor_form.hpp>
@@ -24,6 +25,9 @@ struct Conv2dOptions {
     Index stride = 1;
     /// Rows and columns of zeros around the image.
     Index padding = 0;
+    /// Divides the channels of input and output into groups, of which an output sees its own alone;
+    /// at least 1. As many as channels: depthwise.
+    Index groups = 1;
     /// Whether a bias is added, as is of no use before a normalisation.
     bool bias = true;
 };
@@ -34,7 +38,7 @@ struct Conv2dOptions {
 ///                  W(o; c, du, dv) x(c, stride u + du - padding, stride v + dv - padding),
 ///
 /// where taps outside of the image are left out. (So an infinite weight leaves the border alone,
-/// where padding by zeros would make it NaN.)
+/// where padding by zeros would make it NaN.) With groups, c is of those in o's group.
 ///
 /// Each output sums in that order with fused multiply-adds, so that an image has the same bits alone
 /// and in any batch, and for any number of threads. Element-wise layers behind it, and
@@ -49,7 +53,7 @@ public:
     static constexpr bool rows_are_channels = true;
     static constexpr bool reads_chosen_columns = true;
 
-    /// Weights drawn uniformly from +-gain sqrt(3 / (input channels kernel^2)), bias 0.
+    /// Weights drawn uniformly from +-gain sqrt(3 / (input channels / groups kernel^2)), bias 0.
     ///
     /// \param input   The shape of the images.
     /// \param random  A uniform random bit generator; it advances.
@@ -66,8 +70,8 @@ public:
         bias_.setZero(options_.bias ? options_.channels : 0);
     }
 
-    /// \param weights  W, [channels x (input channels, kernel column, kernel row)], input channels
-    ///                 fastest.
+    /// \param weights  W, [channels x (input channels / groups, kernel column, kernel row)], input
+    ///                 channels fastest.
     /// \param bias     b, [channels]; empty where options.bias is false.
     /// \throws std::invalid_argument  if the shape or an option lies outside its range, or sizes
     ///                                don't match.
@@ -89,15 +93,17 @@ public:
         return window().output_shape(input_, options_.channels);
     }
     [[nodiscard]] const Conv2dOptions& options() const { return options_; }
-    /// W, [channels x (input channels, kernel column, kernel row)].
+    /// W, [channels x (input channels / groups, kernel column, kernel row)].
     [[nodiscard]] const Matrix<Scalar>& weights() const { return weights_; }
     /// b, [channels], or empty.
     [[nodiscard]] const Vector<Scalar>& bias() const { return bias_; }
 
     [[nodiscard]] std::string description() const {
+        const Index groups = options_.groups;
         return detail::message("Conv2d ", detail::text_of(input_), " -> ",
                                detail::text_of(output_shape()), ", kernel ", options_.kernel,
                                ", stride ", options_.stride, ", padding ", options_.padding,
+                               groups == 1 ? "" : detail::message(", groups ", groups),
                                options_.bias ? "" : ", no bias");
     }
 
@@ -134,12 +140,13 @@ public:
             record.columns = batch.chosen_columns();
         }
         Batch result = batch.room(output_size(batch.rows()));
-        const detail::Windows forward = windows(options_.channels);
-        in_each_image(
-            batch.team(), batch, result, epilogue, work(),
-            [&](const Scalar* from, Scalar* to, Index j, const auto& last_step) {
-                detail::convolve(forward, weights_.data(), bias_or_null(), from, to, j, last_step);
-            });
+        const detail::Windows forward = windows();
+        const detail::PackedGroups<Scalar> weights(groups(), weights_);
+        in_each_image(batch.team(), batch, result, epilogue, work(),
+                      [&](const Scalar* from, Scalar* to, Index j, const auto& last_step) {
+                          detail::convolve_in_groups(forward, groups(), weights.data(),
+                                                     bias_or_null(), from, to, j, last_step);
+                      });
         batch = std::move(result);
     }
 
@@ -155,15 +162,16 @@ public:
                            "]");
         const auto by_position = detail::by_position(batch, output_shape());
         const auto dy = batch.current();
-        batch.team().split(
-            weights_.cols(), detail::tile_columns,
-            static_cast<double>(dy.cols()) * work() / static_cast<double>(weights_.cols()),
-            [&](Index first, Index count) {
-                detail::add_weight_gradient(
-                    windows(detail::whole_packets<Scalar>(options_.channels)), options_.channels,
-                    record.input.view(), record.columns, dy, first, count, gradient.weights.data());
-                if (first == 0) add_bias_gradient(by_position, gradient);
-            });
+        const bool by_groups = groups().is_copied();
+        const Index parts = by_groups ? options_.groups : weights_.cols();
+        batch.team().split(parts, by_groups ? 1 : detail::tile_columns,
+                           static_cast<double>(dy.cols()) * work() / static_cast<double>(parts),
+                           [&](Index first, Index count) {
+                               detail::add_gradient_in_groups(
+                                   windows(), groups(), record.input.view(), record.columns, dy,
+                                   first, count, gradient.weights.data());
+                               if (first == 0) add_bias_gradient(by_position, gradient);
+                           });
         if constexpr (detail::is_discarded<Epilogue>) return;
         Batch result = batch.room(input_.size());
         write_input_gradient(batch.team(), batch, result, epilogue);
@@ -176,10 +184,10 @@ public:
         if (self.options_.bias) visit("bias", self.bias_, gradients.bias...);
     }
 
-    /// As torch.nn.Conv2d's: [channels, input channels, kernel row, kernel column].
+    /// As torch.nn.Conv2d's: [channels, input channels / groups, kernel row, kernel column].
     [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
         if (form.name != "weights") return form;
-        const Index c = input_.channels, k = options_.kernel, o = options_.channels;
+        const Index o = weights_.rows(), k = options_.kernel, c = weights_.cols() / (k * k);
         return {"weight", {o, c, k, k}, {1, o, o * c * k, o * c}};
     }
 
@@ -191,6 +199,10 @@ private:
             "Conv2d", "output", window().output_shape(input, std::max<Index>(options.channels, 1)));
         if (options.channels < 1)
             detail::refuse("Conv2d: channels must be at least 1, got ", options.channels);
+        const Index groups = options.groups;
+        if (!(groups >= 1 && input.channels % groups == 0 && options.channels % groups == 0))
+            detail::refuse("Conv2d: groups must be at least 1 and divide ", input.channels,
+                           " input channels and ", options.channels, " channels, got ", groups);
         const double size =
             static_cast<double>(window_size()) * static_cast<double>(options.channels);
         if (!(size <= detail::largest_image))
@@ -201,14 +213,17 @@ private:
         return {options_.kernel, options_.stride, options_.padding};
     }
     [[nodiscard]] Index window_size() const {
-        return input_.channels * options_.kernel * options_.kernel;
+        return input_.channels / options_.groups * options_.kernel * options_.kernel;
+    }
+    [[nodiscard]] detail::ChannelGroups groups() const {
+        return {options_.groups, input_.channels, options_.channels};
     }
     [[nodiscard]] const Scalar* bias_or_null() const {
         return options_.bias ? bias_.data() : nullptr;
     }
 
-    /// The windows of the way forward, with `rows` numbers for each output: its channels, or more.
-    [[nodiscard]] detail::Windows windows(Index rows) const {
+    /// The windows of the way forward.
+    [[nodiscard]] detail::Windows windows() const {
         detail::WindowAxis across = window().axis(input_.width),
                            down = window().axis(input_.height);
         // A window of one position: all of them are one row.
@@ -216,7 +231,8 @@ private:
             across.outputs = across.size = input_.positions();
             down.outputs = down.size = 1;
         }
-        return {across, down, input_.channels, rows, 0, rows, rows * across.outputs};
+        return detail::Windows{across, down, input_.channels, 0, 0, 0, 0}.with_outputs(
+            options_.channels);
     }
 
     /// Calls run(from, to, j, epilogue) for each image and its result, shared by a team.
@@ -229,8 +245,7 @@ private:
                          [&](const detail::Destination<Scalar>& to, const auto& last_step) {
                              team.split(x.columns(), 1, work, [&](Index first, Index count) {
                                  for (Index j = first; j < first + count; ++j)
-                                     run(x.column(j), to.data + j * to.stride, j,
-                                         last_step);
+                                     run(x.column(j), to.data + j * to.stride, j, last_step);
                              });
                          });
     }
@@ -247,38 +262,33 @@ private:
         });
     }
 
-    /// One convolution for entries of the image that lie `stride` apart, which were seen through the
-    /// same taps.
     template <class Batch, class Epilogue>
     void write_input_gradient(const detail::Team& team, const Batch& slopes, Batch& result,
                               const Epilogue& epilogue) const {
-        const detail::Windows forward = windows(options_.channels);
-        const Index stride = options_.stride, channels = input_.channels;
-        const Index row = channels * forward.across.size;
-        const detail::ScratchArray<Scalar> packed(weights_.size());
+        const detail::Windows forward = windows();
+        const detail::PackedGroups<Scalar> by_group(groups(), weights_);
+        const detail::ScratchArray<Scalar> turned(weights_.size());
         const auto each_way = [&](const auto& visit) {
-            Scalar* weights = packed.data();
-            for (Index v = 0; v < std::min(stride, forward.down.size); ++v)
-                for (Index u = 0; u < std::min(stride, forward.across.size); ++u) {
-                    const detail::WayBack across(forward.across, u), down(forward.down, v);
-                    visit(detail::Windows{across.axis, down.axis, options_.channels, channels,
-                                          channels * u + row * v, channels * stride, row * stride},
-                          across, down, weights);
-                    weights += options_.channels * channels * across.axis.taps * down.axis.taps;
-                }
+            Scalar* weights = turned.data();
+            detail::for_each_way_back(
+                forward, [&](const detail::Windows& way, const auto& across, const auto& down) {
+                    visit(way, across, down, weights);
+                    weights += weights_.rows() * (input_.channels / options_.groups) *
+                               across.axis.taps * down.axis.taps;
+                });
         };
         each_way([&](const detail::Windows&, const auto& across, const auto& down, Scalar* to) {
-            detail::pack_way_back(forward, weights_.data(), across, down, to);
+            detail::pack_way_back_in_groups(forward, groups(), by_group.data(), across, down, to);
         });
-        in_each_image(
-            team, slopes, result, epilogue, work(),
-            [&](const Scalar* from, Scalar* to, Index j, const auto& last_step) {
-                each_way(
-                    [&](const detail::Windows& w, const auto&, const auto&, const Scalar* weights) {
-                        detail::convolve(w, weights, static_cast<const Scalar*>(nullptr), from, to,
-                                         j, last_step);
-                    });
-            });
+        in_each_image(team, slopes, result, epilogue, work(),
+                      [&](const Scalar* from, Scalar* to, Index j, const auto& last_step) {
+                          each_way([&](const detail::Windows& way, const auto&, const auto&,
+                                       const Scalar* weights) {
+                              detail::convolve_in_groups(way, groups().turned(), weights,
+                                                         static_cast<const Scalar*>(nullptr), from,
+                                                         to, j, last_step);
+                          });
+                      });
     }
 
     ImageShape input_;

@@ -6,7 +6,6 @@
 
 #include <stochastic_depth/kernels/epilogue.hpp>
 #include <stochastic_depth/kernels/matrix_kernel.hpp>
-#include <stochastic_depth/kernels/transpose.hpp>
 #include <stochastic_depth/layers/image/window.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/pass/affine_in_use.hpp>
@@ -30,6 +29,11 @@ struct Windows {
     Index out_first;
     Index out_across;
     Index out_down;
+
+    /// The same with so many numbers for each output, side by side.
+    [[nodiscard]] Windows with_outputs(Index numbers) const {
+        return {across, down, inputs, numbers, 0, numbers, numbers * across.outputs};
+    }
 };
 
 /// Outputs whose windows are cut off in one way: lines of them, as long as they get.
@@ -228,8 +232,7 @@ void add_weight_gradient(const Windows& w, Index channels, const ConstView<Scala
                          Scalar* gradient) {
     const Index rows = w.outputs, positions = w.across.outputs * w.down.outputs;
     const bool is_whole = rows == channels;
-    const Index in_chunk =
-        std::max<Index>(1, std::min(positions_in_chunk / positions, dy.cols()));
+    const Index in_chunk = std::max<Index>(1, std::min(positions_in_chunk / positions, dy.cols()));
     const ScratchArray<Scalar> sums(rows * count);
     const ScratchArray<Scalar> wide(is_whole ? 0 : rows * positions * in_chunk);
     if (!is_whole) std::fill_n(wide.data(), rows * positions * in_chunk, Scalar(0));
@@ -252,36 +255,6 @@ void add_weight_gradient(const Windows& w, Index channels, const ConstView<Scala
             for (Index i = 0; i < channels; ++i)
                 gradient[i + (first + k) * channels] += sums[i + k * rows];
     }
-}
-
-/// The way back along an axis: entries begin, begin + stride, ... of the image were seen through the
-/// taps phase, phase + stride, ... alone.
-struct WayBack {
-    Index phase;
-    /// Windows over the result, whose outputs are those entries.
-    WindowAxis axis;
-
-    /// \param begin  Below the stride and the image's size.
-    WayBack(const WindowAxis& forward, Index begin) {
-        const Index stride = forward.step, padded = begin - forward.first;
-        phase = padded % stride;
-        const Index taps = (std::max<Index>(forward.taps - phase, 0) + stride - 1) / stride;
-        axis = {(forward.size - 1 - begin) / stride + 1, padded / stride - (taps - 1), 1, taps,
-                forward.outputs};
-    }
-};
-
-/// The turned, transposed weights of a way back, [inputs x (outputs, taps across, taps down)].
-template <class Scalar>
-void pack_way_back(const Windows& w, const Scalar* weights, const WayBack& across,
-                   const WayBack& down, Scalar* to) {
-    for (Index v = down.axis.taps; v-- > 0;)
-        for (Index u = across.axis.taps; u-- > 0; to += w.inputs * w.outputs) {
-            const Index tap =
-                across.phase + u * w.across.step + w.across.taps * (down.phase + v * w.down.step);
-            transpose(w.outputs, w.inputs, weights + w.outputs * w.inputs * tap, w.outputs, to,
-                      w.inputs);
-        }
 }
 
 }  // namespace stochastic_depth::detail
