@@ -30,6 +30,8 @@ public:
     Elementwise() = default;
     explicit Elementwise(Function function) : function_(std::move(function)) {}
 
+    [[nodiscard]] const Function& function() const { return function_; }
+
     [[nodiscard]] Index output_size(Index input_size) const { return input_size; }
 
     [[nodiscard]] std::string description() const {
