@@ -19,7 +19,19 @@ using Headers = std::map<std::string, std::string>;
 inline constexpr std::string_view prefix = "stochastic_depth/";
 inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
 /// Need zlib or POSIX, or serve those that do, so a program asks for them by name.
-inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
+inline constexpr std::string_view apart[] = {"stochastic_depth/export/header.hpp",
+                                             "stochastic_depth/export/header_any_layer.hpp",
+                                             "stochastic_depth/export/header_functions.hpp",
+                                             "stochastic_depth/export/header_identifier.hpp",
+                                             "stochastic_depth/export/header_image_kernels.hpp",
+                                             "stochastic_depth/export/header_images.hpp",
+                                             "stochastic_depth/export/header_input.hpp",
+                                             "stochastic_depth/export/header_kernels.hpp",
+                                             "stochastic_depth/export/header_layers.hpp",
+                                             "stochastic_depth/export/header_memory.hpp",
+                                             "stochastic_depth/export/header_script.hpp",
+                                             "stochastic_depth/export/header_writer.hpp",
+                                             "stochastic_depth/io/gzip.hpp",
                                              "stochastic_depth/io/json_reader.hpp",
                                              "stochastic_depth/io/npy.hpp",
                                              "stochastic_depth/io/npz.hpp",
@@ -81,6 +93,7 @@ inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
         {"training/", 9},
         {"analysis/", 9},
         {"io/", 9},
+        {"export/", 9},
         {"models/", 9},
         {"all.hpp", 10},
     };
