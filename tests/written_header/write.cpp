@@ -244,6 +244,12 @@ void add_dense(Cases& cases, sd::Philox& random) {
                                                 {one(), drawn.probability()}}},
                      1, random);
     cases.add_random(sd::Stack{std::vector<One>{}}, 5, random);
+    // A product that is rounded before it is added to something: a compiler that sees both at once
+    // would round once.
+    for (const Index rows : {1, 2})
+        cases.add(sd::Sequential{sd::Residual{sd::Scaled{drawn.linear(rows, rows), 0.3F}},
+                                 drawn.linear(rows, rows)},
+                  sd::test::random_matrix<float>(random, rows, 40), sd::SurvivalMask::all(0));
     cases.add(sd::Stack{std::vector<One>{{sd::Residual{drawn.linear(a, a)}, drawn.probability()}}},
               sd::test::random_matrix<float>(random, a, 2), sd::SurvivalMask{0});
 }
