@@ -18,16 +18,8 @@ using Headers = std::map<std::string, std::string>;
 
 inline constexpr std::string_view prefix = "stochastic_depth/";
 inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
-/// Need zlib or POSIX, or serve those that do, so a program asks for them by name.
-inline constexpr std::string_view apart[] = {"stochastic_depth/export/onnx.hpp",
-                                             "stochastic_depth/export/onnx_composites.hpp",
-                                             "stochastic_depth/export/onnx_graph.hpp",
-                                             "stochastic_depth/export/onnx_images.hpp",
-                                             "stochastic_depth/export/onnx_input.hpp",
-                                             "stochastic_depth/export/onnx_layers.hpp",
-                                             "stochastic_depth/export/onnx_model.hpp",
-                                             "stochastic_depth/export/onnx_sequences.hpp",
-                                             "stochastic_depth/export/onnx_wire.hpp",
+/// Need zlib or POSIX, or serve those that do, so a program asks for them by name. A room ends in '/'.
+inline constexpr std::string_view apart[] = {"stochastic_depth/export/",
                                              "stochastic_depth/io/gzip.hpp",
                                              "stochastic_depth/io/json_reader.hpp",
                                              "stochastic_depth/io/npy.hpp",
@@ -47,7 +39,9 @@ inline constexpr std::string_view apart[] = {"stochastic_depth/export/onnx.hpp",
                                              "stochastic_depth/training/training_checkpoint.hpp"};
 
 [[nodiscard]] inline bool is_apart(std::string_view path) {
-    return std::find(std::begin(apart), std::end(apart), path) != std::end(apart);
+    return std::any_of(std::begin(apart), std::end(apart), [&](std::string_view one) {
+        return one.ends_with('/') ? path.starts_with(one) : path == one;
+    });
 }
 
 [[nodiscard]] inline Headers read_headers(const std::filesystem::path& include_dir) {

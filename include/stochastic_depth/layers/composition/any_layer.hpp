@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 
 #include <stochastic_depth/layers/composition/residual.hpp>
@@ -78,6 +79,8 @@ public:
     [[nodiscard]] virtual bool takes_tokens() const = 0;
     [[nodiscard]] virtual bool is_residual() const = 0;
     virtual void send_shapes(std::string_view who, ShapesOnTheWay& shapes) const = 0;
+    /// The layer, if it is of this type; else null.
+    [[nodiscard]] virtual const void* find(const std::type_info& type) const = 0;
     virtual void write_survival_probabilities(double*& first) const = 0;
     virtual void write_enclosing_layers(Index*& first, Index& next, Index enclosing) const = 0;
     virtual void add_work(Index rows, bool inside_skippable, Work& work) const = 0;
@@ -137,6 +140,9 @@ public:
     [[nodiscard]] bool is_residual() const override { return detail::is_residual<Layer>; }
     void send_shapes(std::string_view who, ShapesOnTheWay& shapes) const override {
         detail::send_shapes(who, held, shapes);
+    }
+    [[nodiscard]] const void* find(const std::type_info& type) const override {
+        return type == typeid(Layer) ? &held : nullptr;
     }
     void write_survival_probabilities(double*& first) const override {
         detail::write_survival_probabilities(held, first);
@@ -255,6 +261,12 @@ public:
 
     /// Number of skippable layers: the length of a mask.
     [[nodiscard]] Index depth() const { return layer_->depth(); }
+
+    /// The layer that it holds, if that is of this type; else null.
+    template <class Layer>
+    [[nodiscard]] const Layer* held() const {
+        return static_cast<const Layer*>(layer_->find(typeid(Layer)));
+    }
 
     template <class Memory>
     using Record = detail::RecordOfErased<Memory>;

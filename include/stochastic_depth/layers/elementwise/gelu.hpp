@@ -31,12 +31,12 @@ struct NormalTail {
         ratio = r * polynomial(coefficients, multiply_add(r, P::broadcast(-5), P::broadcast(1)));
     }
 
-private:
     /// Relative error 1.5e-8.
     static constexpr float coefficients[] = {
         -0x1.4a0286p-13F, -0x1.46235ap-12F, 0x1.66ccf2p-11F, 0x1.4ac066p-9F,  -0x1.a3acbcp-10F,
         -0x1.0c781ap-6F,  0x1.2ea466p-7F,   0x1.0e4f2ep-3F,  -0x1.bc19c2p-2F, 0x1.69cee6p-1F};
 
+private:
     /// a^2 - square, which the exponential would magnify.
     static EIGEN_ALWAYS_INLINE P square_error(P a, P square) {
         if constexpr (has_fused_multiply_add) {

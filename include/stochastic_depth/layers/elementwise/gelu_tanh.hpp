@@ -39,12 +39,12 @@ struct GELUTanhFunction {
         });
     }
 
-private:
     // (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), with 2 u = linear z + cubic z^3.
     static constexpr Scalar linear =
         2 * std::numbers::sqrt2_v<Scalar> * std::numbers::inv_sqrtpi_v<Scalar>;
     static constexpr Scalar cubic = linear * Scalar(0.044715);
 
+private:
     template <class P>
     static EIGEN_ALWAYS_INLINE P factor(P z, Scalar coefficient) {
         return multiply_add(z * z, P::broadcast(coefficient), P::broadcast(linear));

@@ -13,6 +13,9 @@ template <class Scalar_>
 struct TanhFunction {
     using Scalar = Scalar_;
     static constexpr std::string_view name = "Tanh";
+    /// By Eigen's packets, not by std::tanh.
+    static constexpr bool vectorized =
+        Eigen::internal::packet_traits<Scalar>::HasTanh != 0 && widest_lanes<Scalar> > 1;
 
     [[nodiscard]] Scalar value(Scalar z) const {
         if constexpr (vectorized)
@@ -48,8 +51,6 @@ struct TanhFunction {
 
 private:
     using Widest = Packet<Scalar, widest_lanes<Scalar>>;
-    static constexpr bool vectorized =
-        Eigen::internal::packet_traits<Scalar>::HasTanh != 0 && widest_lanes<Scalar> > 1;
 };
 
 }  // namespace detail
