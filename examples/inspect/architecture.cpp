@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <fstream>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <system_error>
 #include <vector>
@@ -19,7 +20,9 @@ namespace {
 nlohmann::json parse_file(const std::string& path) {
     errno = 0;
     std::ifstream file(path);
-    if (!file)
+    std::ostringstream text;
+    if (file) text << file.rdbuf();
+    if (!file.is_open() || text.bad())
         throw common::UsageError(path + ": cannot be read: " +
                                  std::generic_category().message(errno));
     std::vector<std::set<std::string>> open;
@@ -34,7 +37,7 @@ nlohmann::json parse_file(const std::string& path) {
         return true;
     };
     try {
-        return nlohmann::json::parse(file, watch);
+        return nlohmann::json::parse(text.str(), watch);
     } catch (const nlohmann::json::exception& error) {
         // Behind "[json.exception.parse_error.101] ".
         const std::string what = error.what();

@@ -38,7 +38,7 @@ public:
 
     /// \returns  Null if the field is not there.
     [[nodiscard]] const nlohmann::json* find(const std::string& name) {
-        known_.push_back(name);
+        if (std::find(known_.begin(), known_.end(), name) == known_.end()) known_.push_back(name);
         const auto found = json_->find(name);
         return found == json_->end() ? nullptr : &*found;
     }
