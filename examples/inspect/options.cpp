@@ -59,7 +59,7 @@ void add_questions(CLI::App& app, Options& options) {
 void add_work(CLI::App& app, Options& options) {
     app.add_option("--budget", options.budget,
                    "Layer evaluations that a figure may take for each input: exact where 2^L - 1 "
-                   "are no more, else sampled")
+                   "are no more, else sampled, twice at least")
         ->type_name("N")
         ->check(common::number_in(std::uint64_t{1}, std::uint64_t{1} << 40,
                                   "a whole number from 1 to 2^40"));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <functional>
 #include <stdexcept>
+#include <string>
 
 #include <stochastic_depth/analysis/best_subnetworks.hpp>
 #include <stochastic_depth/analysis/subnetwork_search.hpp>
@@ -52,7 +53,7 @@ Subnetworks ask_subnetworks(const Question& question, const Ensemble& ensemble,
             subnetworks.found = sd::beam_search_subnetworks(
                 question.asked, question.x, score, beam_width(budget, question.depth()), search);
         } catch (const std::length_error& refusal) {
-            subnetworks.skipped = refusal.what();
+            subnetworks.skipped = std::string(refusal.what()) + " (here it is --budget)";
             return subnetworks;
         }
     }
