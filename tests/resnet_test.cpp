@@ -30,7 +30,7 @@ constexpr ResNetStyle pre_projected{ActivationOrder::pre, ShapeShortcut::project
 constexpr ResNetStyle post_projected{ActivationOrder::post, ShapeShortcut::projection};
 
 /// A small one: every other of its numbers is the default.
-constexpr ResNetOptions small{.input = {2, 5, 6}, .depth = 8, .classes = 3, .channels = 2};
+const ResNetOptions small{.input = {2, 5, 6}, .depth = 8, .classes = 3, .channels = 2};
 
 template <class Network>
 void check_exact_expectation(const Network& network, Index inputs) {
