@@ -15,16 +15,16 @@
 namespace inspect {
 namespace {
 
-/// \throws common::UsageError  if the file is not there, is not JSON, has a field twice, or is nested
-///                             so deep that it would take the stack.
+/// \throws common::UsageError  if the file is not there, is not JSON, has a field twice, or is
+///                             nested so deep that it would take the stack.
 nlohmann::json parse_file(const std::string& path) {
     errno = 0;
     std::ifstream file(path);
     std::ostringstream text;
     if (file) text << file.rdbuf();
     if (!file.is_open() || text.bad())
-        throw common::UsageError(path + ": cannot be read: " +
-                                 std::generic_category().message(errno));
+        throw common::UsageError(path +
+                                 ": cannot be read: " + std::generic_category().message(errno));
     std::vector<std::set<std::string>> open;
     const auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
         using Event = nlohmann::json::parse_event_t;
@@ -68,8 +68,8 @@ void add_names(const nlohmann::json& entry, const std::string& where, sd::Index 
     const auto add = [&](const sd::TensorNames& more) {
         names.insert(names.end(), more.begin(), more.end());
     };
-    const bool is_pair = entry.is_array() && entry.size() == 2 && entry[0].is_string() &&
-                         entry[1].is_string();
+    const bool is_pair =
+        entry.is_array() && entry.size() == 2 && entry[0].is_string() && entry[1].is_string();
     if (is_pair) return add({{entry[0].get<std::string>(), entry[1].get<std::string>()}});
     const std::string text = entry.is_string() ? entry.get<std::string>() : "";
     if (text == "torchvision_resnet" && resnet_depth > 0)
@@ -77,11 +77,12 @@ void add_names(const nlohmann::json& entry, const std::string& where, sd::Index 
     const std::string encoder = "torch_encoder";
     if (text.starts_with(encoder) && norm &&
         (text.size() == encoder.size() || text[encoder.size()] == ':'))
-        return add(sd::torch_encoder_names(
-            *norm, text.substr(std::min(text.size(), encoder.size() + 1))));
+        return add(
+            sd::torch_encoder_names(*norm, text.substr(std::min(text.size(), encoder.size() + 1))));
     throw common::UsageError(
-        where + " must be a pair of names, in the file and in the network, or torchvision_resnet "
-                "(of a resnet with activation post) or torch_encoder (of a transformer), got " +
+        where +
+        " must be a pair of names, in the file and in the network, or torchvision_resnet "
+        "(of a resnet with activation post) or torch_encoder (of a transformer), got " +
         Fields::short_text(entry));
 }
 

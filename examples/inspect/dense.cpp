@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Residual networks of dense layers. What each layer is called is where it stands: "1.0.branch.2" is
-// the third layer in the branch of the first of the blocks that stand second.
+// Residual networks of dense layers. What each layer is called is where it stands: "1.0.branch.2"
+// is the third layer in the branch of the first of the blocks that stand second.
 #include <string>
 #include <vector>
 
@@ -96,7 +96,8 @@ private:
         const nlohmann::json& branch = fields.at("branch");
         const std::string where = fields.path("branch");
         if (++nest_ > deepest_nest)
-            fields.refuse("blocks must be nested at most " + std::to_string(deepest_nest) + " deep");
+            fields.refuse("blocks must be nested at most " + std::to_string(deepest_nest) +
+                          " deep");
         std::vector<Network> made;
         for (sd::Index k = 0; k < repeat; ++k) {
             const double p = is_skippable ? next_survival() : 1;
@@ -116,8 +117,7 @@ private:
     [[nodiscard]] static Network block(sd::Stack<Network> inside, bool is_residual,
                                        bool is_skippable, double p) {
         if (!is_residual && !is_skippable) return inside;
-        if (!is_residual)
-            return sd::StochasticDepth{std::move(inside), sd::SurvivalProbability{p}};
+        if (!is_residual) return sd::StochasticDepth{std::move(inside), sd::SurvivalProbability{p}};
         sd::Residual residual{std::move(inside)};
         if (!is_skippable) return residual;
         return sd::StochasticDepth{std::move(residual), sd::SurvivalProbability{p}};

@@ -64,30 +64,30 @@ void add_moments(const Question& question, const Options& options, common::Progr
         for (auto* const vector : {&ensemble.predictive_entropy, &ensemble.expected_entropy,
                                    &ensemble.mutual_information})
             vector->resize(batch);
-    for_each_part(question.x, "mean over the masks", progress,
-                  [&](const sd::ConstMatrixRef<float>& x, sd::Index first,
-                      const sd::ProgressCallback& tell) {
-        // Moments of probabilities and entropy come from one sweep.
-        const auto rule = [&](const auto& network, const sd::ConstMatrixRef<float>& inputs) {
-            auto part = moments_of(network, inputs, question, options, tell);
-            if (question.is_classifier && part.method == sd::ExpectationMethod::sampled)
-                make_probabilities(part.mean, outputs);
-            put(part, outputs, first, moments);
-            return part;
-        };
-        if (!question.is_classifier) {
-            (void)rule(question.asked, x);
-            return;
-        }
-        const auto known = sd::predictive_uncertainty(
-            [&](const auto& network, const sd::ConstMatrixRef<float>& inputs) {
-                return rule(Network{network}, inputs);
-            },
-            question.network, x);
-        ensemble.predictive_entropy.segment(first, x.cols()) = known.predictive_entropy;
-        ensemble.expected_entropy.segment(first, x.cols()) = known.expected_entropy;
-        ensemble.mutual_information.segment(first, x.cols()) = known.mutual_information;
-    });
+    for_each_part(
+        question.x, "mean over the masks", progress,
+        [&](const sd::ConstMatrixRef<float>& x, sd::Index first, const sd::ProgressCallback& tell) {
+            // Moments of probabilities and entropy come from one sweep.
+            const auto rule = [&](const auto& network, const sd::ConstMatrixRef<float>& inputs) {
+                auto part = moments_of(network, inputs, question, options, tell);
+                if (question.is_classifier && part.method == sd::ExpectationMethod::sampled)
+                    make_probabilities(part.mean, outputs);
+                put(part, outputs, first, moments);
+                return part;
+            };
+            if (!question.is_classifier) {
+                (void)rule(question.asked, x);
+                return;
+            }
+            const auto known = sd::predictive_uncertainty(
+                [&](const auto& network, const sd::ConstMatrixRef<float>& inputs) {
+                    return rule(Network{network}, inputs);
+                },
+                question.network, x);
+            ensemble.predictive_entropy.segment(first, x.cols()) = known.predictive_entropy;
+            ensemble.expected_entropy.segment(first, x.cols()) = known.expected_entropy;
+            ensemble.mutual_information.segment(first, x.cols()) = known.mutual_information;
+        });
 }
 
 void add_bounds(const Question& question, const Options& options, common::Progress& progress,
@@ -95,19 +95,19 @@ void add_bounds(const Question& question, const Options& options, common::Progre
     sd::CertifiedBounds all;
     all.lower.resize(question.outputs(), question.batch());
     all.upper = all.lower;
-    for_each_part(question.x, "bounds of the mean", progress,
-                  [&](const sd::ConstMatrixRef<float>& x, sd::Index first,
-                      const sd::ProgressCallback&) {
-        const auto part = sd::CertifiedInterval{{.uncovered = 0,
-                                                 .max_layer_evaluations = options.budget,
-                                                 .threads = options.threads}}(question.asked, x,
-                                                                              question.law);
-        all.lower.middleCols(first, x.cols()) = part.lower;
-        all.upper.middleCols(first, x.cols()) = part.upper;
-        all.covered = part.covered;
-        all.masks = part.masks;
-        all.layer_evaluations = part.layer_evaluations;
-    });
+    for_each_part(
+        question.x, "bounds of the mean", progress,
+        [&](const sd::ConstMatrixRef<float>& x, sd::Index first, const sd::ProgressCallback&) {
+            const auto part = sd::CertifiedInterval{{.uncovered = 0,
+                                                     .max_layer_evaluations = options.budget,
+                                                     .threads = options.threads}}(question.asked, x,
+                                                                                  question.law);
+            all.lower.middleCols(first, x.cols()) = part.lower;
+            all.upper.middleCols(first, x.cols()) = part.upper;
+            all.covered = part.covered;
+            all.masks = part.masks;
+            all.layer_evaluations = part.layer_evaluations;
+        });
     ensemble.bounds = std::move(all);
 }
 
@@ -143,8 +143,7 @@ Ensemble ask_ensemble(const Question& question, const Options& options,
     add_rule(question, "full depth", question.asked(question.x), ensemble);
     add_rule(question, "weight scaling",
              sd::WeightScaling{}(question.asked, question.x, question.law).mean, ensemble);
-    progress.done("mean over the masks: " +
-                  common::fixed(ensemble.moments.layer_evaluations, 0) +
+    progress.done("mean over the masks: " + common::fixed(ensemble.moments.layer_evaluations, 0) +
                   " layer evaluations for each input");
     const bool is_exact = ensemble.moments.method == sd::ExpectationMethod::exact;
     if (options.bounds && question.is_classifier && !is_exact)

@@ -63,8 +63,8 @@ public:
     [[nodiscard]] double small_number(const std::string& name, double otherwise) {
         const auto* const found = find(name);
         if (!found) return otherwise;
-        const bool is_valid = found->is_number() && found->get<double>() > 0 &&
-                              found->get<double>() <= 1;
+        const bool is_valid =
+            found->is_number() && found->get<double>() > 0 && found->get<double>() <= 1;
         if (!is_valid) refuse_value(name, "a number in (0, 1]", *found);
         return found->get<double>();
     }
@@ -123,10 +123,10 @@ private:
                               !(value.is_number_unsigned() &&
                                 value.get<std::uint64_t>() > static_cast<std::uint64_t>(highest));
         if (!is_whole || value.get<Index>() < lowest || value.get<Index>() > highest)
-            refuse_value(name,
-                         "a whole number from " + std::to_string(lowest) + " to " +
-                             std::to_string(highest),
-                         value);
+            refuse_value(
+                name,
+                "a whole number from " + std::to_string(lowest) + " to " + std::to_string(highest),
+                value);
         return value.get<Index>();
     }
 

@@ -81,22 +81,22 @@ Sums add_up(const Question& question, const Judge& judge, const std::string& nam
             common::Progress& progress, const Exact& exact, const Sampled& sampled) {
     const Eigen::VectorXd zero = Eigen::VectorXd::Zero(question.depth());
     Sums sums{zero, zero};
-    for_each_part(question.x, name, progress,
-                  [&](const sd::ConstMatrixRef<float>& x, sd::Index first,
-                      const sd::ProgressCallback& tell) {
-        const auto slopes = judge.slopes.middleCols(first, x.cols());
-        const auto add = [&](const sd::LayerValues<float>& values) {
-            sums.values += values.value.contract(slopes);
-            if (values.standard_error.layers() > 0)
-                sums.errors += values.standard_error.contract(slopes);
-            sums.evaluations = values.layer_evaluations;
-        };
-        try {
-            add(exact(x, tell));
-        } catch (const std::length_error&) {
-            add(sampled(x));
-        }
-    });
+    for_each_part(
+        question.x, name, progress,
+        [&](const sd::ConstMatrixRef<float>& x, sd::Index first, const sd::ProgressCallback& tell) {
+            const auto slopes = judge.slopes.middleCols(first, x.cols());
+            const auto add = [&](const sd::LayerValues<float>& values) {
+                sums.values += values.value.contract(slopes);
+                if (values.standard_error.layers() > 0)
+                    sums.errors += values.standard_error.contract(slopes);
+                sums.evaluations = values.layer_evaluations;
+            };
+            try {
+                add(exact(x, tell));
+            } catch (const std::length_error&) {
+                add(sampled(x));
+            }
+        });
     return sums;
 }
 
@@ -106,8 +106,8 @@ Sums sensitivities(const Question& question, const Judge& judge, const Options& 
         auto answer = sd::ExactSensitivity{{.threads = options.threads,
                                             .max_layer_evaluations = options.budget,
                                             .progress = tell}}(question.asked, x, question.law);
-        return sd::LayerValues<float>{std::move(answer.by_layer), {},
-                                      answer.expectation.layer_evaluations};
+        return sd::LayerValues<float>{
+            std::move(answer.by_layer), {}, answer.expectation.layer_evaluations};
     };
     const double masks = 2.0 * static_cast<double>(question.depth() + 1);
     const auto pairs = sampling(options, masks * question.law.survival_probabilities().sum());
@@ -135,8 +135,8 @@ Sums shapley(const Question& question, const Judge& judge, const Options& option
 
 }  // namespace
 
-LayerFindings ask_layers(const Question& question, const Ensemble& ensemble,
-                         const Options& options, common::Progress& progress) {
+LayerFindings ask_layers(const Question& question, const Ensemble& ensemble, const Options& options,
+                         common::Progress& progress) {
     const Judge judge = judge_of(question, ensemble, options);
     LayerFindings findings{.judged_by = judge.name};
     if (question.depth() == 0) return findings;

@@ -11,7 +11,8 @@ namespace inspect {
 namespace {
 
 /// [channels, height, width].
-sd::ImageShape image_shape(Fields& fields, const std::string& name, const sd::ImageShape& otherwise) {
+sd::ImageShape image_shape(Fields& fields, const std::string& name,
+                           const sd::ImageShape& otherwise) {
     const auto* const list = fields.find(name);
     if (!list) return otherwise;
     std::vector<sd::Index> sizes;

@@ -18,9 +18,10 @@ void add_network(CLI::App& app, Options& options) {
                    "Inputs, an npy file: [batch, features], or token ids, [batch, positions], -1 "
                    "behind a text's end")
         ->type_name("FILE");
-    app.add_flag("--channels-first", options.channels_first,
-                 "Inputs are images flattened from [batch, channels, height, width], as PyTorch has "
-                 "them; without: from [batch, height, width, channels]");
+    app.add_flag(
+        "--channels-first", options.channels_first,
+        "Inputs are images flattened from [batch, channels, height, width], as PyTorch has "
+        "them; without: from [batch, height, width, channels]");
     app.add_flag("--describe", options.describe, "Only print what the network is made of");
     app.add_option("--template", options.start,
                    "Only print a NETWORK to start from: dense, resnet or transformer")
@@ -32,14 +33,16 @@ void add_network(CLI::App& app, Options& options) {
 }
 
 void add_questions(CLI::App& app, Options& options) {
-    app.add_option("--survival", options.survival,
-                   "Ask about other survival probabilities than those of the training: 0.8 for each "
-                   "layer, linear:0.5 for linear decay to it, or a list, 0.9,0.8,0.7")
+    app.add_option(
+           "--survival", options.survival,
+           "Ask about other survival probabilities than those of the training: 0.8 for each "
+           "layer, linear:0.5 for linear decay to it, or a list, 0.9,0.8,0.7")
         ->type_name("P");
     auto* const labels =
-        app.add_option("--labels", options.labels,
-                       "Classes of the inputs, an npy file, [batch]: layers are then judged by their "
-                       "probability")
+        app.add_option(
+               "--labels", options.labels,
+               "Classes of the inputs, an npy file, [batch]: layers are then judged by their "
+               "probability")
             ->type_name("FILE");
     app.add_option("--targets", options.targets,
                    "What the outputs should be, an npy file, [batch, outputs]: best sub-networks "
@@ -90,7 +93,8 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     options.threads = std::max(1u, std::thread::hardware_concurrency());
     CLI::App app{
         "Asks a trained residual network about its ensemble, the 2^L networks that are left when "
-        "layers are skipped at random: mean and variance of its answers, and what each layer does."};
+        "layers are skipped at random: mean and variance of its answers, and what each layer "
+        "does."};
     app.name("inspect");
     app.option_defaults()->always_capture_default();
     add_network(app, options);

@@ -18,9 +18,9 @@ struct Options {
     std::string start;  // the kind of network whose description is to be printed; empty: none
 
     bool channels_first = false;
-    std::string labels;    // empty: none
-    std::string targets;   // empty: none
-    std::string survival;  // empty: as the network was trained
+    std::string labels;                              // empty: none
+    std::string targets;                             // empty: none
+    std::string survival;                            // empty: as the network was trained
     std::optional<stochastic_depth::Index> samples;  // none: all
     std::optional<stochastic_depth::Index> output;   // none: as there are labels or classes
 

@@ -22,8 +22,8 @@ double probability(const std::string& text, const std::string& where) {
     const char* const end = text.data() + text.size();
     const auto [rest, error] = std::from_chars(text.data(), end, p);
     if (error != std::errc{} || rest != end || !(p > 0 && p <= 1))
-        throw common::UsageError(where + ": a survival probability must be a number in (0, 1], got " +
-                                 text);
+        throw common::UsageError(
+            where + ": a survival probability must be a number in (0, 1], got " + text);
     return p;
 }
 
@@ -92,7 +92,8 @@ sd::Matrix<double> read_array(const std::string& option, const std::string& path
 sd::Matrix<float> read_inputs(const Options& options, const Architecture& architecture) {
     const std::string where = "--inputs: " + options.inputs + ": ";
     sd::Matrix<double> x = read_array("--inputs", options.inputs);
-    if (options.samples) x.conservativeResize(Eigen::NoChange, std::min(*options.samples, x.cols()));
+    if (options.samples)
+        x.conservativeResize(Eigen::NoChange, std::min(*options.samples, x.cols()));
     if (x.cols() == 0) throw common::UsageError(where + "there is no input");
     const bool fits = architecture.takes_tokens ? x.rows() >= 1 && x.rows() <= architecture.inputs
                                                 : x.rows() == architecture.inputs;
@@ -162,8 +163,8 @@ Eigen::VectorXd survival_of_training(const Options& options, const Architecture&
 Network read_network(const Options& options) {
     const Architecture architecture = read_architecture(options.network);
     if (architecture.survival.empty()) return architecture.make({});
-    return architecture.make(survival_of(architecture.survival, architecture.depth,
-                                         options.network + ": survival"));
+    return architecture.make(
+        survival_of(architecture.survival, architecture.depth, options.network + ": survival"));
 }
 
 Question read_question(const Options& options) {
@@ -173,9 +174,8 @@ Question read_question(const Options& options) {
     if (!options.survival.empty())
         p = survival_of(options.survival, architecture.depth, "--survival");
     else if (trained.size() == 0 && architecture.depth > 0)
-        throw common::UsageError(
-            "--survival is required: neither " + options.network + " nor " + options.weights +
-            " says how likely layers survive");
+        throw common::UsageError("--survival is required: neither " + options.network + " nor " +
+                                 options.weights + " says how likely layers survive");
     Network network = architecture.make(trained);
     try {
         sd::load_safetensors(options.weights, network, architecture.names, architecture.extra);
@@ -205,8 +205,9 @@ Question read_question(const Options& options) {
                                  ", got " + std::to_string(*options.output));
     if (!options.labels.empty()) {
         if (!question.is_classifier)
-            throw common::UsageError("--labels: the network is no classifier (its outputs are what "
-                                     "--targets says they should be)");
+            throw common::UsageError(
+                "--labels: the network is no classifier (its outputs are what "
+                "--targets says they should be)");
         question.labels = read_labels(options, batch, outputs);
     }
     if (!options.targets.empty()) question.targets = read_targets(options, batch, outputs);

@@ -26,8 +26,8 @@ struct Question {
     bool is_classifier = false;
     /// Of the masks that are asked about.
     sd::IndependentLaw law;
-    sd::Matrix<float> x;  // [features x batch]
-    std::optional<Eigen::VectorXi> labels = std::nullopt;        // [batch]
+    sd::Matrix<float> x;                                      // [features x batch]
+    std::optional<Eigen::VectorXi> labels = std::nullopt;     // [batch]
     std::optional<sd::Matrix<float>> targets = std::nullopt;  // [outputs x batch]
 
     [[nodiscard]] sd::Index depth() const { return law.depth(); }

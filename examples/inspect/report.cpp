@@ -45,8 +45,7 @@ void print_head(std::ostream& out, const Report& report) {
     out << report.options->network << ": " << plural(question.depth(), "skippable layer") << ", "
         << (question.is_classifier ? std::to_string(question.outputs()) + " classes"
                                    : plural(question.outputs(), "output"))
-        << "; "
-        << plural(question.batch(), "input") << '\n';
+        << "; " << plural(question.batch(), "input") << '\n';
     if (moments.method == sd::ExpectationMethod::exact)
         out << "mean over all masks: exact, " << fixed(moments.layer_evaluations, 0)
             << " layer evaluations for each input\n";
@@ -132,7 +131,7 @@ void print_rules(std::ostream& out, const Report& report) {
 
 void print_layers(std::ostream& out, const LayerFindings& findings) {
     if (findings.layers.empty()) return;
-    const auto is_sampled = [&](double LayerRow::* error) {
+    const auto is_sampled = [&](double LayerRow::*error) {
         return std::any_of(findings.layers.begin(), findings.layers.end(),
                            [&](const LayerRow& layer) { return layer.*error > 0; });
     };
@@ -151,7 +150,8 @@ void print_layers(std::ostream& out, const LayerFindings& findings) {
     if (has_sensitivity_errors) heads.emplace_back("+-");
     heads.emplace_back("Shapley");
     if (has_shapley_errors) heads.emplace_back("+-");
-    out << std::setw(4) << "l" << "  ";
+    out << std::setw(4) << "l"
+        << "  ";
     print_line(out, path_width, heads);
     for (std::size_t l = 0; l < findings.layers.size(); ++l) {
         const LayerRow& layer = findings.layers[l];

@@ -60,9 +60,8 @@ Json json_of(const Ensemble& ensemble, bool is_classifier) {
 Json json_of(const std::vector<Rule>& rules) {
     Json list = Json::array();
     for (const Rule& rule : rules) {
-        Json json{{"rule", rule.name},
-                  {"mean_gap", rule.mean_gap},
-                  {"largest_gap", rule.largest_gap}};
+        Json json{
+            {"rule", rule.name}, {"mean_gap", rule.mean_gap}, {"largest_gap", rule.largest_gap}};
         add(rule.score, json);
         json["outputs"] = json_of_matrix(rule.outputs);
         list.push_back(std::move(json));
@@ -91,8 +90,8 @@ Json json_of(const Subnetworks& subnetworks) {
         json["skipped"] = subnetworks.skipped;
         return json;
     }
-    json["search"] = subnetworks.found->search == sd::SubnetworkSearch::every_mask ? "every mask"
-                                                                                   : "beam";
+    json["search"] =
+        subnetworks.found->search == sd::SubnetworkSearch::every_mask ? "every mask" : "beam";
     json["layer_evaluations"] = subnetworks.found->layer_evaluations;
     Json best = Json::array();
     for (std::size_t k = 0; k < subnetworks.found->by_size.size(); ++k) {
@@ -108,11 +107,10 @@ Json json_of(const Subnetworks& subnetworks) {
 }
 
 Json json_of(const Options& options) {
-    return {{"network", options.network},   {"weights", options.weights},
-            {"inputs", options.inputs},     {"labels", options.labels},
-            {"targets", options.targets},   {"survival", options.survival},
-            {"budget", options.budget},     {"seed", options.seed},
-            {"threads", options.threads}};
+    return {
+        {"network", options.network}, {"weights", options.weights}, {"inputs", options.inputs},
+        {"labels", options.labels},   {"targets", options.targets}, {"survival", options.survival},
+        {"budget", options.budget},   {"seed", options.seed},       {"threads", options.threads}};
 }
 
 }  // namespace
@@ -121,8 +119,7 @@ void write_json(const std::string& path, const Report& report) {
     const Json json{{"options", json_of(*report.options)},
                     {"inputs", report.question->batch()},
                     {"outputs", report.question->outputs()},
-                    {"expectation",
-                     json_of(report.ensemble, report.question->is_classifier)},
+                    {"expectation", json_of(report.ensemble, report.question->is_classifier)},
                     {"rules", json_of(report.ensemble.rules)},
                     {"layers", json_of(report.layers)},
                     {"subnetworks", json_of(report.subnetworks)},

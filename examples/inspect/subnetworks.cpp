@@ -42,9 +42,8 @@ Subnetworks ask_subnetworks(const Question& question, const Ensemble& ensemble,
         return true;
     };
     (void)tell(0);
-    const sd::BestSubnetworksOptions search{.threads = options.threads,
-                                            .max_layer_evaluations = options.budget,
-                                            .progress = tell};
+    const sd::BestSubnetworksOptions search{
+        .threads = options.threads, .max_layer_evaluations = options.budget, .progress = tell};
     try {
         subnetworks.found = sd::best_subnetworks(question.asked, question.x, score, search);
     } catch (const std::length_error&) {
@@ -58,10 +57,8 @@ Subnetworks ask_subnetworks(const Question& question, const Ensemble& ensemble,
         }
     }
     for (const sd::Subnetwork& best : subnetworks.found->by_size)
-        subnetworks.scores.push_back(
-            score_of(question, question.asked(question.x, best.mask)));
-    progress.done("best sub-networks: " +
-                  common::fixed(subnetworks.found->layer_evaluations, 0) +
+        subnetworks.scores.push_back(score_of(question, question.asked(question.x, best.mask)));
+    progress.done("best sub-networks: " + common::fixed(subnetworks.found->layer_evaluations, 0) +
                   " layer evaluations for each input");
     return subnetworks;
 }

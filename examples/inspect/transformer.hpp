@@ -19,7 +19,8 @@ template <sd::NormOrder norm>
     using enum sd::SkippedUnit;
     sd::Philox random{0};
     if (unit == block)
-        return sd::transformer_classifier<float, sd::TransformerStyle{norm, block}>(options, random);
+        return sd::transformer_classifier<float, sd::TransformerStyle{norm, block}>(options,
+                                                                                    random);
     return sd::transformer_classifier<float, sd::TransformerStyle{norm, sublayer}>(options, random);
 }
 

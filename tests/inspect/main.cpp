@@ -28,7 +28,8 @@ using sd::Index;
 namespace {
 
 using Block = sd::StochasticDepth<sd::Residual<sd::Sequential<sd::Linear<float>, sd::ReLU<float>>>>;
-using Dense = sd::Sequential<sd::Linear<float>, sd::Stack<Block>, sd::ReLU<float>, sd::Linear<float>>;
+using Dense =
+    sd::Sequential<sd::Linear<float>, sd::Stack<Block>, sd::ReLU<float>, sd::Linear<float>>;
 
 Dense dense(Index depth) {
     sd::Philox random{3};
@@ -102,14 +103,15 @@ std::string dense_text(Index depth) {
 void write_two_layers(const std::string& folder) {
     std::vector<sd::StochasticDepth<sd::Residual<sd::Sequential<sd::Linear<float>>>>> layers;
     for (const float weight : {1.0f, 0.5f})
-        layers.emplace_back(sd::Residual{sd::Sequential{sd::Linear<float>{
-                                sd::Matrix<float>::Constant(1, 1, weight),
-                                sd::Vector<float>::Zero(1)}}},
-                            sd::SurvivalProbability{weight == 1.0f ? 0.5 : 0.8});
+        layers.emplace_back(
+            sd::Residual{sd::Sequential{sd::Linear<float>{sd::Matrix<float>::Constant(1, 1, weight),
+                                                          sd::Vector<float>::Zero(1)}}},
+            sd::SurvivalProbability{weight == 1.0f ? 0.5 : 0.8});
     sd::save_safetensors(folder + "/two.safetensors", sd::Stack{layers});
     const std::string block = R"({"type": "block", "branch": [{"type": "linear", "outputs": 1}]})";
     write_text(folder + "/two.json", R"({"model": "dense", "inputs": 1, "survival": [0.5, 0.8],
-        "layers": [)" + block + ", " + block + "]}");
+        "layers": [)" + block + ", " + block +
+                                         "]}");
     sd::save_npy(folder + "/two.npy", sd::Matrix<float>(sd::Matrix<float>::Ones(1, 1)));
 }
 
@@ -120,8 +122,7 @@ void write(const std::string& folder) {
         sd::save_safetensors(name + ".safetensors", dense(depth));
         write_text(name + ".json", dense_text(depth));
     }
-    sd::save_npy(folder + "/dense.npy",
-                 sd::Matrix<float>(numbers(4, dense_inputs).transpose()));
+    sd::save_npy(folder + "/dense.npy", sd::Matrix<float>(numbers(4, dense_inputs).transpose()));
     sd::save_npy(folder + "/labels.npy", labels(dense_inputs));
 
     sd::save_safetensors(folder + "/resnet.safetensors", residual(),
@@ -272,8 +273,7 @@ private:
                          5 * row.at("sensitivity_error_at_most").get<double>() + 1e-5,
                          "sensitivity");
             require_near(row.at("shapley_value"), shapley,
-                         5 * row.at("shapley_error_at_most").get<double>() + 1e-5,
-                         "shapley_value");
+                         5 * row.at("shapley_error_at_most").get<double>() + 1e-5, "shapley_value");
         }
     }
 
