@@ -31,7 +31,7 @@ constexpr ResNetStyle pre_projected{ActivationOrder::pre, ShapeShortcut::project
 constexpr ResNetStyle post_projected{ActivationOrder::post, ShapeShortcut::projection};
 
 /// A small one: every other of its numbers is the default.
-constexpr ResNetOptions small{.input = {2, 5, 6}, .depth = 8, .classes = 3, .channels = 2};
+const ResNetOptions small{.input = {2, 5, 6}, .depth = 8, .classes = 3, .channels = 2};
 
 template <class Network>
 void check_exact_expectation(const Network& network, const Matrix<double>& x) {
@@ -54,6 +54,8 @@ TEST_CASE("resnet: blocks, probabilities and shapes are the paper's", "[resnet]"
     CHECK(network.depth() == 9);
     CHECK(network.output_size(3 * 32 * 32) == 10);
     CHECK(same_bits(network.survival_probabilities(), linear_decay(9, 0.5)));
+    const auto others = resnet<float>({.depth = 20, .survival = uniform_survival(9, 0.8)}, random);
+    CHECK(same_bits(others.survival_probabilities(), uniform_survival(9, 0.8)));
     // He et al. 2016, Table 6: 0.27 million parameters.
     Index parameters = 0;
     detail::visit_parameters(network,
@@ -257,6 +259,8 @@ TEST_CASE("bad input: resnet refuses options outside of their range, and draws n
     refused({.final_survival = 0}, {"resnet: final_survival", "got 0"});
     refused({.final_survival = 1.5}, {"resnet: final_survival", "got 1.5"});
     refused({.final_survival = test::nan}, {"resnet: final_survival", "got nan"});
+    refused({.depth = 8, .survival = uniform_survival(2, 0.5)}, {"resnet: survival", "got 2"});
+    refused({.depth = 8, .survival = Eigen::Vector3d(0.5, 0, 1)}, {"resnet: survival", "got 0"});
     refused({.channels = 0}, {"resnet: channels", "got 0"});
     refused({.channels = Index{1} << 40}, {"resnet: channels", "got"});
 }

@@ -4,6 +4,7 @@
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
+#include <stochastic_depth/survival/schedules.hpp>
 
 #include <cmath>
 #include <stdexcept>
@@ -62,9 +63,12 @@ TEST_CASE("Sampled layer values: the exact ones lie within their standard errors
     // 40 seeds, 90 correlated values each. A value lies within 3 standard errors with probability
     // 0.997 and within one with 0.68, for normal means; the bounds are some 10 standard deviations
     // of the count away even if all the values of a seed were one.
-    Hits shapley, banzhaf;
+    Hits shapley, banzhaf, sensitivities;
     const auto exact_shapley = sd::shapley_values(network, x),
                exact_banzhaf = sd::banzhaf_values(network, x);
+    const sd::IndependentLaw law{sd::linear_decay(6, 0.4)};
+    const sd::LayerValues<double> exact_sensitivities{
+        sd::ExactSensitivity{}(network, x, law).by_layer, {}};
     const auto add = [](Hits& sum, const Hits& hits) {
         sum.within_one += hits.within_one;
         sum.within_three += hits.within_three;
@@ -75,8 +79,12 @@ TEST_CASE("Sampled layer values: the exact ones lie within their standard errors
                              exact_shapley));
         add(banzhaf, compare(sd::sampled_banzhaf_values(network, x, {.pairs = 60, .seed = seed}),
                              exact_banzhaf));
+        // Masks of unequal bits are further from normal.
+        add(sensitivities,
+            compare(sd::sampled_sensitivities(network, x, law, {.pairs = 200, .seed = seed}),
+                    exact_sensitivities));
     }
-    for (const Hits& hits : {shapley, banzhaf}) {
+    for (const Hits& hits : {shapley, banzhaf, sensitivities}) {
         INFO(hits.within_one << " and " << hits.within_three << " of " << hits.all);
         CHECK(hits.within_three >= hits.all * 98 / 100);
         CHECK(hits.within_one >= hits.all * 60 / 100);
@@ -110,6 +118,8 @@ TEST_CASE("Sampled layer values: same bits for any number of threads and in any 
         CHECK(sd::sampled_banzhaf_values(network, x, {.pairs = 4, .threads = threads})
                   .standard_error.values() == banzhaf.standard_error.values());
     }
+    CHECK(sd::sampled_sensitivities(network, x, {.pairs = 4, .threads = 3}).value.values() ==
+          sd::sampled_sensitivities(network, x, {.pairs = 4}).value.values());
     for (const Index j : {0, 95, 96, 229}) {
         const auto alone = sd::sampled_shapley_values(network, x.col(j), {.pairs = 4});
         for (Index l = 0; l < 5; ++l) CHECK(alone.value.of(l).col(0) == shapley.value.of(l).col(j));
@@ -121,7 +131,8 @@ TEST_CASE("Sampled layer values: one layer and none, an empty batch", "[sampled_
     const auto x = random_matrix<double>(random, 3, 2);
     const auto one = network_of(1, random);
     for (const auto& values :
-         {sd::sampled_shapley_values(one, x), sd::sampled_banzhaf_values(one, x)}) {
+         {sd::sampled_shapley_values(one, x), sd::sampled_banzhaf_values(one, x),
+          sd::sampled_sensitivities(one, x)}) {
         CHECK((values.value.of(0) - (one(x, sd::SurvivalMask::all(1)) - x)).cwiseAbs().maxCoeff() <=
               1e-15);
         CHECK(values.standard_error.of(0).maxCoeff() <= 1e-16);
@@ -140,6 +151,11 @@ TEST_CASE("Sampled layer values: bad input names what is wrong", "[sampled_layer
     CHECK(thrown<std::invalid_argument>([&] {
               (void)sd::sampled_banzhaf_values(network, x, {.threads = 0});
           }) == "sampled_banzhaf_values: threads must be at least 1, got 0");
+    CHECK(holds(thrown<std::invalid_argument>([&] {
+                    (void)sd::sampled_sensitivities(network, x,
+                                                    sd::IndependentLaw{sd::linear_decay(3, 0.5)});
+                }),
+                "sampled_sensitivities: law must have"));
     CHECK(holds(
         thrown<std::invalid_argument>([&] { (void)sd::sampled_banzhaf_values(network, wide); }),
         "Linear: input must have 3 rows, got 4"));

@@ -14,4 +14,11 @@ namespace common {
     return text.str();
 }
 
+/// A number with so many digits that count.
+[[nodiscard]] inline std::string significant(double value, int digits) {
+    std::ostringstream text;
+    text << std::setprecision(digits) << value;
+    return text.str();
+}
+
 }  // namespace common

@@ -7,7 +7,6 @@
 #include <iomanip>
 #include <nlohmann/json.hpp>
 #include <ostream>
-#include <sstream>
 
 #include "../common/mask_scope.hpp"
 #include "../common/output_file.hpp"
@@ -20,11 +19,7 @@ namespace {
 using common::fixed;
 
 /// Three digits that count.
-std::string short_number(double value) {
-    std::ostringstream text;
-    text << std::setprecision(3) << value;
-    return text.str();
-}
+std::string short_number(double value) { return common::significant(value, 3); }
 
 template <std::size_t N>
 void print_line(std::ostream& out, const std::array<int, N>& widths,

@@ -15,6 +15,9 @@
 #include <stochastic_depth/pass/work.hpp>
 #include <stochastic_depth/random/shuffle.hpp>
 #include <stochastic_depth/random/stream_key.hpp>
+#include <stochastic_depth/survival/independent_law.hpp>
+#include <stochastic_depth/survival/mask_law.hpp>
+#include <stochastic_depth/survival/mask_sampler.hpp>
 
 namespace stochastic_depth {
 
@@ -61,6 +64,20 @@ struct LayerValueItem {
     return item;
 }
 
+/// Puts a mask into an item, from place `start` on, and behind it all that differ from it in one
+/// layer.
+inline void add_neighbours(LayerValueItem& item, Index start, const SurvivalMask& mask) {
+    item.masks.set_mask(start, mask);
+    for (Index l = 0; l < mask.size(); ++l) {
+        SurvivalMask neighbour = mask;
+        mask[l] ? neighbour.skip(l) : neighbour.keep(l);
+        item.masks.set_mask(start + l + 1, neighbour);
+        const Index with = mask[l] ? start : start + l + 1,
+                    without = mask[l] ? start + l + 1 : start;
+        item.differences.push_back({l, without, with});
+    }
+}
+
 /// A mask of fair bits, all that differ from it in one layer, and the complements of all these.
 [[nodiscard]] inline LayerValueItem banzhaf_item(Index depth, std::uint64_t seed,
                                                  std::uint64_t pair) {
@@ -74,21 +91,9 @@ struct LayerValueItem {
         mask.set_word(w, std::uint64_t{bits[0]} << 32 | bits[1]);
     }
     LayerValueItem item{SurvivalMasks(depth, 2 * (depth + 1)), {}};
-    const auto flip = [](SurvivalMask& flipped, Index l) {
-        flipped[l] ? flipped.skip(l) : flipped.keep(l);
-    };
-    for (Index start = 0; start <= depth + 1; start += depth + 1) {
-        item.masks.set_mask(start, mask);
-        for (Index l = 0; l < depth; ++l) {
-            SurvivalMask neighbour = mask;
-            flip(neighbour, l);
-            item.masks.set_mask(start + l + 1, neighbour);
-            const Index with = mask[l] ? start : start + l + 1,
-                        without = mask[l] ? start + l + 1 : start;
-            item.differences.push_back({l, without, with});
-        }
-        for (Index l = 0; l < depth; ++l) flip(mask, l);
-    }
+    add_neighbours(item, 0, mask);
+    for (Index l = 0; l < depth; ++l) mask[l] ? mask.skip(l) : mask.keep(l);
+    add_neighbours(item, depth + 1, mask);
     return item;
 }
 
@@ -173,6 +178,41 @@ template <MaskedNetwork Network>
     const SampledLayerValueOptions& options = {}) {
     return detail::sampled_values("sampled_banzhaf_values", network, x, options,
                                   detail::banzhaf_item);
+}
+
+/// Estimates of the derivatives of f_SD by the survival probabilities, which ExactSensitivity gives
+/// exactly, with their standard errors: what keeping a layer adds to random masks of the others.
+/// Unbiased.
+///
+/// \param network  L skippable layers.
+/// \param x        Inputs, [features x batch].
+/// \param law      Of L layers: at these survival probabilities, in place of the network's.
+/// \param options  A pair is one of independent masks.
+/// \throws std::invalid_argument  if the network cannot take x, the law has another depth, or an
+///                                option is out of range.
+/// \complexity     2 (L + 1) masked forward passes for each pair and column.
+template <MaskedNetwork Network>
+[[nodiscard]] LayerValues<typename Network::Scalar> sampled_sensitivities(
+    const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+    const IndependentLaw& law, const SampledLayerValueOptions& options = {}) {
+    detail::check_law("sampled_sensitivities", law, network.depth());
+    const MaskSampler sampler(law.survival_probabilities(), options.seed);
+    return detail::sampled_values("sampled_sensitivities", network, x, options,
+                                  [&](Index depth, std::uint64_t, std::uint64_t pair) {
+                                      const SurvivalMasks masks = sampler.sample(pair, 2);
+                                      detail::LayerValueItem item{
+                                          SurvivalMasks(depth, 2 * (depth + 1)), {}};
+                                      detail::add_neighbours(item, 0, masks.mask(0));
+                                      detail::add_neighbours(item, depth + 1, masks.mask(1));
+                                      return item;
+                                  });
+}
+template <MaskedNetwork Network>
+[[nodiscard]] LayerValues<typename Network::Scalar> sampled_sensitivities(
+    const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
+    const SampledLayerValueOptions& options = {}) {
+    return sampled_sensitivities(network, x, IndependentLaw{network.survival_probabilities()},
+                                 options);
 }
 
 }  // namespace stochastic_depth

@@ -20,6 +20,7 @@
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/schedules.hpp>
+#include <stochastic_depth/survival/survival_probability.hpp>
 
 namespace stochastic_depth {
 
@@ -34,6 +35,9 @@ struct ResNetOptions {
     /// Of the first stage; the others have 2 and 4 times as many, at a half and a quarter of the
     /// height and width.
     Index channels = 16;
+    /// p of each block, in place of linear decay (survival/schedules.hpp has others); empty: linear
+    /// decay.
+    Eigen::VectorXd survival = {};
 };
 
 /// Where a block's activations are: behind its sum, or before its convolutions.
@@ -183,9 +187,15 @@ template <class Scalar, ResNetStyle style = ResNetStyle{}, RandomBitGenerator Ra
         detail::refuse("resnet: final_survival must lie in (0, 1], got ", options.final_survival);
     if (!(options.channels >= 1 && options.channels <= 1 << 20))
         detail::refuse("resnet: channels must lie in [1, 2^20], got ", options.channels);
-    using Parts = detail::ResNetParts<Scalar, style>;
     const Index n = (options.depth - 2) / 6;
-    const Eigen::VectorXd p = linear_decay(3 * n, options.final_survival);
+    if (options.survival.size() != 0 && options.survival.size() != 3 * n)
+        detail::refuse("resnet: survival must be empty or have one entry for each of ", 3 * n,
+                       " blocks, got ", options.survival.size());
+    detail::check_survival_probabilities("resnet", options.survival);
+    using Parts = detail::ResNetParts<Scalar, style>;
+    const Eigen::VectorXd p = options.survival.size() > 0
+                                  ? options.survival
+                                  : linear_decay(3 * n, options.final_survival);
     const detail::Window halving{3, 2, 1};
     const ImageShape first{options.channels, options.input.height, options.input.width};
     const ImageShape second = halving.output_shape(first, 2 * first.channels);
