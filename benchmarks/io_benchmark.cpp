@@ -170,9 +170,7 @@ void BM_LoadNpz(benchmark::State& state) {
 
 template <class Function>
 void add(const std::string& name, Function* function) {
-    benchmark::RegisterBenchmark(name.c_str(), function)
-        ->Unit(benchmark::kMillisecond)
-        ->UseRealTime();
+    benchmark::RegisterBenchmark(name.c_str(), function)->Unit(benchmark::kMillisecond);
 }
 template <class Kind>
 void add_kind(std::vector<Ratio>& ratios) {
