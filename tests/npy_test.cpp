@@ -139,6 +139,36 @@ TEST_CASE("load_npy: gives the bits that were saved", "[npy]") {
     CHECK(same_bits(load_npy<float>(file.path()), large));
 }
 
+TEST_CASE("load_npy: whole numbers of any width are read where each is one of the matrix's",
+          "[npy]") {
+    const TemporaryFile file;
+    const auto read = [&](const char* type, const std::vector<std::uint64_t>& numbers, int bytes) {
+        Bytes data;
+        for (const std::uint64_t number : numbers) append(data, number, bytes);
+        const std::string shape = detail::message("(", numbers.size(), ",)");
+        write(file.path(), file_of(header_of(type, "False", shape), data));
+    };
+    // What NumPy makes of a list of whole numbers.
+    read("<i8", {3, ~std::uint64_t{0}, std::uint64_t{1} << 24}, 8);
+    CHECK(same_bits(load_npy<float>(file.path()), Eigen::Vector3f{3, -1, 0x1p24f}));
+    CHECK(same_bits(load_npy<double>(file.path()), Eigen::Vector3d{3, -1, 0x1p24}));
+    read("<u4", {7, 0}, 4);
+    CHECK(same_bits(load_npy<float>(file.path()), Eigen::Vector2f{7, 0}));
+    const auto error = [&](auto scalar) {
+        return thrown<std::runtime_error>(
+            [&] { (void)load_npy<decltype(scalar)>(file.path()); });
+    };
+    read("<i4", {(1u << 24) + 1}, 4);
+    CHECK(holds(error(0.0f), "whole numbers must be at most 2^24 in size, found 16777217"));
+    CHECK(load_npy<double>(file.path())(0, 0) == 16777217);
+    read("<i8", {0 - ((std::uint64_t{1} << 53) + 1)}, 8);
+    CHECK(holds(error(0.0), "at most 2^53 in size, found -9007199254740993"));
+    read("<i8", {std::uint64_t{1} << 63}, 8);
+    CHECK(holds(error(0.0), "at most 2^53 in size, found -9223372036854775808"));
+    read("<u8", {std::uint64_t{1} << 63}, 8);
+    CHECK(holds(error(0.0), "at most 2^53 in size, found 9223372036854775808"));
+}
+
 TEST_CASE("load_npy: malformed files are refused, saying how", "[npy]") {
     const TemporaryFile file;
     const Bytes data = floats({1, 2});
@@ -194,8 +224,8 @@ TEST_CASE("load_npy: malformed files are refused, saying how", "[npy]") {
         {"empty and out of range", file_of(header_of("<f4", "False", "(0, 281474976710657)"), {}), "out of range"},
         {"three dimensions", with(header_of("<f4", "False", "(1, 2, 1)")), "at most 2 dimensions, found 3"},
         {"too wide", with(header_of("<f8", "False", "(1,)")), "numbers of type <f8 don't all fit those of 32 bits"},
-        {"too wide whole numbers", with(header_of("<i4", "False", "(2,)")), "numbers of type <i4 don't"},
-        {"far too wide", with(header_of("<u8", "False", "(1,)")), "numbers of type <u8 don't"}};
+        {"too wide whole numbers", with(header_of("<i4", "False", "(2,)")), "whole numbers must be at most 2^24 in size, found 1065353216"},
+        {"far too wide", with(header_of("<u8", "False", "(1,)")), "whole numbers must be at most 2^24 in size, found 4611686019492741120"}};
     std::set<std::string> names;
     for (const Malformed& malformed : files) {
         INFO(malformed.name);
@@ -247,8 +277,17 @@ TEST_CASE("load_npy_masks: refuses what are no masks; save_npy masks that differ
                 "load_npy_masks: ", "masks must have 2 dimensions, found 1"));
     CHECK(holds(error(file_of(header_of("|u1", "False", "(1, 2)"), {1, 2})),
                 "masks must be of 0 and 1, found 2"));
-    write(file.path(), file_of(header_of("<f8", "True", "(2, 2)"), doubles({1, 0, 0, 1})));
-    CHECK(load_npy_masks(file.path()) == std::vector<SurvivalMask>{{1, 0}, {0, 1}});
+    // Either order, any type.
+    write(file.path(), file_of(header_of("<f8", "True", "(2, 3)"), doubles({1, 0, 0, 1, 1, 1})));
+    CHECK(load_npy_masks(file.path()) == std::vector<SurvivalMask>{{1, 0, 1}, {0, 1, 1}});
+    write(file.path(), file_of(header_of(">i2", "False", "(2, 3)"),
+                               {0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1}));
+    CHECK(load_npy_masks(file.path()) == std::vector<SurvivalMask>{{1, 0, 1}, {0, 1, 1}});
+    // An array of no bytes, of more masks than there is memory for.
+    CHECK(holds(error(file_of(header_of("|b1", "False", "(281474976710656, 0)"), {})),
+                "masks without layers must be at most 1048576, found 281474976710656"));
+    CHECK(holds(error(file_of(header_of("<f8", "False", "(1, 1)"), doubles({0.5}))),
+                "masks must be of 0 and 1, found 0.5"));
     CHECK(holds(thrown<std::invalid_argument>([&] {
                     save_npy(file.path(), std::vector<SurvivalMask>{{1, 0}, {1}});
                 }),

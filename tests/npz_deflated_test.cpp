@@ -79,27 +79,26 @@ TEST_CASE("open_npz: damaged data are refused", "[npz]") {
     // Any bytes at all.
     for (std::uint32_t seed = 0; seed < 300; ++seed) {
         sd::Philox random{seed};
-        Bytes from(50), to(100);
+        Bytes from(50);
         for (auto& byte : from) byte = static_cast<std::uint8_t>(random());
         const std::string message =
-            thrown<std::runtime_error>([&] { sd::detail::inflate_raw(from, to); });
+            thrown<std::runtime_error>([&] { (void)sd::detail::inflate_raw(from, 100); });
         INFO(message);
         REQUIRE(holds(message, "it"));
     }
     const Bytes from = sd::detail::deflate_raw(Bytes(1000, 7));
-    Bytes to(1000);
     for (std::size_t length = 0; length < from.size(); ++length)
         CHECK(holds(thrown<std::runtime_error>([&] {
-                        sd::detail::inflate_raw(
-                            Bytes(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(length)), to);
+                        (void)sd::detail::inflate_raw(
+                            Bytes(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(length)),
+                            1000);
                     }),
                     "its deflated data are cut short"));
     Bytes longer = from;
     longer.push_back(0);
-    CHECK(holds(thrown<std::runtime_error>([&] { sd::detail::inflate_raw(longer, to); }),
+    CHECK(holds(thrown<std::runtime_error>([&] { (void)sd::detail::inflate_raw(longer, 1000); }),
                 "its deflated data end before their place does"));
-    sd::detail::inflate_raw(from, to);
-    CHECK(to == Bytes(1000, 7));
+    CHECK(sd::detail::inflate_raw(from, 1000) == Bytes(1000, 7));
 }
 
 #endif

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -36,6 +37,15 @@ TEST_CASE("crc32: known answers", "[npz]") {
     };
     CHECK(crc("") == 0);
     CHECK(crc("123456789") == 0xCBF43926);  // the check value of the catalogues of CRCs
+    // Of eight bytes at once as of one: what is appended to a text and its remainder is a constant.
+    std::string text;
+    for (char c = 'a'; c < 'z'; ++c) {
+        text += c;
+        const std::uint32_t remainder = crc(text);
+        std::string whole = text;
+        for (int i = 0; i < 4; ++i) whole += static_cast<char>(remainder >> (8 * i) & 0xFF);
+        CHECK(crc(whole) == 0x2144DF1C);
+    }
 }
 
 TEST_CASE("save_npz: the bytes are those of a zip archive of npy files", "[npz]") {
@@ -124,6 +134,116 @@ TEST_CASE("save_npz: names that are none are refused", "[npz]") {
     CHECK(holds(error({{"", 1.0}}), "save_npz: names must have 1 to 1020 letters, got 0"));
     CHECK(holds(error({{std::string(1021, 'a'), 1.0}}), "got 1021"));
     CHECK(holds(error({{"a", 1.0}, {"a", 2.0}}), "save_npz: names must differ, got a twice"));
+}
+
+TEST_CASE("NpzFile: archives as Python writes streams and large ones are read", "[npz]") {
+    // Sizes behind the file, none in its header; in the directory sizes and place in 64 bits, and a
+    // second end of it.
+    const TemporaryFile file;
+    save_npy(file.path(), two_by_two);
+    const Bytes npy = read(file.path());
+    const std::string name = "a.npy";
+    const auto append_text = [](Bytes& bytes, std::string_view text) {
+        bytes.insert(bytes.end(), text.begin(), text.end());
+    };
+    Bytes bytes;
+    append_text(bytes, "PK\3\4");
+    append(bytes, 45, 2);
+    append(bytes, 8, 2);  // sizes are behind the file
+    append(bytes, 0, 2 + 4 + 4);
+    append(bytes, 0xFFFFFFFF, 4);
+    append(bytes, 0xFFFFFFFF, 4);
+    append(bytes, name.size(), 2);
+    append(bytes, 20, 2);
+    append_text(bytes, name);
+    append(bytes, 1, 2);
+    append(bytes, 16, 2);
+    append(bytes, 0, 8);
+    append(bytes, 0, 8);
+    bytes.insert(bytes.end(), npy.begin(), npy.end());
+    append_text(bytes, "PK\7\x08");
+    append(bytes, detail::crc32_of(npy), 4);
+    append(bytes, npy.size(), 8);
+    append(bytes, npy.size(), 8);
+    const std::size_t directory = bytes.size();
+    append_text(bytes, "PK\1\2");
+    append(bytes, 45, 2);
+    append(bytes, 45, 2);
+    append(bytes, 8, 2);
+    append(bytes, 0, 2 + 4);
+    append(bytes, detail::crc32_of(npy), 4);
+    append(bytes, 0xFFFFFFFF, 4);
+    append(bytes, 0xFFFFFFFF, 4);
+    append(bytes, name.size(), 2);
+    append(bytes, 6 + 28, 2);
+    append(bytes, 0, 2 + 2 + 2 + 4);
+    append(bytes, 0xFFFFFFFF, 4);
+    append_text(bytes, name);
+    append(bytes, 0xCAFE, 2);  // something else first
+    append(bytes, 2, 2);
+    append(bytes, 0, 2);
+    append(bytes, 1, 2);
+    append(bytes, 24, 2);
+    const std::size_t sizes = bytes.size();
+    append(bytes, npy.size(), 8);
+    append(bytes, npy.size(), 8);
+    append(bytes, 0, 8);
+    const std::size_t end = bytes.size();
+    append_text(bytes, "PK\6\6");
+    append(bytes, 44, 8);
+    append(bytes, 45, 2);
+    append(bytes, 45, 2);
+    append(bytes, 0, 4 + 4);
+    append(bytes, 1, 8);
+    append(bytes, 1, 8);
+    append(bytes, end - directory, 8);
+    append(bytes, directory, 8);
+    append_text(bytes, "PK\6\7");
+    append(bytes, 0, 4);
+    append(bytes, end, 8);
+    append(bytes, 1, 4);
+    append_text(bytes, "PK\5\6");
+    append(bytes, 0, 4);
+    append(bytes, 1, 2);
+    append(bytes, 1, 2);
+    append(bytes, 0xFFFFFFFF, 4);
+    append(bytes, 0xFFFFFFFF, 4);
+    append(bytes, 0, 2);
+    const auto error = [&](std::size_t at, std::uint8_t byte) {
+        Bytes changed = bytes;
+        changed.at(at) = byte;
+        write(file.path(), changed);
+        return thrown<std::runtime_error>([&] {
+            if (!same_bits(NpzFile{file.path()}.matrix<double>("a"), two_by_two))
+                throw std::logic_error("a");
+        });
+    };
+    CHECK(error(0, 'P') == "nothing thrown");
+    // The last end may have the numbers too, where they fit.
+    std::uint8_t* const last = bytes.data() + bytes.size() - 22;
+    detail::store_little(last + 12, static_cast<std::uint32_t>(end - directory));
+    detail::store_little(last + 16, static_cast<std::uint32_t>(directory));
+    CHECK(error(0, 'P') == "nothing thrown");
+    CHECK(holds(error(sizes, 7), "a.npy has ", " bytes, not 7"));
+    CHECK(holds(error(sizes + 15, 1), "a.npy goes on past the directory"));
+    CHECK(holds(error(sizes + 23, 1), "a.npy is not where the directory says"));
+    CHECK(holds(error(sizes - 2, 12), "a.npy has no size or place in the directory"));
+    CHECK(holds(error(sizes - 2, 25), "a.npy is not where the directory says"));
+    for (const std::size_t at : {end, end + 4, end + 16, end + 24, end + 32, end + 40, end + 48,
+                                 end + 56 + 8, end + 56 + 16})
+        CHECK(holds(error(at, 99), "the end of the directory doesn't fit the file"));
+}
+
+TEST_CASE("save_npz: names that are not ASCII are marked as UTF-8", "[npz]") {
+    const TemporaryFile file;
+    save_npz(file.path(), {{"\xC3\xA4", 1.0}});
+    const Bytes bytes = read(file.path());
+    CHECK(bytes.at(7) == 8);  // bit 11 of the flags; without it the name is one of code page 437
+    const std::vector<std::string> names = NpzFile{file.path()}.names();
+    CHECK(names == std::vector<std::string>{"\xC3\xA4"});
+    CHECK(holds(thrown<std::invalid_argument>(
+                    [&] { save_npz(file.path(), {{"\xff", 1.0}}); }),
+                "save_npz: names: text must be UTF-8, got byte 0xff at byte 0"));
 }
 
 TEST_CASE("NpzFile: malformed files are refused", "[npz]") {

@@ -21,6 +21,7 @@
 #include <stochastic_depth/layers/dense/linear.hpp>
 #include <stochastic_depth/layers/elementwise/gelu.hpp>
 #include <stochastic_depth/layers/elementwise/relu.hpp>
+#include <stochastic_depth/layers/function.hpp>
 #include <stochastic_depth/layers/image/batch_norm2d.hpp>
 #include <stochastic_depth/layers/image/conv2d.hpp>
 #include <stochastic_depth/layers/normalisation/layer_norm.hpp>
@@ -431,6 +432,101 @@ TEST_CASE("load_safetensors: a self-test in the metadata is made", "[safetensors
     CHECK(holds(error(R"({"inputs":[]})"), "unknown field inputs"));
     CHECK(holds(error("{"), "expected \", found the end"));
     CHECK(holds(error(R"({"tolerance":[]})"), "expected a digit, found ["));
+    CHECK(holds(error(R"({"input":[[1,0,1e39]],"output":[[8,12]]})"),
+                "input is out of the network's range: 1e+39"));
+}
+
+TEST_CASE("load_safetensors: a self-test of small outputs is as strict as of large ones",
+          "[safetensors]") {
+    const TemporaryFile file;
+    for (const float size : {1e-6f, 1e6f}) {
+        auto saved = Linear<float>{Eigen::MatrixXf::Constant(1, 1, size),
+                                   Eigen::VectorXf::Zero(1)};
+        save_safetensors(file.path(), saved, {}, Eigen::MatrixXf::Ones(1, 1));
+        load_safetensors(file.path(), saved);
+        // The same file for a network that doubles its outputs.
+        auto other = Sequential{saved, function<float>([](auto x) { return x + x; })};
+        CHECK(holds(thrown<std::runtime_error>([&] {
+                        load_safetensors(file.path(), other,
+                                         {{"weight", "0.weight"}, {"bias", "0.bias"}});
+                    }),
+                    "self-test: output 0 of sample 0 must be "));
+    }
+}
+
+TEST_CASE("load_safetensors: numbers of every other type are read over", "[safetensors]") {
+    const TemporaryFile file;
+    Linear<float> network = linear(10);
+    const auto load = [&](const std::string& type, int values, std::size_t bytes) {
+        const std::string header = detail::message(
+            R"({"bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+            R"("weight":{"dtype":"F32","shape":[2,3],"data_offsets":[8,32]},"x":{"dtype":")",
+            type, R"(","shape":[)", values, R"(],"data_offsets":[32,)", 32 + bytes, "]}}");
+        Bytes data = floats(linear_numbers);
+        data.resize(32 + bytes);
+        write(file.path(), file_of(header, data));
+        return thrown<std::runtime_error>(
+            [&] { load_safetensors(file.path(), network, {}, ExtraTensors::ignore); });
+    };
+    for (const char* type : {"BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ",
+                             "F8_E5M2FNUZ"})
+        CHECK(load(type, 3, 3) == "nothing thrown");
+    for (const char* type : {"I16", "U16", "F16", "BF16"}) CHECK(load(type, 3, 6) == "nothing thrown");
+    for (const char* type : {"I32", "U32", "F32"}) CHECK(load(type, 3, 12) == "nothing thrown");
+    for (const char* type : {"I64", "U64", "F64", "C64"})
+        CHECK(load(type, 3, 24) == "nothing thrown");
+    CHECK(load("F4", 4, 2) == "nothing thrown");
+    for (const char* type : {"F6_E2M3", "F6_E3M2"}) CHECK(load(type, 4, 3) == "nothing thrown");
+    CHECK(holds(load("F4", 3, 2), "x needs 12 bits for its shape, which are no bytes"));
+    CHECK(same_bits(network.weights(), linear().weights()));
+}
+
+TEST_CASE("save_safetensors: what could not be loaded is not written", "[safetensors]") {
+    const TemporaryFile file;
+    const auto error = [&](const std::string& name) {
+        return thrown<std::invalid_argument>(
+            [&] { save_safetensors(file.path(), linear(), {{name, "weight"}}); });
+    };
+    CHECK(holds(error("__metadata__"), "and be no __metadata__, got __metadata__"));
+    CHECK(holds(error(std::string(4097, 'n')), "names must have at most 4096 bytes"));
+    CHECK(holds(error("\xff"), "save_safetensors: names: text must be UTF-8, got byte 0xff"));
+    CHECK(error(std::string(4096, 'n')) == "nothing thrown");
+    const Linear<float> one{Eigen::MatrixXf::Ones(1, 1), Eigen::VectorXf::Ones(1)};
+    const auto self_test = [&](Index samples) {
+        return thrown<std::invalid_argument>([&] {
+            save_safetensors(file.path(), one, {}, Eigen::MatrixXf::Zero(1, samples));
+        });
+    };
+    CHECK(holds(self_test(65537), "self-test must have at most 65536 samples and 1048576 numbers"));
+    CHECK(self_test(65536) == "nothing thrown");
+    Linear<float> other = one;
+    load_safetensors(file.path(), other);
+}
+
+TEST_CASE("save_safetensors: a layer's word for where its numbers are must be true",
+          "[safetensors]") {
+    struct Misplaced : Linear<float> {
+        TensorForm own;
+        [[nodiscard]] TensorForm tensor_form(TensorForm form) const {
+            return form.name == "bias" ? form : own;
+        }
+    };
+    const TemporaryFile file;
+    const auto error = [&](const TensorForm& form) {
+        return thrown<std::invalid_argument>(
+            [&] { save_safetensors(file.path(), Misplaced{linear(), form}); });
+    };
+    CHECK(error({"weight", {3, 2}, {2, 1}}) == "nothing thrown");
+    const std::string reason = "tensor_form: weights must have shape and strides of its 6 numbers";
+    for (const TensorForm& form : {TensorForm{"weight", {3, 2}, {3, 1}},
+                                   TensorForm{"weight", {2, 2}, {2, 1}},
+                                   TensorForm{"weight", {3, 3}, {2, 1}},
+                                   TensorForm{"weight", {3, 2}, {2}},
+                                   TensorForm{"weight", {3, 2}, {-2, 1}},
+                                   TensorForm{"weight", {-3, -2}, {2, 1}},
+                                   TensorForm{"weight", {0, 6}, {2, 1}},
+                                   TensorForm{"weight", {Index{1} << 62, 6}, {0, 0}}})
+        CHECK(holds(error(form), reason));
 }
 
 TEST_CASE("load_safetensors: malformed files are refused, saying how, and nothing is changed",
@@ -556,7 +652,7 @@ TEST_CASE("load_safetensors: malformed files are refused, saying how, and nothin
          "more numbers than can be counted"},
         {"bytes that overflow",
          with_bias(R"("bias":{"dtype":"F32","shape":[4611686018427387906],"data_offsets":[0,8]})"),
-         "more bytes than can be counted"},
+         "more bits than can be counted"},
         {"an overflow that a 0 hides",
          with_bias(R"("bias":{"dtype":"F32","shape":[0,4294967296,4294967296],"data_offsets":[0,0]})"),
          "more numbers than can be counted"},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/io/tensor_copy.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -58,9 +59,20 @@ TEST_CASE("read_tensor, write_tensor: entries are where shape and strides say", 
         {"", {70, 1}, {1, 70}},
         {"", {32, 64}, {2, 64}},
         {"", {40, 5, 3, 2}, {1, 40, 400, 200}},
+        {"", {130, 9, 3, 3}, {1, 130, 3510, 1170}},
+        {"", {2, 1, 70, 1, 3}, {210, 5, 1, 7, 70}},
+        {"", {4, 5, 6}, {30, 6, 1}},
+        {"", {3, 4, 5}, {1, 15, 3}},
+        {"", {600, 300}, {1, 600}},
+        {"", {530, 2}, {1, 530}},
+        {"", {2, 530}, {1, 2}},
+        {"", {3, 20000}, {1, 3}},
         {"", {0, 3}, {1, 0}},
         {"", {3, 0, 2}, {1, 3, 3}}};
-    for (const TensorForm& form : forms) {
+    // Aligned or not.
+    for (std::size_t n = 0; n < 2 * forms.size(); ++n) {
+        const TensorForm& form = forms[n / 2];
+        const std::size_t shift = n % 2;
         std::size_t count = 1, numbers = 1;
         for (std::size_t k = 0; k < form.shape.size(); ++k) {
             count *= static_cast<std::size_t>(form.shape[k]);
@@ -69,15 +81,14 @@ TEST_CASE("read_tensor, write_tensor: entries are where shape and strides say", 
         }
         std::vector<double> layer(numbers), back(numbers, -1);
         for (std::size_t i = 0; i < numbers; ++i) layer[i] = 1 + static_cast<double>(i);
-        // Not aligned.
-        std::vector<std::uint8_t> bytes(8 * count + 1);
-        detail::write_tensor(form, layer.data(), bytes.data() + 1);
+        std::vector<std::uint8_t> bytes(8 * count + shift);
+        detail::write_tensor(form, layer.data(), bytes.data() + shift);
         std::vector<Index> at(form.shape.size(), 0);
         bool is_right = true;
         for (std::size_t next = 0; next < count; ++next) {
             Index place = 0;
             for (std::size_t k = 0; k < at.size(); ++k) place += at[k] * form.strides[k];
-            is_right = is_right && detail::load_little<double>(bytes.data() + 1 + 8 * next) ==
+            is_right = is_right && detail::load_little<double>(bytes.data() + shift + 8 * next) ==
                                        layer[static_cast<std::size_t>(place)];
             for (std::size_t k = at.size(); k-- > 0;) {
                 if (++at[k] < form.shape[k]) break;
@@ -86,12 +97,22 @@ TEST_CASE("read_tensor, write_tensor: entries are where shape and strides say", 
         }
         INFO(count << " of " << numbers);
         CHECK(is_right);
-        detail::read_tensor<double>(bytes.data() + 1, form, back.data());
+        detail::read_tensor<double>(bytes.data() + shift, form, back.data());
         std::size_t read = 0;
         for (std::size_t i = 0; i < numbers; ++i) {
-            CHECK((back[i] == layer[i] || back[i] == -1));
+            if (back[i] != layer[i]) REQUIRE(back[i] == -1);
             read += back[i] == layer[i];
         }
         CHECK(read == count);
+        // Of the other byte order, and converted.
+        for (std::size_t i = 0; i < count; ++i) {
+            std::uint8_t* const number = bytes.data() + shift + 8 * i;
+            detail::store_little(number, static_cast<float>(detail::load_little<double>(number)));
+            std::reverse(number, number + 4);
+            std::copy_n(number, 4, bytes.data() + shift + 4 * i);
+        }
+        std::vector<double> turned(numbers, -1);
+        detail::read_tensor<float>(bytes.data() + shift, form, turned.data(), std::endian::big);
+        CHECK(turned == back);
     }
 }

@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <stdexcept>
@@ -79,6 +80,13 @@ template <class... Parts>
 template <class... Parts>
 [[noreturn, gnu::cold]] void refuse(const Parts&... parts) {
     refuse_because({Piece(parts)...});
+}
+
+/// The beginning of a text that a file may have made as long as it likes.
+[[nodiscard]] inline std::string beginning(std::string_view text, std::size_t most = 64) {
+    std::string start(text.substr(0, most));
+    if (text.size() > most) start += "...";
+    return start;
 }
 
 /// Refuses a forward call whose matrices don't fit: x [inputs x batch], y [outputs x batch].

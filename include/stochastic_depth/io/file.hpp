@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -33,6 +34,10 @@ namespace stochastic_depth::detail {
     if (!file) fail("cannot open the file");
     std::vector<std::uint8_t> bytes;
     constexpr std::size_t block = std::size_t{1} << 16;
+    // Growing would take up to three times as much memory. What has no size grows.
+    std::error_code has_no_size;
+    const std::uintmax_t size = std::filesystem::file_size(path, has_no_size);
+    if (!has_no_size) bytes.reserve(static_cast<std::size_t>(size) + block);
     for (std::size_t end = 0;;) {
         bytes.resize(end + block);
         const std::size_t count = std::fread(bytes.data() + end, 1, block, file.get());

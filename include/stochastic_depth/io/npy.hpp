@@ -16,6 +16,8 @@
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/io/little_endian.hpp>
+#include <stochastic_depth/io/npy_header.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
 #include <stochastic_depth/io/tensor_copy.hpp>
 #include <stochastic_depth/io/whole_file.hpp>
@@ -32,221 +34,61 @@
 namespace stochastic_depth {
 namespace detail {
 
-/// What the header of an array says.
-struct NpyHeader {
-    char order = '<';  // '<', '>' or '|'
-    char kind = 'f';   // 'f', 'i', 'u' or 'b'
-    std::size_t bytes = 4;
-    bool is_fortran = false;
-    std::vector<std::uint64_t> shape;
-};
-
-/// Reads the Python dictionary that a header is.
-class NpyHeaderReader {
-public:
-    explicit NpyHeaderReader(std::string_view text) : text_(text) {}
-
-    /// \throws std::runtime_error  if it is anything else.
-    [[nodiscard]] NpyHeader read() {
-        NpyHeader header;
-        bool has_type = false, has_order = false, has_shape = false;
-        const auto once = [&](bool& has, std::string_view key) {
-            if (std::exchange(has, true)) fail(key, " is there twice");
-        };
-        expect('{');
-        while (!skip('}')) {
-            const std::string_view key = string();
-            expect(':');
-            if (key == "descr") {
-                once(has_type, key);
-                read_type(header);
-            } else if (key == "fortran_order") {
-                once(has_order, key);
-                header.is_fortran = read_bool();
-            } else if (key == "shape") {
-                once(has_shape, key);
-                read_shape(header.shape);
-            } else {
-                fail("unknown key ", key.substr(0, 64));
-            }
-            if (!skip(',')) {
-                expect('}');
-                break;
-            }
+/// Calls decode(type) with the type of an array's numbers.
+template <class Decode>
+void with_number_of(const NpyHeader& header, const Decode& decode) {
+    const auto call = [&]<class Number>() { decode(std::type_identity<Number>{}); };
+    const auto whole = [&]<class One, class Two, class Four, class Eight>() {
+        switch (header.bytes) {
+            case 1: return call.template operator()<One>();
+            case 2: return call.template operator()<Two>();
+            case 4: return call.template operator()<Four>();
+            default: return call.template operator()<Eight>();
         }
-        skip_space();
-        if (at_ != text_.size()) fail("something stands behind the dictionary");
-        if (!has_type || !has_order || !has_shape)
-            fail("it must have descr, fortran_order and shape");
-        return header;
-    }
-
-private:
-    template <class... Parts>
-    [[noreturn]] void fail(const Parts&... parts) const {
-        throw std::runtime_error(message("header: ", parts..., " (at byte ", at_, ")"));
-    }
-    void skip_space() {
-        while (at_ < text_.size() &&
-               (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t'))
-            ++at_;
-    }
-    [[nodiscard]] bool skip(char c) {
-        skip_space();
-        const bool is_there = at_ < text_.size() && text_[at_] == c;
-        at_ += is_there;
-        return is_there;
-    }
-    void expect(char c) {
-        if (!skip(c)) fail("expected ", std::string_view(&c, 1));
-    }
-    [[nodiscard]] std::string_view string() {
-        skip_space();
-        const char quote = at_ < text_.size() ? text_[at_] : '\0';
-        if (quote != '\'' && quote != '"') fail("expected a string");
-        const std::size_t begin = ++at_;
-        while (at_ < text_.size() && text_[at_] != quote) {
-            if (text_[at_] == '\\') fail("a string holds a backslash");
-            ++at_;
-        }
-        if (at_ == text_.size()) fail("a string has no end");
-        return text_.substr(begin, at_++ - begin);
-    }
-    [[nodiscard]] bool read_bool() {
-        skip_space();
-        for (const bool value : {true, false}) {
-            const std::string_view word = value ? "True" : "False";
-            if (!text_.substr(at_).starts_with(word)) continue;
-            at_ += word.size();
-            return value;
-        }
-        fail("fortran_order must be True or False");
-    }
-    void read_type(NpyHeader& header) {
-        const std::string_view type = string();
-        const auto is_one_of = [](char c, std::string_view letters) {
-            return letters.find(c) != std::string_view::npos;
-        };
-        bool is_known = type.size() == 3 && is_one_of(type[0], "<>|=") &&
-                        is_one_of(type[1], "fiub") && is_one_of(type[2], "1248");
-        if (is_known) {
-            header = {type[0], type[1], static_cast<std::size_t>(type[2] - '0'),
-                      header.is_fortran, std::move(header.shape)};
-            const bool is_float = header.kind == 'f';
-            is_known = !(is_float && header.bytes == 1) &&
-                       !(header.kind == 'b' && header.bytes != 1) &&
-                       // Without an order there is one byte alone.
-                       !(header.order == '|' && header.bytes != 1) && header.order != '=';
-        }
-        if (!is_known)
-            fail("descr must be of plain numbers, '<f4' for one, found ", type.substr(0, 64));
-    }
-    void read_shape(std::vector<std::uint64_t>& shape) {
-        expect('(');
-        while (!skip(')')) {
-            if (shape.size() == 32) fail("there must be at most 32 dimensions");
-            shape.push_back(natural());
-            if (skip(',')) continue;
-            if (shape.size() == 1) fail("expected , behind the only dimension");
-            expect(')');
-            break;
-        }
-    }
-    [[nodiscard]] std::uint64_t natural() {
-        skip_space();
-        const std::size_t begin = at_;
-        std::uint64_t number = 0;
-        for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) {
-            const auto digit = static_cast<std::uint64_t>(text_[at_] - '0');
-            if (number > (std::numeric_limits<std::uint64_t>::max() - digit) / 10)
-                fail("a dimension is out of range");
-            number = 10 * number + digit;
-        }
-        if (at_ == begin) fail("expected a dimension without sign");
-        if (text_[begin] == '0' && at_ > begin + 1) fail("a dimension begins with 0");
-        return number;
-    }
-
-    std::string_view text_;
-    std::size_t at_ = 0;
-};
-
-/// A header and the numbers behind it, as many as it says. Reading may change these.
-struct NpyArray {
-    NpyHeader header;
-    std::span<std::uint8_t> data;
-};
-
-/// \throws std::runtime_error  saying what is wrong.
-[[nodiscard]] inline NpyArray parse_npy(std::span<std::uint8_t> bytes) {
-    const auto fail = [](const auto&... parts) { throw std::runtime_error(message(parts...)); };
-    constexpr std::string_view magic = "\x93NUMPY";
-    for (std::size_t i = 0; i < std::min(magic.size(), bytes.size()); ++i)
-        if (bytes[i] != static_cast<std::uint8_t>(magic[i]))
-            fail("the file is of another kind: it doesn't begin with 93 NUMPY");
-    if (bytes.size() < 8) fail("the file is cut short: it has ", bytes.size(), " bytes");
-    const unsigned major = bytes[6], minor = bytes[7];
-    if (major < 1 || major > 3 || minor != 0)
-        fail("the file has format version ", major, ".", minor, ", and 1.0 to 3.0 are read");
-    const std::size_t digits = major == 1 ? 2 : 4;
-    std::size_t length = 0;
-    if (bytes.size() < 8 + digits) fail("the file is cut short: it has ", bytes.size(), " bytes");
-    for (std::size_t i = digits; i-- > 0;) length = length << 8 | bytes[8 + i];
-    const std::size_t begin = 8 + digits;
-    if (length > bytes.size() - begin)
-        fail("the file is cut short: its header has ", length, " bytes, and ",
-             bytes.size() - begin, " are there");
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + begin, length);
-    if (text.empty() || text.back() != '\n') fail("header: it must end with a line break");
-    NpyArray array{NpyHeaderReader(text).read(), bytes.subspan(begin + length)};
-    std::uint64_t size = array.header.bytes;
-    bool is_empty = false;
-    for (const std::uint64_t dimension : array.header.shape) {
-        is_empty = is_empty || dimension == 0;
-        if (dimension > 0 && size > (std::uint64_t{1} << 62) / dimension)
-            fail("header: there are more numbers than can be counted");
-        if (dimension > 0) size *= dimension;
-    }
-    if (is_empty) size = 0;
-    if (array.data.size() != size)
-        fail("the file is cut short or too long: its numbers take ", size, " bytes, and ",
-             array.data.size(), " are there");
-    return array;
-}
-
-/// Gives a matrix the numbers of an array; false if they may not fit a Scalar.
-template <class Scalar>
-[[nodiscard]] bool decode_npy(const NpyArray& array, const TensorForm& form, Scalar* to) {
-    const NpyHeader& header = array.header;
-    if (header.order == '>')
-        for (std::size_t i = 0; i < array.data.size(); i += header.bytes)
-            std::reverse(array.data.data() + i, array.data.data() + i + header.bytes);
-    const auto decode = [&]<class Number>(std::type_identity<Number>) {
-        read_tensor<Number>(array.data.data(), form, to);
-        return true;
     };
-    constexpr bool is_wide = sizeof(Scalar) == 8;
-    switch (header.kind == 'b' ? 'u' : header.kind) {
-        case 'f':
-            if (header.bytes == 2) return decode(std::type_identity<HalfFloat>{});
-            if (header.bytes == 4) return decode(std::type_identity<float>{});
-            return is_wide && decode(std::type_identity<double>{});
-        case 'u':
-            if (header.bytes == 1) return decode(std::type_identity<std::uint8_t>{});
-            if (header.bytes == 2) return decode(std::type_identity<std::uint16_t>{});
-            return is_wide && header.bytes == 4 && decode(std::type_identity<std::uint32_t>{});
-        default:
-            if (header.bytes == 1) return decode(std::type_identity<std::int8_t>{});
-            if (header.bytes == 2) return decode(std::type_identity<std::int16_t>{});
-            return is_wide && header.bytes == 4 && decode(std::type_identity<std::int32_t>{});
+    if (header.kind == 'i')
+        return whole.template operator()<std::int8_t, std::int16_t, std::int32_t, std::int64_t>();
+    if (header.kind != 'f')
+        return whole
+            .template operator()<std::uint8_t, std::uint16_t, std::uint32_t, std::uint64_t>();
+    switch (header.bytes) {
+        case 2: return call.template operator()<HalfFloat>();
+        case 4: return call.template operator()<float>();
+        default: return call.template operator()<double>();
     }
 }
 
-/// An array as a matrix: what the last index counts are columns, or of one dimension, a column; a
-/// single number is [1 x 1].
+/// Gives a matrix the numbers of an array.
+/// \throws std::runtime_error  if one of them may be none of a Scalar's.
 template <class Scalar>
-[[nodiscard]] Matrix<Scalar> npy_matrix(const NpyArray& array) {
+void decode_npy(const NpyArray& array, const TensorForm& form, Scalar* to) {
     const NpyHeader& header = array.header;
+    with_number_of(header, [&]<class Number>(std::type_identity<Number>) {
+        if constexpr (std::is_same_v<Number, double> && !std::is_same_v<Scalar, double>) {
+            throw std::runtime_error(
+                message("numbers of type ", std::string_view(&header.order, 1), "f8 don't all fit "
+                        "those of 32 bits that are asked for"));
+        } else {
+            constexpr int digits = std::numeric_limits<Scalar>::digits;
+            if constexpr (std::is_integral_v<Number> &&
+                          8 * static_cast<int>(sizeof(Number)) > digits)
+                for (std::size_t i = 0; i < array.data.size(); i += sizeof(Number)) {
+                    const auto number =
+                        load_number<Number>(array.data.data() + i, header.byte_order());
+                    constexpr auto most = static_cast<Number>(std::uint64_t{1} << digits);
+                    if (number > most || (std::is_signed_v<Number> && number < Number{} - most))
+                        throw std::runtime_error(message(
+                            "whole numbers must be at most 2^", digits, " in size, found ", number));
+                }
+            read_tensor<Number>(array.data.data(), form, to, header.byte_order());
+        }
+    });
+}
+
+/// Rows and columns of an array as a matrix: what the last index counts are columns, or of one
+/// dimension, a column; a single number is [1 x 1].
+/// \throws std::runtime_error  if it is none.
+[[nodiscard]] inline std::pair<Index, Index> matrix_size(const NpyHeader& header) {
     if (header.shape.size() > 2)
         throw std::runtime_error(
             message("the array must have at most 2 dimensions, found ", header.shape.size()));
@@ -256,16 +98,18 @@ template <class Scalar>
     const auto size = [&](std::size_t k) {
         return k < header.shape.size() ? static_cast<Index>(header.shape[k]) : Index{1};
     };
-    Matrix<Scalar> matrix(size(0), size(1));
+    return {size(0), size(1)};
+}
+
+template <class Scalar>
+[[nodiscard]] Matrix<Scalar> npy_matrix(const NpyArray& array) {
+    const auto [rows, columns] = matrix_size(array.header);
+    Matrix<Scalar> matrix(rows, columns);
     // In Fortran's order the array is the transposed one in C's.
-    const Index rows = matrix.rows(), columns = matrix.cols();
-    const TensorForm form = header.is_fortran ? TensorForm{{}, {columns, rows}, {rows, 1}}
-                                              : TensorForm{{}, {rows, columns}, {1, rows}};
-    if (!decode_npy(array, form, matrix.data()))
-        throw std::runtime_error(message(
-            "numbers of type ", std::string_view(&header.order, 1),
-            std::string_view(&header.kind, 1), header.bytes, " don't all fit those of ",
-            8 * sizeof(Scalar), " bits that are asked for"));
+    const TensorForm form = array.header.is_fortran
+                                ? TensorForm{{}, {columns, rows}, {rows, 1}}
+                                : TensorForm::of_matrix({}, rows, columns);
+    decode_npy(array, form, matrix.data());
     return matrix;
 }
 
@@ -330,19 +174,28 @@ template <class Scalar>
     if (header.shape.size() != 2)
         throw std::runtime_error(
             message("masks must have 2 dimensions, found ", header.shape.size()));
-    const Matrix<double> bits = npy_matrix<double>(array);
-    std::vector<SurvivalMask> masks;
-    masks.reserve(static_cast<std::size_t>(bits.rows()));
-    for (Index j = 0; j < bits.rows(); ++j) {
-        SurvivalMask mask = SurvivalMask::none(bits.cols());
-        for (Index l = 0; l < bits.cols(); ++l) {
-            if (bits(j, l) != 0 && bits(j, l) != 1)
-                throw std::runtime_error(
-                    message("masks must be of 0 and 1, found ", bits(j, l)));
-            if (bits(j, l) == 1) mask.keep(l);
+    const std::pair<Index, Index> size = matrix_size(header);
+    const Index count = size.first, depth = size.second;
+    // Of masks without layers an array of no bytes may claim as many as it likes.
+    constexpr Index most = Index{1} << 20;
+    if (depth == 0 && count > most)
+        throw std::runtime_error(
+            message("masks without layers must be at most ", most, ", found ", count));
+    std::vector<SurvivalMask> masks(static_cast<std::size_t>(count), SurvivalMask::none(depth));
+    with_number_of(header, [&]<class Number>(std::type_identity<Number>) {
+        for (std::size_t i = 0; i < array.data.size() / sizeof(Number); ++i) {
+            const auto number = load_number<Number>(array.data.data() + i * sizeof(Number),
+                                                    header.byte_order());
+            using Value = std::conditional_t<std::is_arithmetic_v<Number>, Number, float>;
+            const auto value = static_cast<Value>(number);
+            if (value != Value(0) && value != Value(1))
+                throw std::runtime_error(message("masks must be of 0 and 1, found ", value));
+            if (value == Value(0)) continue;
+            const auto at = static_cast<Index>(i);
+            masks[static_cast<std::size_t>(header.is_fortran ? at % count : at / depth)].keep(
+                header.is_fortran ? at / count : at % depth);
         }
-        masks.push_back(std::move(mask));
-    }
+    });
     return masks;
 }
 

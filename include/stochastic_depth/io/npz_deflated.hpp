@@ -24,30 +24,39 @@ namespace detail {
 /// zlib takes as much at once.
 inline constexpr std::size_t most_at_once = std::size_t{1} << 30;
 
-inline void inflate_raw(std::span<const std::uint8_t> from, std::span<std::uint8_t> to) {
-    struct Stream {
-        z_stream stream{};
-        Stream() {
-            if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();
-        }
-        Stream(const Stream&) = delete;
-        Stream& operator=(const Stream&) = delete;
-        ~Stream() { inflateEnd(&stream); }
-    } holder;
+/// A stream of zlib's, ended by its destructor.
+struct ZlibStream {
+    explicit ZlibStream(int (*end_)(z_stream*)) : end(end_) {}
+    ZlibStream(const ZlibStream&) = delete;
+    ZlibStream& operator=(const ZlibStream&) = delete;
+    ~ZlibStream() { end(&stream); }
+
+    z_stream stream{};
+    int (*end)(z_stream*);
+};
+
+/// What a size claims is not believed: memory grows with what is there.
+[[nodiscard]] inline std::vector<std::uint8_t> inflate_raw(std::span<const std::uint8_t> from,
+                                                           std::size_t size) {
+    ZlibStream holder{inflateEnd};
     z_stream& stream = holder.stream;
+    if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();
+    std::vector<std::uint8_t> bytes(std::min(size, std::size_t{1} << 20));
+    std::size_t end = 0;
     // zlib wants some place to write to, even for nothing; one byte more tells of too many.
     std::uint8_t past_the_end = 0;
     for (;;) {
+        if (end == bytes.size() && end < size) bytes.resize(std::min(size, 2 * end));
         const auto in = static_cast<unsigned>(std::min(from.size(), most_at_once));
-        const auto out = static_cast<unsigned>(std::min(to.size(), most_at_once));
+        const auto out = static_cast<unsigned>(std::min(bytes.size() - end, most_at_once));
         stream.next_in = const_cast<std::uint8_t*>(from.data());
         stream.avail_in = in;
-        stream.next_out = out > 0 ? to.data() : &past_the_end;
+        stream.next_out = out > 0 ? bytes.data() + end : &past_the_end;
         stream.avail_out = out > 0 ? out : 1;
         const int code = inflate(&stream, Z_NO_FLUSH);
         if (out == 0 && stream.avail_out == 0)
             throw std::runtime_error("it inflates to more bytes than it should have");
-        if (out > 0) to = to.subspan(out - stream.avail_out);
+        if (out > 0) end += out - stream.avail_out;
         from = from.subspan(in - stream.avail_in);
         if (code == Z_STREAM_END) break;
         if (code == Z_MEM_ERROR) throw std::bad_alloc();
@@ -58,12 +67,14 @@ inline void inflate_raw(std::span<const std::uint8_t> from, std::span<std::uint8
                 "its deflated data are damaged: ",
                 stream.msg ? std::string_view(stream.msg) : std::string_view("bad data")));
     }
-    if (!to.empty()) throw std::runtime_error("it inflates to fewer bytes than it should have");
+    if (end < size) throw std::runtime_error("it inflates to fewer bytes than it should have");
     if (!from.empty()) throw std::runtime_error("its deflated data end before their place does");
+    return bytes;
 }
 
 [[nodiscard]] inline std::vector<std::uint8_t> deflate_raw(std::span<const std::uint8_t> from) {
-    z_stream stream{};
+    ZlibStream holder{deflateEnd};
+    z_stream& stream = holder.stream;
     constexpr int memory_level = 8;
     if (deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -MAX_WBITS, memory_level,
                      Z_DEFAULT_STRATEGY) != Z_OK)
@@ -81,7 +92,6 @@ inline void inflate_raw(std::span<const std::uint8_t> from, std::span<std::uint8
         bytes.insert(bytes.end(), block.begin(),
                      block.end() - static_cast<std::ptrdiff_t>(stream.avail_out));
     }
-    deflateEnd(&stream);
     return bytes;
 }
 
@@ -96,7 +106,7 @@ inline void inflate_raw(std::span<const std::uint8_t> from, std::span<std::uint8
 
 /// As save_npz, deflated.
 inline void save_npz_deflated(const std::string& path, const std::vector<NpzArray>& arrays) {
-    detail::replace_file("save_npz_deflated", path, detail::zip_bytes(arrays, detail::deflate_raw));
+    detail::replace_file("save_npz_deflated", path, detail::npz_bytes(arrays, detail::deflate_raw));
 }
 
 }  // namespace stochastic_depth

@@ -2,8 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <cmath>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -17,13 +16,16 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/json_reader.hpp>
+#include <stochastic_depth/io/little_endian.hpp>
 #include <stochastic_depth/io/safetensors_header.hpp>
+#include <stochastic_depth/io/safetensors_metadata.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
 #include <stochastic_depth/io/tensor_copy.hpp>
 #include <stochastic_depth/io/tensor_names.hpp>
 #include <stochastic_depth/io/whole_file.hpp>
 #include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/tensor_form.hpp>
+#include <stochastic_depth/text/utf8.hpp>
 #include <stochastic_depth/types.hpp>
 
 /// Networks in safetensors files, as Python's package of that name reads and writes them. Needs
@@ -39,168 +41,23 @@ enum class ExtraTensors { refuse, ignore };
 
 namespace detail {
 
-/// A visitor of tensors that passes on their names in the network.
-template <class Visit>
-class WithTensorNames {
-public:
-    explicit WithTensorNames(const Visit& visit) : visit_(&visit) {}
-
-    void enter(std::string_view part) { parts_.emplace_back(part); }
-    void enter(std::size_t part) { parts_.push_back(message(part)); }
-    void leave() { parts_.pop_back(); }
-    template <class Number>
-    void operator()(const TensorForm& form, Number* first) const {
-        std::string name;
-        for (const std::string& part : parts_) {
-            name += part;
-            name += '.';
-        }
-        name += form.name;
-        (*visit_)(name, form, first);
-    }
-
-private:
-    const Visit* visit_;
-    std::vector<std::string> parts_;
-};
-
-/// Calls visit(name, form, first) for each tensor of a network: parameters, and what layers keep
-/// beside them.
-template <class Network, class Visit>
-void for_each_tensor(Network& network, const Visit& visit) {
-    WithTensorNames<Visit> with_names{visit};
-    visit_tensors(network, with_names);
+template <class Number, class Scalar>
+void read_little(const std::uint8_t* bytes, const TensorForm& form, Scalar* to) {
+    read_tensor<Number>(bytes, form, to, std::endian::little);
 }
-
-/// A list of numbers, "[0.5,1]".
-template <class Numbers>
-[[nodiscard]] std::string json_numbers(const Numbers& numbers) {
-    std::string text = "[";
-    for (const auto number : numbers) {
-        if (text.size() > 1) text += ',';
-        Piece(number).append_to(text);
-    }
-    return text += "]";
-}
-
-inline constexpr std::string_view survival_key = "survival_probabilities",
-                                  self_test_key = "self_test";
-/// Of numbers in metadata.
-inline constexpr std::size_t most_numbers = std::size_t{1} << 20;
-
-/// An input and its output, a list for each sample, as texts in metadata have them.
-struct SelfTest {
-    std::vector<std::vector<double>> input, output;
-    double tolerance = 1e-4;
-
-    /// \param text  Changed in reading.
-    /// \throws std::runtime_error  if the text is something else.
-    [[nodiscard]] static SelfTest parse(std::span<char> text) {
-        JsonReader reader{text};
-        SelfTest test;
-        std::size_t count = 0;
-        bool has_input = false, has_output = false, has_tolerance = false;
-        const auto read_lists = [&](bool& has, std::vector<std::vector<double>>& lists) {
-            if (std::exchange(has, true)) reader.fail("a field is there twice");
-            reader.array([&] {
-                lists.emplace_back();
-                if (lists.size() > most_numbers / 16) reader.fail("there are too many samples");
-                reader.array([&] {
-                    if (++count > most_numbers) reader.fail("there are too many numbers");
-                    lists.back().push_back(reader.real());
-                });
-                if (lists.back().size() != lists.front().size())
-                    reader.fail("samples differ in size");
-            });
-        };
-        reader.object([&](std::string_view field) {
-            if (field == "input") {
-                read_lists(has_input, test.input);
-            } else if (field == "output") {
-                read_lists(has_output, test.output);
-            } else if (field == "tolerance") {
-                if (std::exchange(has_tolerance, true)) reader.fail("a field is there twice");
-                test.tolerance = reader.real();
-            } else {
-                reader.fail("unknown field ", beginning(field));
-            }
-        });
-        reader.expect_end();
-        if (!has_input || !has_output) reader.fail("it must have an input and its output");
-        if (test.input.size() != test.output.size() || test.input.empty())
-            reader.fail("it must have an output for each of its inputs");
-        return test;
-    }
-
-    /// \throws std::runtime_error  unless a network gives the output, up to the tolerance times the
-    ///                             largest of its numbers.
-    template <class Network>
-    void check(const Network& network) const {
-        using Scalar = typename Network::Scalar;
-        const auto samples = static_cast<Index>(input.size());
-        const auto size_of = [](const auto& lists) {
-            return static_cast<Index>(lists.front().size());
-        };
-        Matrix<Scalar> x(size_of(input), samples), y;
-        for (Index j = 0; j < samples; ++j)
-            for (Index i = 0; i < x.rows(); ++i)
-                x(i, j) = static_cast<Scalar>(
-                    input[static_cast<std::size_t>(j)][static_cast<std::size_t>(i)]);
-        try {
-            y.resize(network.output_size(x.rows()), samples);
-            network.forward(x, y);
-        } catch (const std::invalid_argument& error) {
-            throw std::runtime_error(message("self-test: ", error.what()));
-        }
-        if (y.rows() != size_of(output))
-            throw std::runtime_error(message("self-test: output must have ", y.rows(),
-                                             " numbers for each sample, found ", size_of(output)));
-        double largest = 1;
-        for (const auto& list : output)
-            for (const double number : list) largest = std::max(largest, std::abs(number));
-        for (Index j = 0; j < samples; ++j)
-            for (Index i = 0; i < y.rows(); ++i) {
-                const double expected =
-                    output[static_cast<std::size_t>(j)][static_cast<std::size_t>(i)];
-                const auto found = static_cast<double>(y(i, j));
-                if (!(std::abs(found - expected) <= tolerance * largest))
-                    throw std::runtime_error(message("self-test: output ", i, " of sample ", j,
-                                                     " must be ", expected, ", got ", found));
-            }
-    }
-};
-
-/// \throws std::invalid_argument  if a number is not finite.
-template <class Network, class Scalar>
-[[nodiscard]] std::string self_test_of(const Network& network, const Matrix<Scalar>& x) {
-    Matrix<Scalar> y(network.output_size(x.rows()), x.cols());
-    network.forward(x, y);
-    const auto lists = [](const char* name, const Matrix<Scalar>& matrix) {
-        if (!matrix.allFinite()) refuse("save_safetensors: self-test must be finite");
-        std::string text;
-        for (Index j = 0; j < matrix.cols(); ++j) {
-            if (j > 0) text += ',';
-            text += json_numbers(std::span<const Scalar>(
-                matrix.data() + j * matrix.rows(), static_cast<std::size_t>(matrix.rows())));
-        }
-        return message(json_string(name), ":[", text, "]");
-    };
-    return message("{", lists("input", x), ",", lists("output", y), "}");
-}
-
 /// A reader of some type of numbers; null if they don't fit a Scalar.
 template <class Scalar>
 [[nodiscard]] auto reader_of(TensorType type) {
     using Read = void (*)(const std::uint8_t*, const TensorForm&, Scalar*);
     switch (type) {
         case TensorType::f16:
-            return Read{read_tensor<HalfFloat, Scalar>};
+            return Read{read_little<HalfFloat, Scalar>};
         case TensorType::bf16:
-            return Read{read_tensor<BrainFloat, Scalar>};
+            return Read{read_little<BrainFloat, Scalar>};
         case TensorType::f32:
-            return Read{read_tensor<float, Scalar>};
+            return Read{read_little<float, Scalar>};
         case TensorType::f64:
-            if constexpr (std::is_same_v<Scalar, double>) return Read{read_tensor<double, Scalar>};
+            if constexpr (std::is_same_v<Scalar, double>) return Read{read_little<double, Scalar>};
             return Read{nullptr};
         default:
             return Read{nullptr};
@@ -270,26 +127,107 @@ private:
     const TensorNames* names_;
 };
 
-/// \throws std::runtime_error  if metadata tell other survival probabilities.
+/// \throws std::invalid_argument  unless load_safetensors would take a tensor's name.
+inline void check_name(std::string_view name) {
+    for_each_character("save_safetensors: names", name, [](std::string_view) {});
+    if (name == SafetensorsFile::metadata_name || name.size() > SafetensorsFile::most_letters)
+        refuse("save_safetensors: names must have at most ", SafetensorsFile::most_letters,
+               " bytes and be no ", SafetensorsFile::metadata_name, ", got ", beginning(name));
+}
+
+/// The bytes of a file.
+/// \throws std::invalid_argument  as save_safetensors does.
 template <class Network>
-void check_survival(const Network& network, std::span<char> text) {
-    std::vector<double> found;
-    JsonReader reader{text};
-    reader.array([&] {
-        if (found.size() == most_numbers) reader.fail("there are too many numbers");
-        found.push_back(reader.real());
+[[nodiscard]] std::vector<std::uint8_t> safetensors_bytes(
+    const Network& network, const TensorNames& names,
+    const Matrix<typename Network::Scalar>& self_test) {
+    // In the order in which Python writes them: the widest numbers first, then by name.
+    struct Place {
+        TensorForm form;
+        std::size_t bytes = 0;
+        std::size_t begin = 0;
+    };
+    std::map<std::pair<int, std::string>, Place> places;
+    const auto for_each = [&](const auto& visit) {
+        for_each_tensor(
+            network, [&]<class Number>(const std::string& name, const TensorForm& form,
+                                       const Number* first) {
+                const std::string in_file = name_in_file("save_safetensors", names, name);
+                visit(std::pair{-static_cast<int>(sizeof(Number)), in_file}, form, first);
+            });
+    };
+    for_each([&]<class Number>(const auto& key, const TensorForm& form, const Number*) {
+        Place place{form, sizeof(Number)};
+        for (const Index size : form.shape) place.bytes *= static_cast<std::size_t>(size);
+        check_name(key.second);
+        if (form.shape.size() > SafetensorsFile::most_dimensions)
+            refuse("save_safetensors: ", key.second, " must have at most ",
+                   SafetensorsFile::most_dimensions, " dimensions, got ", form.shape.size());
+        const std::pair other{key.first == -8 ? -4 : -8, key.second};
+        if (places.contains(other) || !places.emplace(key, std::move(place)).second)
+            refuse("save_safetensors: tensors must have different names, got ", key.second,
+                           " twice");
     });
-    reader.expect_end();
-    const Eigen::VectorXd expected = survival_probabilities(network);
-    if (found.size() != static_cast<std::size_t>(expected.size()))
-        throw std::runtime_error(message("the file holds ", found.size(),
-                                         " survival probabilities, the network has ",
-                                         expected.size()));
-    for (std::size_t l = 0; l < found.size(); ++l)
-        if (const double p = expected(static_cast<Index>(l)); found[l] != p)
-            throw std::runtime_error(message("survival probability of layer ", l,
-                                             " of the file is ", found[l], ", the network's is ",
-                                             p));
+    if (places.size() > SafetensorsFile::most_tensors)
+        refuse("save_safetensors: tensors must be at most ", SafetensorsFile::most_tensors,
+               ", got ", places.size());
+    std::string header = "{\"__metadata__\":{\"format\":\"pt\"";
+    const auto add_metadata = [&](std::string_view key, const std::string& value) {
+        header += message(",", json_string(key), ":", json_string(value));
+    };
+    if (const Eigen::VectorXd p = survival_probabilities(network); p.size() > 0)
+        add_metadata(survival_key, json_numbers(p));
+    if (self_test.size() > 0)
+        add_metadata(self_test_key, self_test_of(network, self_test));
+    header += '}';
+    std::size_t end = 0;
+    for (auto& [key, place] : places) {
+        place.begin = end;
+        end += place.bytes;
+        std::string shape;
+        for (const Index size : place.form.shape)
+            shape += message(shape.empty() ? "" : ",", size);
+        header += message(",", json_string(key.second), ":{\"dtype\":\"",
+                                  key.first == -8 ? "F64" : "F32", "\",\"shape\":[", shape,
+                                  "],\"data_offsets\":[", place.begin, ",", end, "]}");
+    }
+    header += '}';
+    while (header.size() % 8 != 0) header += ' ';
+    if (header.size() > SafetensorsFile::most_header_bytes)
+        refuse("save_safetensors: header must have at most ",
+                       SafetensorsFile::most_header_bytes, " bytes, got ", header.size());
+    std::vector<std::uint8_t> bytes(8 + header.size() + end);
+    store_little(bytes.data(), static_cast<std::uint64_t>(header.size()));
+    std::copy(header.begin(), header.end(), bytes.begin() + 8);
+    std::uint8_t* const data = bytes.data() + 8 + header.size();
+    for_each([&](const auto& key, const TensorForm& form, const auto* first) {
+        write_tensor(form, first, data + places.find(key)->second.begin);
+    });
+    return bytes;
+}
+
+/// Gives a network what the bytes of a file hold, which are changed in reading.
+/// \throws std::runtime_error  saying what is wrong; the network is unchanged then.
+template <class Network>
+void read_safetensors(std::span<std::uint8_t> bytes, Network& network, const TensorNames& names,
+                      ExtraTensors extra) {
+    SafetensorsFile file{bytes};
+    const SafetensorsLoad load{"load_safetensors", file, names};
+    load.check(network, extra);
+    for (const auto& [key, value] : file.metadata()) {
+        try {
+            if (key == survival_key) check_survival(network, value);
+            if (key == self_test_key) {
+                const auto self_test = SelfTest::parse(value);
+                Network loaded = network;
+                load.write(loaded);
+                self_test.check(loaded);
+            }
+        } catch (const std::runtime_error& error) {
+            throw std::runtime_error(message("metadata ", key, ": ", error.what()));
+        }
+    }
+    load.write(network);
 }
 
 }  // namespace detail
@@ -316,69 +254,16 @@ void check_survival(const Network& network, std::span<char> text) {
 /// \param self_test  Inputs, [features x samples], that go into the metadata with the network's
 ///                   outputs at full depth; load_safetensors then checks that it gets the same.
 ///                   Empty: none.
-/// \throws std::invalid_argument  if two tensors have the same name, or a self-test isn't finite.
+/// \throws std::invalid_argument  if two tensors have the same name, or one that a file cannot hold,
+///                                or a self-test isn't finite.
 /// \throws std::runtime_error     naming the file and the reason, if it cannot be written; the old
 ///                                file is untouched then.
 template <class Network>
 void save_safetensors(const std::string& path, const Network& network,
                       const TensorNames& names = {},
                       const Matrix<typename Network::Scalar>& self_test = {}) {
-    // In the order in which Python writes them: the widest numbers first, then by name.
-    struct Place {
-        TensorForm form;
-        std::size_t bytes = 0;
-        std::size_t begin = 0;
-    };
-    std::map<std::pair<int, std::string>, Place> places;
-    const auto for_each = [&](const auto& visit) {
-        detail::for_each_tensor(
-            network, [&]<class Number>(const std::string& name, const TensorForm& form,
-                                       const Number* first) {
-                const std::string in_file = detail::name_in_file("save_safetensors", names, name);
-                visit(std::pair{-static_cast<int>(sizeof(Number)), in_file}, form, first);
-            });
-    };
-    for_each([&]<class Number>(const auto& key, const TensorForm& form, const Number*) {
-        Place place{form, sizeof(Number)};
-        for (const Index size : form.shape) place.bytes *= static_cast<std::size_t>(size);
-        const std::pair other{key.first == -8 ? -4 : -8, key.second};
-        if (places.contains(other) || !places.emplace(key, std::move(place)).second)
-            detail::refuse("save_safetensors: tensors must have different names, got ", key.second,
-                           " twice");
-    });
-    std::string header = "{\"__metadata__\":{\"format\":\"pt\"";
-    const auto add_metadata = [&](std::string_view key, const std::string& value) {
-        header += detail::message(",", detail::json_string(key), ":", detail::json_string(value));
-    };
-    if (const Eigen::VectorXd p = detail::survival_probabilities(network); p.size() > 0)
-        add_metadata(detail::survival_key, detail::json_numbers(p));
-    if (self_test.size() > 0)
-        add_metadata(detail::self_test_key, detail::self_test_of(network, self_test));
-    header += '}';
-    std::size_t end = 0;
-    for (auto& [key, place] : places) {
-        place.begin = end;
-        end += place.bytes;
-        std::string shape;
-        for (const Index size : place.form.shape)
-            shape += detail::message(shape.empty() ? "" : ",", size);
-        header += detail::message(",", detail::json_string(key.second), ":{\"dtype\":\"",
-                                  key.first == -8 ? "F64" : "F32", "\",\"shape\":[", shape,
-                                  "],\"data_offsets\":[", place.begin, ",", end, "]}");
-    }
-    header += '}';
-    while (header.size() % 8 != 0) header += ' ';
-    if (header.size() > detail::SafetensorsFile::most_header_bytes)
-        detail::refuse("save_safetensors: header must have at most ",
-                       detail::SafetensorsFile::most_header_bytes, " bytes, got ", header.size());
-    std::vector<std::uint8_t> bytes(8 + header.size() + end);
-    detail::store_little(bytes.data(), static_cast<std::uint64_t>(header.size()));
-    std::copy(header.begin(), header.end(), bytes.begin() + 8);
-    std::uint8_t* const data = bytes.data() + 8 + header.size();
-    for_each([&](const auto& key, const TensorForm& form, const auto* first) {
-        detail::write_tensor(form, first, data + places.find(key)->second.begin);
-    });
-    detail::replace_file("save_safetensors", path, bytes);
+    detail::replace_file("save_safetensors", path,
+                         detail::safetensors_bytes(network, names, self_test));
 }
 
 /// Reads a network's parameters from a safetensors file, and what its layers keep beside them,
@@ -389,7 +274,7 @@ void save_safetensors(const std::string& path, const Network& network,
 ///
 /// The file is read whole and checked before anything changes. It takes as much memory as the file
 /// has bytes, and at most 64 MiB more, whatever the file says; with a self-test, a copy of the
-/// network too.
+/// network too, and what 16 samples take on their way through it.
 ///
 /// \param path     A std::filesystem::path does as well.
 /// \param network  Of the shapes in the file. Numbers may be F16, BF16 or F32, of a network of double
@@ -406,23 +291,7 @@ void load_safetensors(const std::string& path, Network& network, const TensorNam
                       ExtraTensors extra = ExtraTensors::refuse) {
     const detail::WholeFile whole("load_safetensors", path);
     try {
-        detail::SafetensorsFile file{whole.bytes()};
-        const detail::SafetensorsLoad load{"load_safetensors", file, names};
-        load.check(network, extra);
-        for (const auto& [key, value] : file.metadata()) {
-            try {
-                if (key == detail::survival_key) detail::check_survival(network, value);
-                if (key == detail::self_test_key) {
-                    const auto self_test = detail::SelfTest::parse(value);
-                    Network loaded = network;
-                    load.write(loaded);
-                    self_test.check(loaded);
-                }
-            } catch (const std::runtime_error& error) {
-                throw std::runtime_error(detail::message("metadata ", key, ": ", error.what()));
-            }
-        }
-        load.write(network);
+        detail::read_safetensors(whole.bytes(), network, names, extra);
     } catch (const std::runtime_error& error) {
         throw std::runtime_error(detail::message("load_safetensors: ", path, ": ", error.what()));
     }

@@ -15,23 +15,27 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/json_reader.hpp>
+#include <stochastic_depth/io/little_endian.hpp>
 
 namespace stochastic_depth::detail {
 
 /// The types of numbers that safetensors files hold.
 enum class TensorType : std::uint8_t {
-    boolean, u8, i8, f8_e5m2, f8_e4m3, i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64
+    boolean, f4, f6_e2m3, f6_e3m2, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
+    i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64
 };
 
 struct TensorTypeName {
     std::string_view name;
-    unsigned bytes;
+    unsigned bits;
 };
 /// In the order of TensorType.
 inline constexpr TensorTypeName tensor_types[] = {
-    {"BOOL", 1}, {"U8", 1},   {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"I16", 2},
-    {"U16", 2},  {"F16", 2},  {"BF16", 2}, {"I32", 4},    {"U32", 4},     {"F32", 4},
-    {"C64", 8},  {"F64", 8},  {"I64", 8},  {"U64", 8}};
+    {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6},     {"F6_E3M2", 6},     {"U8", 8},
+    {"I8", 8},      {"F8_E5M2", 8}, {"F8_E4M3", 8},     {"F8_E8M0", 8},     {"F8_E4M3FNUZ", 8},
+    {"F8_E5M2FNUZ", 8},             {"I16", 16},        {"U16", 16},        {"F16", 16},
+    {"BF16", 16},   {"I32", 32},    {"U32", 32},        {"F32", 32},        {"C64", 64},
+    {"F64", 64},    {"I64", 64},    {"U64", 64}};
 
 [[nodiscard]] inline const TensorTypeName& name_of_type(TensorType type) {
     return tensor_types[static_cast<std::size_t>(type)];
@@ -59,14 +63,6 @@ template <class Sizes>
     return text += "]";
 }
 
-/// The beginning of a text that a file may have made as long as it likes.
-[[nodiscard]] inline std::string beginning(std::string_view text) {
-    constexpr std::size_t most = 64;
-    std::string start(text.substr(0, most));
-    if (text.size() > most) start += "...";
-    return start;
-}
-
 /// What a safetensors file holds, checked: every byte behind the header belongs to one tensor.
 ///
 /// \source huggingface/safetensors, README, section "Format".
@@ -77,6 +73,8 @@ public:
     static constexpr std::size_t most_tensors = std::size_t{1} << 19;
     static constexpr std::size_t most_metadata = std::size_t{1} << 16;
     static constexpr std::size_t most_dimensions = 8;
+    /// What is no tensor's name.
+    static constexpr std::string_view metadata_name = "__metadata__";
     /// Of a name; messages hold them.
     static constexpr std::size_t most_letters = 4096;
 
@@ -85,8 +83,7 @@ public:
     explicit SafetensorsFile(std::span<std::uint8_t> bytes) {
         if (bytes.size() < 8)
             fail("the file is cut short: it has ", bytes.size(), " bytes, fewer than the first 8");
-        std::uint64_t length = 0;
-        for (std::size_t i = 8; i-- > 0;) length = length << 8 | bytes[i];
+        const auto length = load_little<std::uint64_t>(bytes.data());
         if (length > most_header_bytes)
             fail("the header must have at most ", most_header_bytes, " bytes, found ", length);
         if (length > bytes.size() - 8)
@@ -146,8 +143,8 @@ private:
         bool has_metadata = false;
         reader.object([&](std::string_view key) {
             check_length(reader, key);
-            if (key == "__metadata__") {
-                if (std::exchange(has_metadata, true)) reader.fail("__metadata__ is there twice");
+            if (key == metadata_name) {
+                if (std::exchange(has_metadata, true)) reader.fail(metadata_name, " is there twice");
                 return read_metadata(reader);
             }
             if (tensors_.size() == most_tensors)
@@ -221,12 +218,14 @@ private:
         if (!has_type) reader.fail(name, " has no dtype");
         if (!has_shape) reader.fail(name, " has no shape");
         if (!has_offsets) reader.fail(name, " has no data_offsets");
-        const std::uint64_t each = name_of_type(entry.type).bytes;
+        const std::uint64_t each = name_of_type(entry.type).bits;
         if (count > std::numeric_limits<std::uint64_t>::max() / each)
-            reader.fail(name, " has more bytes than can be counted");
+            reader.fail(name, " has more bits than can be counted");
         if (entry.end < entry.begin)
             reader.fail(name, " ends at byte ", entry.end, ", before it begins at ", entry.begin);
-        const std::uint64_t needed = is_empty ? 0 : count * each;
+        if (!is_empty && count * each % 8 != 0)
+            reader.fail(name, " needs ", count * each, " bits for its shape, which are no bytes");
+        const std::uint64_t needed = is_empty ? 0 : count * each / 8;
         if (entry.end - entry.begin != needed)
             reader.fail(name, " needs ", needed, " bytes for its shape, and has ",
                         entry.end - entry.begin);

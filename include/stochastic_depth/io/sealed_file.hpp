@@ -17,6 +17,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/io/file.hpp>
+#include <stochastic_depth/io/little_endian.hpp>
 
 /// Files that are whole or not there: written beside the old one and renamed over it, sealed with
 /// their length and a hash. Needs POSIX, for which reason it is not part of all.hpp.
@@ -39,8 +40,7 @@ public:
     template <class Unsigned>
     void number(Unsigned value) {
         std::array<std::uint8_t, sizeof value> bytes;
-        for (std::size_t byte = 0; byte < sizeof value; ++byte)
-            bytes[byte] = static_cast<std::uint8_t>(value >> (8 * byte));
+        store_little(bytes.data(), value);
         bytes_->insert(bytes_->end(), bytes.begin(), bytes.end());
     }
     void text(std::string_view text) {
@@ -60,15 +60,12 @@ public:
     [[nodiscard]] std::size_t left() const { return bytes_.size(); }
     template <class Unsigned>
     [[nodiscard]] Unsigned number() {
-        Unsigned value = 0;
-        std::size_t byte = 0;
-        for (const std::uint8_t bits : take(sizeof value))
-            value = static_cast<Unsigned>(value | static_cast<Unsigned>(bits) << (8 * byte++));
-        return value;
+        return load_little<Unsigned>(take(sizeof(Unsigned)).data());
     }
-    [[nodiscard]] std::string text() {
+    /// In the bytes' memory: it may be as long as the file.
+    [[nodiscard]] std::string_view text() {
         const auto letters = take(number<std::uint32_t>());
-        return {letters.begin(), letters.end()};
+        return {reinterpret_cast<const char*>(letters.data()), letters.size()};
     }
     void skip(std::size_t count) { (void)take(count); }
 
@@ -128,9 +125,9 @@ inline void replace_file(std::string_view who, const std::string& path,
     }
 }
 
-/// Writes magic (8 bytes), version (4), length of the content (8), content, and their hash (8).
-inline void write_sealed(std::string_view who, const std::string& path, std::string_view magic,
-                         std::uint32_t version, std::span<const std::uint8_t> content) {
+/// Magic (8 bytes), version (4), length of the content (8), content, and their hash (8).
+[[nodiscard]] inline std::vector<std::uint8_t> sealed_bytes(
+    std::string_view magic, std::uint32_t version, std::span<const std::uint8_t> content) {
     std::vector<std::uint8_t> bytes(magic.begin(), magic.end());
     bytes.reserve(seal_header + content.size() + seal_hash);
     ByteWriter writer{bytes};
@@ -138,7 +135,11 @@ inline void write_sealed(std::string_view who, const std::string& path, std::str
     writer.number(static_cast<std::uint64_t>(content.size()));
     bytes.insert(bytes.end(), content.begin(), content.end());
     writer.number(fnv1a(bytes));
-    replace_file(who, path, bytes);
+    return bytes;
+}
+inline void write_sealed(std::string_view who, const std::string& path, std::string_view magic,
+                         std::uint32_t version, std::span<const std::uint8_t> content) {
+    replace_file(who, path, sealed_bytes(magic, version, content));
 }
 
 /// The content of a file that write_sealed wrote.

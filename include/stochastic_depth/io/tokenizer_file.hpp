@@ -33,7 +33,7 @@ inline void write_texts(ByteWriter& writer, const std::vector<std::string>& text
 [[nodiscard]] inline std::vector<std::string> read_texts(ByteReader& reader) {
     const auto count = reader.number<std::uint64_t>();
     std::vector<std::string> texts;
-    for (std::uint64_t i = 0; i < count; ++i) texts.push_back(reader.text());
+    for (std::uint64_t i = 0; i < count; ++i) texts.emplace_back(reader.text());
     return texts;
 }
 

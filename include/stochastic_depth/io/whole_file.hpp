@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <new>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -17,7 +20,7 @@
 
 namespace stochastic_depth::detail {
 
-/// A file's bytes, in as much memory as the file has bytes.
+/// A file's bytes, in as much memory as the file has bytes. Needs POSIX.
 class WholeFile {
 public:
     /// \param who  Named in messages.
@@ -34,9 +37,7 @@ public:
         std::error_code error;
         const std::uintmax_t size = std::filesystem::file_size(path, error);
         if (error) fail("cannot read the file", error.message());
-        size_ = static_cast<std::size_t>(size);
-        // Not filled with zeros: it is about to be written anyway.
-        bytes_.reset(new std::uint8_t[size_]);
+        allocate(static_cast<std::size_t>(size));
         const std::size_t count = std::fread(bytes_.get(), 1, size_, file.get());
         if (count < size_ && std::ferror(file.get()))
             fail("cannot read the file", std::generic_category().message(errno));
@@ -47,8 +48,27 @@ public:
     [[nodiscard]] std::span<std::uint8_t> bytes() const { return {bytes_.get(), size_}; }
 
 private:
+    static constexpr std::size_t huge_page = std::size_t{1} << 21;
+
+    struct Free {
+        std::align_val_t alignment;
+        void operator()(std::uint8_t* bytes) const { ::operator delete(bytes, alignment); }
+    };
+
+    /// Not filled with zeros: it is about to be written anyway. For a large file on huge pages, where
+    /// the system has them: each page costs as much as reading some hundred kB.
+    void allocate(std::size_t size) {
+        const bool is_large = size >= 4 * huge_page;
+        const Free free{std::align_val_t{is_large ? huge_page : alignof(std::max_align_t)}};
+        bytes_ = {static_cast<std::uint8_t*>(::operator new(size, free.alignment)), free};
+        size_ = size;
+#ifdef MADV_HUGEPAGE
+        if (is_large) (void)::madvise(bytes_.get(), size, MADV_HUGEPAGE);
+#endif
+    }
+
     std::size_t size_ = 0;
-    std::unique_ptr<std::uint8_t[]> bytes_;
+    std::unique_ptr<std::uint8_t, Free> bytes_;
 };
 
 }  // namespace stochastic_depth::detail

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/parts.hpp>
 #include <stochastic_depth/types.hpp>
@@ -44,7 +46,30 @@ struct TensorForm {
 
 namespace detail {
 
+/// \throws std::invalid_argument  if a form of a layer's own leads past its `count` numbers, which
+///                                lie within `reach`, or to more or fewer of them.
+inline void check_form(std::string_view name, const TensorForm& form, Index count, Index reach) {
+    const auto refuse_form = [&] {
+        refuse("tensor_form: ", name, " must have shape and strides of its ", count, " numbers");
+    };
+    if (form.shape.size() != form.strides.size()) refuse_form();
+    Index numbers = 1, last = 0;
+    bool is_empty = false;
+    for (std::size_t k = 0; k < form.shape.size(); ++k) {
+        const Index size = form.shape[k], stride = form.strides[k];
+        if (size < 0) refuse_form();
+        is_empty = is_empty || size == 0;
+        if (size < 2) continue;
+        if (numbers > count / size || stride < 0 || stride > (reach - 1 - last) / (size - 1))
+            refuse_form();
+        numbers *= size;
+        last += stride * (size - 1);
+    }
+    if ((is_empty ? 0 : numbers) != count) refuse_form();
+}
+
 /// What a layer calls a parameter elsewhere.
+/// \throws std::invalid_argument  if the layer's own word for it leads elsewhere.
 template <class Layer, class Entries>
 [[nodiscard]] TensorForm tensor_form(const Layer& layer, const char* name, const Entries& entries) {
     TensorForm form{name, {}, {}};
@@ -55,10 +80,15 @@ template <class Layer, class Entries>
         form.shape = {entries.rows(), entries.cols()};
         form.strides = {entries.rowStride(), entries.colStride()};
     }
-    if constexpr (requires { { layer.tensor_form(form) } -> std::same_as<TensorForm>; })
-        return layer.tensor_form(std::move(form));
-    else
-        return form;
+    if constexpr (requires { { layer.tensor_form(form) } -> std::same_as<TensorForm>; }) {
+        form = layer.tensor_form(std::move(form));
+        const Index reach = entries.size() == 0
+                                ? 0
+                                : 1 + (entries.rows() - 1) * entries.rowStride() +
+                                      (entries.cols() - 1) * entries.colStride();
+        check_form(name, form, entries.size(), reach);
+    }
+    return form;
 }
 
 /// A visitor of one layer's parameters and state, that passes on what they are elsewhere.
@@ -101,6 +131,39 @@ void visit_tensors(Layer& layer, Visit& visit) {
         visit_parameters(layer, of_layer);
         visit_state(layer, of_layer);
     }
+}
+
+/// A visitor of tensors that passes on their names in the network.
+template <class Visit>
+class WithTensorNames {
+public:
+    explicit WithTensorNames(const Visit& visit) : visit_(&visit) {}
+
+    void enter(std::string_view part) { parts_.emplace_back(part); }
+    void enter(std::size_t part) { parts_.push_back(message(part)); }
+    void leave() { parts_.pop_back(); }
+    template <class Number>
+    void operator()(const TensorForm& form, Number* first) const {
+        std::string name;
+        for (const std::string& part : parts_) {
+            name += part;
+            name += '.';
+        }
+        name += form.name;
+        (*visit_)(name, form, first);
+    }
+
+private:
+    const Visit* visit_;
+    std::vector<std::string> parts_;
+};
+
+/// Calls visit(name, form, first) for each tensor of a network: parameters, and what layers keep
+/// beside them.
+template <class Network, class Visit>
+void for_each_tensor(Network& network, const Visit& visit) {
+    WithTensorNames<Visit> with_names{visit};
+    visit_tensors(network, with_names);
 }
 
 }  // namespace detail

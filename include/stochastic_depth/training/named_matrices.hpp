@@ -92,6 +92,9 @@ void write_matrices(ByteWriter& writer, const List& list) {
     return message(name, " [", rows, " x ", columns, "] of ", bits, " bits");
 }
 
+/// Of a file's texts as messages show them.
+inline constexpr std::size_t most_of_text = 1024;
+
 /// Whoever reads a file goes through it twice, so that all of it has been checked before anything
 /// is written.
 enum class Pass { check, write };
@@ -108,16 +111,17 @@ void read_matrices(ByteReader& reader, std::string_view what, const List& list, 
     list([&]<class Entries>(const std::string& name, Entries& matrix) {
         using Scalar = typename Entries::Scalar;
         using Bits = typename BitsOf<Scalar>::type;
-        const std::string found_name = reader.text();
+        const std::string_view found_name = reader.text();
         const auto bits = reader.number<std::uint32_t>();
         const auto rows = reader.number<std::uint64_t>(), columns = reader.number<std::uint64_t>();
-        const std::string found = described(found_name, rows, columns, bits);
-        const std::string expected =
-            described(name, static_cast<std::uint64_t>(matrix.rows()),
-                      static_cast<std::uint64_t>(matrix.cols()), 8 * sizeof(Scalar));
-        if (found != expected)
-            throw std::runtime_error(message(what, " ", index, " of the file is ", found,
-                                             ", the network's is ", expected));
+        const auto own_rows = static_cast<std::uint64_t>(matrix.rows()),
+                   own_columns = static_cast<std::uint64_t>(matrix.cols());
+        constexpr std::uint32_t own_bits = 8 * sizeof(Scalar);
+        if (found_name != name || bits != own_bits || rows != own_rows || columns != own_columns)
+            throw std::runtime_error(message(
+                what, " ", index, " of the file is ",
+                described(beginning(found_name, most_of_text), rows, columns, bits),
+                ", the network's is ", described(name, own_rows, own_columns, own_bits)));
         ++index;
         if (pass == Pass::check)
             reader.skip(static_cast<std::size_t>(matrix.size()) * sizeof(Scalar));
@@ -151,11 +155,13 @@ void match_structure(ByteReader& reader, const Network& network) {
     std::uint64_t index = 0;
     visit_layers(network, [&](const std::string& path, const std::string& description) {
         if (index == count) return;
-        const std::string found_path = reader.text();
-        const std::string found = line_of_layer(found_path, reader.text());
-        if (const std::string expected = line_of_layer(path, description); found != expected)
-            throw std::runtime_error(message("layer ", index, " of the file is ", found,
-                                             ", the network's is ", expected));
+        const std::string_view found_path = reader.text(), found = reader.text();
+        if (found_path != path || found != description)
+            throw std::runtime_error(
+                message("layer ", index, " of the file is ",
+                        line_of_layer(beginning(found_path, most_of_text),
+                                      beginning(found, most_of_text)),
+                        ", the network's is ", line_of_layer(path, description)));
         ++index;
     });
     if (const auto expected = count_layers(network); count != expected)

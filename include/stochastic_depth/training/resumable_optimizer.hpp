@@ -68,9 +68,9 @@ void write_options(ByteWriter& writer, const Optimizer& optimizer) {
 template <class Optimizer>
 void read_options(ByteReader& reader, Optimizer& optimizer, Pass pass) {
     const std::string_view own = Optimizer::name;
-    if (const std::string found = reader.text(); found != own)
-        throw std::runtime_error(
-            message("the optimizer of the file is ", found, ", the one given is ", own));
+    if (const std::string_view found = reader.text(); found != own)
+        throw std::runtime_error(message("the optimizer of the file is ", beginning(found),
+                                         ", the one given is ", own));
     const auto rate = std::bit_cast<double>(reader.number<std::uint64_t>());
     std::uint64_t count = 0;
     optimizer.visit_options([&](const char*, const auto&) { ++count; });
@@ -78,9 +78,9 @@ void read_options(ByteReader& reader, Optimizer& optimizer, Pass pass) {
         throw std::runtime_error(
             message(own, " has ", found, " options in the file, the one given has ", count));
     optimizer.visit_options([&](const char* name, const auto& option) {
-        const std::string found_name = reader.text(), found = reader.text();
+        const std::string_view found_name = reader.text(), found = reader.text();
         if (const std::string value = option_text(option); found_name != name || found != value)
-            throw std::runtime_error(message(own, " has ", found_name, " ", found,
+            throw std::runtime_error(message(own, " has ", beginning(found_name), " ", beginning(found),
                                              " in the file, the one given has ", name, " ", value));
     });
     // The first of all writes, and the only one that may throw: it then has changed nothing.
@@ -128,9 +128,9 @@ void read_optimizer_state(ByteReader& reader, const Network& network, Optimizer&
         throw std::runtime_error(message("the file holds ", found,
                                          " states of the optimizer, the one given has ", count));
     Optimizer::visit_state(optimizer, [&]<class State>(const char* name, State& state) {
-        if (const std::string found = reader.text(); found != name)
-            throw std::runtime_error(
-                message("a state of the file's optimizer is ", found, ", of the one given ", name));
+        if (const std::string_view found = reader.text(); found != name)
+            throw std::runtime_error(message("a state of the file's optimizer is ",
+                                             beginning(found), ", of the one given ", name));
         if constexpr (std::is_same_v<State, Counts>)
             read_counts(reader, name, state, pass);
         else
