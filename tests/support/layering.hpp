@@ -18,8 +18,12 @@ using Headers = std::map<std::string, std::string>;
 
 inline constexpr std::string_view prefix = "stochastic_depth/";
 inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
-/// Need zlib or POSIX, or serve those that do, so a program asks for them by name.
-inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
+/// Need zlib, POSIX or LibTorch, or serve those that do, so a program asks for them by name.
+inline constexpr std::string_view apart[] = {"stochastic_depth/adapters/libtorch.hpp",
+                                             "stochastic_depth/adapters/torch_module.hpp",
+                                             "stochastic_depth/adapters/torch_passes.hpp",
+                                             "stochastic_depth/adapters/torch_tensors.hpp",
+                                             "stochastic_depth/io/gzip.hpp",
                                              "stochastic_depth/io/json_reader.hpp",
                                              "stochastic_depth/io/npy.hpp",
                                              "stochastic_depth/io/npz.hpp",
@@ -82,6 +86,7 @@ inline constexpr std::string_view apart[] = {"stochastic_depth/io/gzip.hpp",
         {"analysis/", 9},
         {"io/", 9},
         {"models/", 9},
+        {"adapters/", 9},
         {"all.hpp", 10},
     };
     if (!path.starts_with(prefix)) return -1;
