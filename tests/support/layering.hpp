@@ -18,8 +18,9 @@ using Headers = std::map<std::string, std::string>;
 
 inline constexpr std::string_view prefix = "stochastic_depth/";
 inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
-/// Need zlib or POSIX, or serve those that do, so a program asks for them by name. A room ends in '/'.
-inline constexpr std::string_view apart[] = {"stochastic_depth/export/",
+/// Need zlib, POSIX or LibTorch, or serve those that do, so a program asks for them by name. A room
+/// ends in '/'.
+inline constexpr std::string_view apart[] = {"stochastic_depth/adapters/", "stochastic_depth/export/",
                                              "stochastic_depth/io/gzip.hpp",
                                              "stochastic_depth/io/json_reader.hpp",
                                              "stochastic_depth/io/little_endian.hpp",
@@ -90,6 +91,7 @@ inline constexpr std::string_view apart[] = {"stochastic_depth/export/",
         {"io/", 9},
         {"export/", 9},
         {"models/", 9},
+        {"adapters/", 9},
         {"core.hpp", 10},
         {"all.hpp", 11},
     };
