@@ -26,8 +26,7 @@ void BM_WrittenHeader(benchmark::State& state) {
     const sd::Matrix<float> x = inputs(width, batch);
     sd::Matrix<float> y(width, batch);
     for ([[maybe_unused]] auto _ : state) {
-        for (Index j = 0; j < batch; ++j)
-            forward(x.data() + j * width, y.data() + j * width);
+        for (Index j = 0; j < batch; ++j) forward(x.data() + j * width, y.data() + j * width);
         benchmark::ClobberMemory();
     }
 }

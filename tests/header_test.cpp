@@ -95,11 +95,11 @@ TEST_CASE("header_text: names, sizes and memory", "[header]") {
     // Two pieces for 4 numbers, each 16 long.
     CHECK(holds(text, "working_memory = 128;", "Scalar memory[32];"));
     // The only product's result goes where the output does.
-    CHECK(holds(header_text(Sequential{Linear<float>{Matrix<float>::Ones(2, 3),
-                                                     Vector<float>::Zero(2)},
-                                       ReLU<float>{}},
-                            SurvivalMask::all(0)),
-                "working_memory = 0;", "x, y);", "each<2, relu>(y);"));
+    CHECK(holds(
+        header_text(Sequential{Linear<float>{Matrix<float>::Ones(2, 3), Vector<float>::Zero(2)},
+                               ReLU<float>{}},
+                    SurvivalMask::all(0)),
+        "working_memory = 0;", "x, y);", "each<2, relu>(y);"));
 }
 
 TEST_CASE("write_header: a file that holds the text, replaced in one step", "[header]") {
@@ -113,8 +113,9 @@ TEST_CASE("write_header: a file that holds the text, replaced in one step", "[he
     CHECK(directory.count() == 1);
 
     const std::string nowhere = directory.file("no such directory/network.hpp");
-    CHECK(holds(thrown<std::runtime_error>(
-                    [&] { write_header(nowhere, network(2), SurvivalMask{0, 1}); }),
+    CHECK(holds(thrown<std::runtime_error>([&] {
+                    write_header(nowhere, network(2), SurvivalMask{0, 1});
+                }),
                 "write_header: ", nowhere, "cannot create the file"));
     // What is refused leaves the old file.
     CHECK(holds(refusal([&] { write_header(path, network(2), SurvivalMask{1}); }),
@@ -125,8 +126,8 @@ TEST_CASE("write_header: a file that holds the text, replaced in one step", "[he
 TEST_CASE("header_text: refuses names that C++ does not take", "[header]") {
     const Network one = network(1);
     const SurvivalMask mask{1};
-    for (const char* name : {"", "2d", "a-b", "a b", "float", "std", "detail", "inputs", "_x", "a__b",
-                             "f()", "na\xc3\xafve", "x;"}) {
+    for (const char* name : {"", "2d", "a-b", "a b", "float", "std", "detail", "inputs", "_x",
+                             "a__b", "f()", "na\xc3\xafve", "x;"}) {
         CAPTURE(name);
         CHECK(holds(refusal([&] { (void)header_text(one, mask, {.function = name}); }),
                     "header_text: function must be an identifier, got "));
@@ -141,8 +142,8 @@ TEST_CASE("header_text: refuses names that C++ does not take", "[header]") {
 }
 
 TEST_CASE("header_text: refuses weights that are not finite, of layers that are kept", "[header]") {
-    for (const float bad : {std::numeric_limits<float>::infinity(),
-                            std::numeric_limits<float>::quiet_NaN()}) {
+    for (const float bad :
+         {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
         Matrix<float> weights = Matrix<float>::Ones(4, 4);
         weights(1, 2) = bad;
         const Stack<Block> stack{{Block{

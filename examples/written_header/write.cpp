@@ -16,10 +16,10 @@ int main(int argc, char** argv) {
     using Branch = sd::Sequential<sd::Linear<float>, sd::SiLU<float>, sd::Linear<float>>;
     std::vector<sd::StochasticDepth<sd::Residual<Branch>>> layers;
     for (const double p : sd::linear_decay(4, 0.6))
-        layers.emplace_back(sd::Residual{Branch{sd::Linear<float>{16, 16, random},
-                                                {},
-                                                sd::Linear<float>{16, 16, random, 0.5}}},
-                            sd::SurvivalProbability{p});
+        layers.emplace_back(
+            sd::Residual{Branch{
+                sd::Linear<float>{16, 16, random}, {}, sd::Linear<float>{16, 16, random, 0.5}}},
+            sd::SurvivalProbability{p});
     sd::Sequential network{sd::Linear<float>{1, 16, random}, sd::Stack{layers},
                            sd::Linear<float>{16, 1, random}};
 

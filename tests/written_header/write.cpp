@@ -96,8 +96,9 @@ public:
 
     void finish() const {
         std::ofstream(directory_ + "/cases.hpp")
-            << "#pragma once\n" << includes_ << numbers_
-            << "inline void check_all() {\n" << calls_ << "}\n";
+            << "#pragma once\n"
+            << includes_ << numbers_ << "inline void check_all() {\n"
+            << calls_ << "}\n";
     }
 
 private:
@@ -173,7 +174,9 @@ public:
             const Index inside = this->width();
             blocks.emplace_back(
                 sd::Residual{Branch{sd::LayerNorm<Scalar>{vector(width), vector(width)},
-                                    linear(width, inside), {}, linear(inside, width)}},
+                                    linear(width, inside),
+                                    {},
+                                    linear(inside, width)}},
                 probability());
         }
         return sd::Stack{std::move(blocks)};
@@ -187,8 +190,8 @@ void add_dense(Cases& cases, sd::Philox& random) {
     Drawn<float> drawn(random);
     for (const Index depth : {0, 1, 4}) {
         const Index in = drawn.width(), w = drawn.width(), out = drawn.width();
-        const sd::Sequential network{drawn.linear(in, w), drawn.blocks(w, depth),
-                                     sd::ReLU<float>{}, drawn.linear(w, out)};
+        const sd::Sequential network{drawn.linear(in, w), drawn.blocks(w, depth), sd::ReLU<float>{},
+                                     drawn.linear(w, out)};
         cases.add_random(network, in, random);
         cases.add_random_weighted(network, in, random);
     }
@@ -200,10 +203,10 @@ void add_dense(Cases& cases, sd::Philox& random) {
         a, random);
     // Layers that no product precedes, products that end a branch, layers without a branch.
     const sd::Sequential mixed{
-        sd::RmsNorm<float>{a}, sd::Identity<float>{},
-        sd::StochasticDepth{
-            sd::Residual{sd::Sequential{drawn.linear(a, a), drawn.batch_norm(a)}},
-            drawn.probability()},
+        sd::RmsNorm<float>{a},
+        sd::Identity<float>{},
+        sd::StochasticDepth{sd::Residual{sd::Sequential{drawn.linear(a, a), drawn.batch_norm(a)}},
+                            drawn.probability()},
         drawn.batch_norm(a),
         sd::StochasticDepth{sd::Residual{sd::RmsNorm<float>{drawn.vector(a)}}, drawn.probability()},
         sd::StochasticDepth{sd::Residual{sd::Scaled{drawn.linear(a, a), 0.3F}},
@@ -234,15 +237,15 @@ void add_dense(Cases& cases, sd::Philox& random) {
         return Layer{sd::Residual{sd::Sequential{drawn.linear(b, b), sd::Tanh<float>{}}},
                      drawn.probability()};
     };
-    cases.add_random(sd::Stack<sd::AnyLayer<float>>{{drawn.linear(a, b), layer(), layer(),
-                                                     drawn.linear(b, c)}},
-                     a, random, sd::held_layers<Layer, sd::Linear<float>>());
+    cases.add_random(
+        sd::Stack<sd::AnyLayer<float>>{{drawn.linear(a, b), layer(), layer(), drawn.linear(b, c)}},
+        a, random, sd::held_layers<Layer, sd::Linear<float>>());
     // One number; nothing at all; all skipped.
     const auto one = [&] { return sd::Residual{drawn.linear(1, 1)}; };
     using One = sd::StochasticDepth<sd::Residual<sd::Linear<float>>>;
-    cases.add_random(sd::Stack{std::vector<One>{{one(), drawn.probability()},
-                                                {one(), drawn.probability()}}},
-                     1, random);
+    cases.add_random(
+        sd::Stack{std::vector<One>{{one(), drawn.probability()}, {one(), drawn.probability()}}}, 1,
+        random);
     cases.add_random(sd::Stack{std::vector<One>{}}, 5, random);
     // A product that is rounded before it is added to something: a compiler that sees both at once
     // would round once.
@@ -257,10 +260,10 @@ void add_dense(Cases& cases, sd::Philox& random) {
 void add_doubles(Cases& cases, sd::Philox& random) {
     Drawn<double> drawn(random);
     const Index a = drawn.width(), b = drawn.width();
-    cases.add_random_weighted(sd::Sequential{drawn.linear(a, b), drawn.blocks(b, 3),
-                                             sd::RmsNorm<double>{drawn.vector(b)},
-                                             drawn.batch_norm(b), sd::LogSoftmax<double>{}},
-                              a, random);
+    cases.add_random_weighted(
+        sd::Sequential{drawn.linear(a, b), drawn.blocks(b, 3), sd::RmsNorm<double>{drawn.vector(b)},
+                       drawn.batch_norm(b), sd::LogSoftmax<double>{}},
+        a, random);
 }
 
 /// Functions of one number, where they are hard.
@@ -270,12 +273,25 @@ void add_functions(Cases& cases, sd::Philox& random) {
     const Index rows = 61, columns = 200;
     sd::Matrix<Scalar> x(rows, columns);
     for (Scalar& z : x.reshaped())
-        z = static_cast<Scalar>(std::ldexp(sd::uniform<double>(random, -1, 1),
-                                           static_cast<int>(random() % 24) - 12));
-    const Scalar special[] = {0, -Scalar(0), Limits::infinity(), -Limits::infinity(),
-                              Limits::quiet_NaN(), Limits::max(), Limits::lowest(),
-                              Limits::denorm_min(), -Limits::denorm_min(), Limits::min(), 89, -104,
-                              Scalar(0.0004), Scalar(7.9988), -Scalar(7.9988), 8, Scalar(14.5)};
+        z = static_cast<Scalar>(
+            std::ldexp(sd::uniform<double>(random, -1, 1), static_cast<int>(random() % 24) - 12));
+    const Scalar special[] = {0,
+                              -Scalar(0),
+                              Limits::infinity(),
+                              -Limits::infinity(),
+                              Limits::quiet_NaN(),
+                              Limits::max(),
+                              Limits::lowest(),
+                              Limits::denorm_min(),
+                              -Limits::denorm_min(),
+                              Limits::min(),
+                              89,
+                              -104,
+                              Scalar(0.0004),
+                              Scalar(7.9988),
+                              -Scalar(7.9988),
+                              8,
+                              Scalar(14.5)};
     for (std::size_t k = 0; k < std::size(special); ++k)
         for (const Index column : {0, 40}) x(static_cast<Index>(k) + column, column) = special[k];
     const auto add = [&](const auto& layer) {
@@ -309,7 +325,8 @@ void add_images(Cases& cases, sd::Philox& random) {
                                   sd::test::random_matrix<float>(random, 35, 75),
                                   sd::test::random_matrix<float>(random, 35, 1)};
     const sd::BatchNorm2d<float> norm{first.output_shape(), Drawn<float>(random).batch_norm(35)};
-    const sd::MaxPool2d<float> largest{norm.output_shape(), {.kernel = 3, .stride = 1, .padding = 2}};
+    const sd::MaxPool2d<float> largest{norm.output_shape(),
+                                       {.kernel = 3, .stride = 1, .padding = 2}};
     const sd::AveragePool2d<float> mean{largest.output_shape(), {.kernel = 2, .padding = 1}};
     const sd::PadChannels<float> padded{mean.output_shape(), 40};
     cases.add_random(sd::Sequential{first, norm, sd::ReLU<float>{}, largest, mean, padded},

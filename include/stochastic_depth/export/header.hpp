@@ -37,8 +37,8 @@ struct HeaderOptions {
 
 namespace detail {
 
-/// Around what is written: neither g++ nor clang++ makes one operation, which rounds once, of a product
-/// and a sum.
+/// Around what is written: neither g++ nor clang++ makes one operation, which rounds once, of a
+/// product and a sum.
 inline constexpr std::string_view header_begin = R"(#pragma once
 
 #include <cmath>
@@ -93,19 +93,27 @@ template <class Network>
     Index numbers = 0;
     const std::string statements = writer.script().statements(writer.numbers(), numbers);
     const std::string scalar = std::is_same_v<Scalar, float> ? "float" : "double";
-    return message(
-        "// A network, written by stochastic_depth::write_header.\n//\n//     ", options.name_space,
-        "::", options.function, "(x, y);  // y, [", outputs, "], from x, [", inputs,
-        "], of one sample; they must not overlap\n", header_begin, "\nnamespace ",
-        options.name_space, " {\n\ninline constexpr int inputs = ", inputs,
-        ";\ninline constexpr int outputs = ", outputs,
-        ";\n/// Bytes that a call takes from the stack, besides a few hundred for sums.\n"
-        "inline constexpr std::size_t working_memory = ",
-        static_cast<std::size_t>(numbers) * sizeof(Scalar), ";\n\nnamespace detail {\n\nusing Scalar = ",
-        scalar, ";\n", writer.script().definitions(), "\ninline void run(const Scalar* x, Scalar* y) {\n",
-        statements, "}\n\n}  // namespace detail\n\n/// y = NN(x).\ninline void ", options.function,
-        "(const ", scalar, "* x, ", scalar, "* y) noexcept { detail::run(x, y); }\n\n}  // namespace ",
-        options.name_space, "\n", header_end);
+    std::string text =
+        message("// A network, written by stochastic_depth::write_header.\n//\n//     ",
+                options.name_space, "::", options.function, "(x, y);  // y, [", outputs,
+                "], from x, [", inputs, "], of one sample; they must not overlap\n");
+    text += header_begin;
+    text +=
+        message("\nnamespace ", options.name_space, " {\n\ninline constexpr int inputs = ", inputs,
+                ";\ninline constexpr int outputs = ", outputs,
+                ";\n/// Bytes that a call takes from the stack, besides a few hundred for sums.\n"
+                "inline constexpr std::size_t working_memory = ",
+                static_cast<std::size_t>(numbers) * sizeof(Scalar),
+                ";\n\nnamespace detail {\n\nusing Scalar = ", scalar, ";\n");
+    text += writer.script().definitions();
+    text += "\ninline void run(const Scalar* x, Scalar* y) {\n";
+    text += statements;
+    text += message("}\n\n}  // namespace detail\n\n/// y = NN(x).\ninline void ", options.function,
+                    "(const ", scalar, "* x, ", scalar,
+                    "* y) noexcept { detail::run(x, y); }\n\n}  // namespace ", options.name_space,
+                    "\n");
+    text += header_end;
+    return text;
 }
 
 }  // namespace detail

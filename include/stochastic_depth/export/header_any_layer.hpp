@@ -17,14 +17,15 @@ namespace stochastic_depth {
 template <class... Layers>
 [[nodiscard]] std::vector<HeaderHeldLayer> held_layers() {
     const auto of = []<class Layer>(std::type_identity<Layer>) {
-        return HeaderHeldLayer{[](HeaderWriter& writer, const void* any, const std::type_info& scalar) {
+        const auto write = [](HeaderWriter& writer, const void* any, const std::type_info& scalar) {
             using Scalar = typename Layer::Scalar;
             if (scalar != typeid(Scalar)) return false;
             const Layer* const layer =
                 static_cast<const AnyLayer<Scalar>*>(any)->template held<Layer>();
             if (layer) writer.run(*layer);
             return layer != nullptr;
-        }};
+        };
+        return HeaderHeldLayer{write};
     };
     return {of(std::type_identity<Layers>())...};
 }

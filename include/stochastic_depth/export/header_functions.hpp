@@ -147,11 +147,12 @@ struct HeaderFunction<GELUTanhFunction<Scalar>> {
     static constexpr auto more = HeaderNeeds::sigmoid;
     [[nodiscard]] static std::string text() {
         using Function = GELUTanhFunction<Scalar>;
-        return header_pieces("\ninline Scalar gelu_tanh(Scalar z) {\n    const Scalar bounded = larger(z, ",
-                             ExponentialConstants<Scalar>::lowest,
-                             ");\n    return times_sigmoid(bounded, bounded * multiply_add(bounded * "
-                             "bounded, ",
-                             Function::cubic, ", ", Function::linear, "));\n}\n");
+        return header_pieces(
+            "\ninline Scalar gelu_tanh(Scalar z) {\n    const Scalar bounded = larger(z, ",
+            ExponentialConstants<Scalar>::lowest,
+            ");\n    return times_sigmoid(bounded, bounded * multiply_add(bounded * "
+            "bounded, ",
+            Function::cubic, ", ", Function::linear, "));\n}\n");
     }
 };
 
@@ -161,7 +162,8 @@ struct HeaderFunction<GELUFunction<float>> {
     static constexpr const char* needs = "each larger";
     static constexpr auto more = HeaderNeeds::exponential;
     [[nodiscard]] static std::string text() {
-        return header_pieces(R"(
+        return header_pieces(
+            R"(
 /// max(z, 0) - |z| Phi(-|z|).
 inline Scalar gelu(Scalar z) {
     const Scalar a = smaller(std::fabs(z), 14.5F);
@@ -176,9 +178,8 @@ inline Scalar gelu(Scalar z) {
     const Scalar r = 1.0F / (a + 2.5F);
     const Scalar q = multiply_add(r, -5.0F, 1.0F);
 )",
-                             header_polynomial(NormalTail<Packet<float, 1>>::coefficients, "q",
-                                               "value"),
-                             R"(    return multiply_add(a * (r * value), 0.0F - density, larger(z, 0.0F));
+            header_polynomial(NormalTail<Packet<float, 1>>::coefficients, "q", "value"),
+            R"(    return multiply_add(a * (r * value), 0.0F - density, larger(z, 0.0F));
 }
 )");
     }
@@ -190,9 +191,10 @@ struct HeaderFunction<GELUFunction<double>> {
     static constexpr const char* needs = "each larger";
     static constexpr auto more = HeaderNeeds::kernels;
     [[nodiscard]] static std::string text() {
-        return header_pieces("\n/// z Phi(z).\ninline Scalar gelu(Scalar z) {\n"
-                             "    return larger(z, -40.0) * (std::erfc(-z / ",
-                             std::numbers::sqrt2, ") / 2.0);\n}\n");
+        return header_pieces(
+            "\n/// z Phi(z).\ninline Scalar gelu(Scalar z) {\n"
+            "    return larger(z, -40.0) * (std::erfc(-z / ",
+            std::numbers::sqrt2, ") / 2.0);\n}\n");
     }
 };
 

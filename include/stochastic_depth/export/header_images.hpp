@@ -44,10 +44,10 @@ struct HeaderForm<PoolLayer<Pool, Scalar>> {
         writer.script().need(header_pool<Pool>);
         const ImageShape input = layer.input_shape();
         const Pool2dOptions options = layer.options();
-        writer.apply(message(header_pool<Pool>, "<", input.channels, ", ", input.height, ", ",
-                             input.width, ", ", options.kernel, ", ", options.stride, ", ",
-                             options.padding, ">"),
-                     "", layer.output_shape().size());
+        writer.apply(
+            message(header_pool<Pool>, "<", input.channels, ", ", input.height, ", ", input.width,
+                    ", ", options.kernel, ", ", options.stride, ", ", options.padding, ">"),
+            "", layer.output_shape().size());
     }
 };
 

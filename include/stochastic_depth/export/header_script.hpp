@@ -142,8 +142,8 @@ private:
             if (calls_[from].starts && calls_[from].operands.back().piece == piece) break;
         if (piece == input) {
             need("copy");
-            calls_.push_back({message("copy<", result.rows, ">"), "",
-                              {{input, 0}, {output, 0}}, true, ""});
+            calls_.push_back(
+                {message("copy<", result.rows, ">"), "", {{input, 0}, {output, 0}}, true, ""});
             return;
         }
         for (; from < calls_.size(); ++from)

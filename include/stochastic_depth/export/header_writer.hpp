@@ -40,7 +40,7 @@ struct HeaderForm;
 ///
 /// There are always numbers at hand, those that the layer is to take; it leaves its output in their
 /// place. What it says is C++17 in which `Scalar` is the network's. A product and a sum are rounded
-/// one by one, with g++ too; where a target has a fused multiply-add, `multiply_add(a, b, c)` uses it.
+/// one by one; where a target has a fused multiply-add, `multiply_add(a, b, c)` uses it.
 class HeaderWriter {
 public:
     /// Numbers of the function that is written.
@@ -193,7 +193,7 @@ private:
         return name;
     }
     [[nodiscard]] static bool is_of_identifier(char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
     }
     /// Of one line, whatever a layer says of itself.
     [[nodiscard]] std::string comment() const {
