@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <concepts>
-#include <string>
+#include <optional>
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/export/first_layers.hpp>
 #include <stochastic_depth/export/onnx_graph.hpp>
 #include <stochastic_depth/export/onnx_model.hpp>
 #include <stochastic_depth/layers/composition/shapes.hpp>
@@ -14,7 +14,6 @@
 #include <stochastic_depth/layers/sequence/per_position.hpp>
 #include <stochastic_depth/layers/sequence/sequence_pool.hpp>
 #include <stochastic_depth/pass/folds.hpp>
-#include <stochastic_depth/pass/parts.hpp>
 
 /// What a network takes, as its first layers tell.
 namespace stochastic_depth::detail {
@@ -30,50 +29,25 @@ inline constexpr bool takes_positions<AttentionPool<Scalar>> = true;
 template <class Layer>
 inline constexpr bool takes_positions<PerPosition<Layer>> = true;
 
-/// Asks layer after layer for what it takes, as long as those before keep it.
-class OnnxInput {
-public:
-    /// What is known; not its name.
-    [[nodiscard]] const OnnxValue& value() const { return value_; }
-    [[nodiscard]] bool is_known() const { return state_ == State::known; }
-
-    template <class Layer>
-    void ask(const Layer& layer) {
-        if (state_ != State::open) return;
-        if constexpr (requires { requires Layer::takes_tokens; }) {
-            know(OnnxLayout::tokens, 0);
-        } else if constexpr (HasInputShape<Layer>) {
-            know(OnnxLayout::images, 0);
-            value_.shape = layer.input_shape();
-        } else if constexpr (takes_positions<Layer>) {
-            know(OnnxLayout::positions, layer.width());
-        } else if constexpr (requires {
-                                 { layer.inputs() } -> std::convertible_to<Index>;
-                             }) {
-            know(OnnxLayout::features, layer.inputs());
-        } else if constexpr (requires {
-                                 { layer.features() } -> std::convertible_to<Index>;
-                             }) {
-            know(OnnxLayout::features, layer.features());
-        } else if constexpr (HasParts<Layer>) {
-            for_each_part(layer, [&](const auto& part) { ask(part); });
-        } else if constexpr (!keeps_shape<Layer>) {
-            state_ = State::hidden;
-        }
+/// What a layer takes, without a name, if it tells.
+template <class Layer>
+[[nodiscard]] std::optional<OnnxValue> onnx_value_taken_by(const Layer& layer) {
+    OnnxValue value;
+    if constexpr (requires { requires Layer::takes_tokens; }) {
+        value.layout = OnnxLayout::tokens;
+    } else if constexpr (HasInputShape<Layer>) {
+        value.layout = OnnxLayout::images;
+        value.shape = layer.input_shape();
+    } else if constexpr (takes_positions<Layer>) {
+        value.layout = OnnxLayout::positions;
+        value.size = layer.width();
+    } else if (const auto rows = named_rows(layer)) {
+        value.size = *rows;
+    } else {
+        return std::nullopt;
     }
-
-private:
-    enum class State { open, known, hidden };
-
-    void know(OnnxLayout layout, Index size) {
-        value_.layout = layout;
-        value_.size = size;
-        state_ = State::known;
-    }
-
-    OnnxValue value_;
-    State state_ = State::open;
-};
+    return value;
+}
 
 /// Axes as the model declares them.
 [[nodiscard]] inline std::vector<OnnxAxis> onnx_axes(const OnnxValue& value) {
@@ -91,16 +65,19 @@ private:
 template <class Network>
 [[nodiscard]] OnnxValue add_onnx_input(const Network& network, Index rows, OnnxModel& model,
                                        OnnxGraph& graph) {
-    OnnxInput input;
-    input.ask(network);
-    OnnxValue x = input.value();
+    OnnxValue x;
+    const FirstLayers state = ask_first_layers(network, [&](const auto& layer) {
+        const std::optional<OnnxValue> taken = onnx_value_taken_by(layer);
+        if (taken) x = *taken;
+        return taken.has_value();
+    });
     if (rows < 0) refuse("export_onnx: inputs must be at least 0, got ", rows);
     if (rows > 0) {
         (void)network.output_size(rows);
         if (x.layout == OnnxLayout::tokens) x.positions = rows;
         if (x.layout == OnnxLayout::positions) x.positions = rows / x.size;
         if (x.layout == OnnxLayout::features) x.size = rows;
-    } else if (!input.is_known()) {
+    } else if (state != FirstLayers::told) {
         refuse(
             "export_onnx: the network's first layer doesn't tell how many rows it takes: "
             "OnnxOptions::inputs must");
