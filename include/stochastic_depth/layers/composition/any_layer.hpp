@@ -18,6 +18,7 @@
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/structure.hpp>
 #include <stochastic_depth/pass/tensor_form.hpp>
+#include <stochastic_depth/pass/walked_layer_model.hpp>
 #include <stochastic_depth/pass/work.hpp>
 
 namespace stochastic_depth {
