@@ -5,8 +5,10 @@
 
 #include <stochastic_depth/kernels/epilogue.hpp>
 #include <stochastic_depth/kernels/matrix_kernel.hpp>
+#include <stochastic_depth/kernels/matrix_tile.hpp>
 #include <stochastic_depth/kernels/operands.hpp>
 #include <stochastic_depth/kernels/packet.hpp>
+#include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
 
