@@ -18,9 +18,10 @@ using Headers = std::map<std::string, std::string>;
 
 inline constexpr std::string_view prefix = "stochastic_depth/";
 inline constexpr std::string_view umbrella = "stochastic_depth/all.hpp";
-/// Need zlib, POSIX or LibTorch, or serve those that do, so a program asks for them by name. A room
+/// Need zlib, POSIX, LibTorch or MPI, or serve those that do, so a program asks for them by name. A room
 /// ends in '/'.
-inline constexpr std::string_view apart[] = {"stochastic_depth/adapters/", "stochastic_depth/export/",
+inline constexpr std::string_view apart[] = {"stochastic_depth/adapters/", "stochastic_depth/distributed/",
+                                             "stochastic_depth/export/",
                                              "stochastic_depth/io/gzip.hpp",
                                              "stochastic_depth/io/json_reader.hpp",
                                              "stochastic_depth/io/little_endian.hpp",
@@ -93,6 +94,7 @@ inline constexpr std::string_view apart[] = {"stochastic_depth/adapters/", "stoc
         {"models/", 9},
         {"adapters/", 9},
         {"core.hpp", 10},
+        {"distributed/", 10},
         {"all.hpp", 11},
     };
     if (!path.starts_with(prefix)) return -1;
