@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/kernels/attention.hpp>
+#include <stochastic_depth/kernels/small_product.hpp>
+#include <stochastic_depth/kernels/softmax_columns.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -108,6 +108,7 @@
 #include <stochastic_depth/training/learning_rate.hpp>
 #include <stochastic_depth/training/loss.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/optimizer.hpp>
 #include <stochastic_depth/training/parameters.hpp>
 #include <stochastic_depth/training/recalibrate.hpp>
 #include <stochastic_depth/training/sample_weighted.hpp>

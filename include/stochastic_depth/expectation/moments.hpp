@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include <stochastic_depth/kernels/epilogue.hpp>
+#include <stochastic_depth/memory/scratch.hpp>
 
 /// The moments of a block of outputs over the masks below a node of the prefix tree, and how those
 /// of its two children combine, by the law of total variance:
@@ -58,6 +59,28 @@ struct MomentsView {
         if (derivatives.data) view.derivatives.data += j * stride;
         return view;
     }
+};
+
+/// Memory for the moments of some columns, with the derivatives by `layers` layers where those
+/// of `like` are wanted.
+template <class Scalar, Sweep sweep>
+class ScratchMoments {
+public:
+    ScratchMoments(const MomentsView<Scalar>& like, Index outputs, Index columns, Index layers)
+        : size_(outputs * columns),
+          memory_((2 + (sweep == Sweep::derivatives ? like.derivatives.count(layers) : 0)) *
+                  size_),
+          view_{memory_.data(), memory_.data() + size_, outputs} {
+        if constexpr (sweep == Sweep::derivatives)
+            view_.derivatives = {memory_.data() + 2 * size_, size_, like.derivatives.pairs};
+    }
+
+    [[nodiscard]] const MomentsView<Scalar>& operator*() const { return view_; }
+
+private:
+    Index size_;
+    ScratchArray<Scalar> memory_;
+    MomentsView<Scalar> view_;
 };
 
 /// The moments of an active child, waiting for those of its skipped sibling.

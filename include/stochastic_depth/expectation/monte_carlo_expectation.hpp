@@ -15,6 +15,7 @@
 #include <stochastic_depth/expectation/progress.hpp>
 #include <stochastic_depth/expectation/sample_moments.hpp>
 #include <stochastic_depth/expectation/sampled_blocks.hpp>
+#include <stochastic_depth/expectation/sampling_rounds.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
 #include <stochastic_depth/survival/independent_law.hpp>
 #include <stochastic_depth/survival/mask_design.hpp>
@@ -117,7 +118,7 @@ public:
                            "neither target_standard_error nor progress");
         const detail::MaskSource source = source_for(network, network.survival_probabilities());
         return {network.survival_probabilities(),
-                source.sample(0, next_round(source, 0, 0, 0).samples), options_.threads};
+                source.sample(0, rounds().next(source, 0, 0, 0).samples), options_.threads};
     }
 
     /// \param network  L skippable layers.
@@ -170,9 +171,6 @@ public:
     }
 
 private:
-    /// Masks of the first round, if there are several.
-    static constexpr Index first_round = 64;
-
     void refuse_what_needs_independent_layers() const {
         const auto refuse_unless = [](bool valid, const char* option, const char* only) {
             if (!valid)
@@ -194,7 +192,7 @@ private:
         double evaluations = 0;
         Index drawn = 0;
         for (bool more = true; more;) {
-            const Round round = next_round(source, moments.samples, drawn, evaluations);
+            const auto round = rounds().next(source, moments.samples, drawn, evaluations);
             if (round.samples == 0) break;
             const detail::MaskSample sample = source.sample(drawn, round.samples);
             detail::SampleMoments part(outputs, x.cols());
@@ -230,56 +228,16 @@ private:
         return options_.target_standard_error > 0 || options_.progress;
     }
 
+    [[nodiscard]] detail::SamplingRounds rounds() const {
+        return {options_.samples, in_rounds(), options_.max_layer_evaluations};
+    }
+
     /// Whether no standard error is larger than the target; a NaN is.
     [[nodiscard]] bool reaches_target(const Eigen::MatrixXd& squared_error) const {
         for (Index k = 0; k < squared_error.size(); ++k)
             if (!(std::sqrt(squared_error.data()[k]) <= options_.target_standard_error))
                 return false;
         return true;
-    }
-
-    struct Round {
-        Index samples;
-        bool is_last;
-    };
-
-    /// How many masks come next, 0 for none; as many as the budget of layer evaluations allows.
-    template <class Source>
-    [[nodiscard]] Round next_round(const Source& source, Index done, Index drawn,
-                                   double evaluations) const {
-        const Index left = options_.samples - done;
-        const Index fewest = std::min(source.fewest(), source.rounded(options_.samples));
-        const Index least = std::max(fewest, std::min(first_round, left));
-        Index samples = left;
-        const Index doubling = std::max(done, least);
-        if (in_rounds() && left - doubling >= least) samples = doubling;
-        if (done > 0 && left < least) return {0, true};
-        samples = source.rounded(samples);
-        const double budget = options_.max_layer_evaluations - evaluations;
-        const auto fits = [&](Index count) {
-            return source.draw(drawn, count).layer_evaluations() <= budget;
-        };
-        const Round whole{samples, samples + done + least > options_.samples};
-        if (budget == std::numeric_limits<double>::infinity()) return whole;
-        if (!fits(fewest)) return {done > 0 ? 0 : fewest, true};
-        // Doubled until they are too many, then halved between: the search costs little more than
-        // the last draw, and leaves less than a hundredth unused.
-        Index fitting = fewest, too_many = samples;
-        for (Index more = 2 * fewest; fitting < samples; more *= 2) {
-            const Index count = source.rounded(std::min(more, samples));
-            if (!fits(count)) {
-                too_many = count;
-                break;
-            }
-            fitting = count;
-        }
-        if (fitting == samples) return whole;
-        while (too_many - fitting > fitting / 128) {
-            const Index middle = source.rounded(fitting + (too_many - fitting) / 2);
-            if (middle <= fitting) break;
-            (fits(middle) ? fitting : too_many) = middle;
-        }
-        return {fitting, true};
     }
 
     /// Evaluates the masks of a round.

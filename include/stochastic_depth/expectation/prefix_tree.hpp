@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
-#include <type_traits>
-#include <utility>
-
+#include <stochastic_depth/expectation/block_widths.hpp>
 #include <stochastic_depth/expectation/moments.hpp>
 #include <stochastic_depth/expectation/progress.hpp>
+#include <stochastic_depth/expectation/tree_children.hpp>
 #include <stochastic_depth/expectation/tree_law.hpp>
+#include <stochastic_depth/kernels/columns.hpp>
+#include <stochastic_depth/kernels/epilogue.hpp>
 #include <stochastic_depth/layers/composition/residual.hpp>
+#include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/pass/walk.hpp>
 #include <stochastic_depth/threads/parallel.hpp>
+#include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
 
@@ -42,18 +44,18 @@ public:
     };
 
     explicit PrefixTree(const Options& options)
-        : options_(options), block_columns_(columns_of_block(options)) {}
+        : options_(options), widths_(options.most_rows, options.outputs, options.threads) {}
 
     /// \param to  Where the moments go, and the derivatives if the sweep computes them.
     template <class Network>
     void walk(const Network& network, const ConstMatrixRef<Scalar>& x,
               MomentsView<Scalar> to) const {
         const Block<Scalar> all(const_view(x), {});
-        const State whole{{to}, depth(), Phase::wide, options_.law.start()};
+        const State whole{{to}, options_.law.depth(), Phase::wide, options_.law.start()};
         const auto run = [&](const Block<Scalar>& block, const State& state) {
             Walk<PrefixTree>{*this}(network, block, Output{*this}, state);
         };
-        if (x.cols() >= wide_columns())
+        if (x.cols() >= widths_.wide())
             split(all, whole, run);
         else
             run(all, whole);
@@ -61,6 +63,8 @@ public:
 
 private:
     friend Walk<PrefixTree>;
+    using Children = TreeChildren<Scalar, sweep, Law>;
+    using ScratchMoments = detail::ScratchMoments<Scalar, sweep>;
 
     enum class Phase { wide, deep };
 
@@ -92,51 +96,10 @@ private:
         }
     };
 
-    [[nodiscard]] Index depth() const { return options_.law.depth(); }
-
-    /// As many columns as keep the blocks that are in use at a time in the second-level cache, in
-    /// whole tiles of the product. A node with r layers after it has r derivatives waiting: of the
-    /// last eight layers these are 28 blocks, in use all the time.
-    static Index columns_of_block(const Options& options) {
-        const auto columns_in = [](Index bytes, Index rows) {
-            return bytes / (std::max<Index>(rows, 1) * static_cast<Index>(sizeof(Scalar)));
-        };
-        Index fitting = columns_in(24 * 1024, options.most_rows);
-        if constexpr (sweep == Sweep::derivatives)
-            fitting = std::min(fitting, columns_in(6 * 1024, options.outputs));
-        return std::clamp<Index>(fitting / tile_columns * tile_columns, 4 * tile_columns,
-                                 32 * tile_columns);
-    }
-
-    /// Pieces for each of several threads, so that they share evenly.
-    static constexpr Index pieces_of_thread = 4;
-
-    /// The fewest columns of a piece: as many as make a good product.
-    [[nodiscard]] Index fewest_columns() const {
-        return std::min<Index>(8 * tile_columns, block_columns_);
-    }
-
-    /// Columns to reach in the wide phase, which one thread walks: enough for all to share, and no
-    /// more.
-    [[nodiscard]] Index wide_columns() const {
-        return options_.threads > 1
-                   ? pieces_of_thread * std::min<Index>(options_.threads, 64) * fewest_columns()
-                   : 2 * block_columns_;
-    }
-
-    /// The width of the pieces that some columns are dealt out in: whole blocks, or less where
-    /// threads would be left without.
-    [[nodiscard]] Index columns_of_piece(Index columns) const {
-        if (options_.threads == 1) return block_columns_;
-        const Index share = columns / (pieces_of_thread * options_.threads);
-        const Index tiles = (share + tile_columns - 1) / tile_columns * tile_columns;
-        return std::clamp(tiles, fewest_columns(), block_columns_);
-    }
-
     /// Runs blocks of columns on the threads.
     template <class Run>
     void split(const Block<Scalar>& x, const State& state, const Run& run) const {
-        const Index width = columns_of_piece(x.cols());
+        const Index width = widths_.of_piece(x.cols());
         parallel_blocks(x.cols(), width, options_.threads, [&](Index first, Index columns) {
             run(x.part(first, columns),
                 State{{state.to.moments.from_column(first)}, state.layers, Phase::deep, state.bits});
@@ -205,7 +168,7 @@ private:
             is_end<Then> && Node::skips_to_identity && !has_skippable_layers<LayerOf<Node>>;
         const Children children = children_of(node, state);
         if (!is_last && children.both && state.phase == Phase::wide &&
-            (x.cols() >= wide_columns() || !children.may_share_a_block()))
+            (x.cols() >= widths_.wide() || !children.may_share_a_block()))
             return split(x, state, [&](const Block<Scalar>& block, const State& deep) {
                 walk(node, block, then, deep);
             });
@@ -242,41 +205,9 @@ private:
         }
     }
 
-    /// What a node branches into.
-    struct Children {
-        Scalar p;
-        Scalar q;
-        bool both;
-        /// Skippable layers still to come in each child.
-        Index layers_of_active;
-        Index layers_of_skipped;
-        [[no_unique_address]] LawState<Law> bits_of_active;
-        [[no_unique_address]] LawState<Law> bits_of_skipped;
-
-        [[nodiscard]] bool may_share_a_block() const {
-            if constexpr (std::is_empty_v<LawState<Law>>)
-                return true;
-            else
-                return bits_of_active == bits_of_skipped;
-        }
-
-        [[nodiscard]] PendingSibling<Scalar> sibling(const MomentsView<Scalar>& active,
-                                                     const Target<Scalar>& to) const {
-            return {active, p, q, layers_of_active, layers_of_skipped, to.siblings};
-        }
-    };
-
     template <class Node>
-    [[nodiscard]] Children children_of(const Node& node,
-                                       const State& state) const {
-        const Index layer = depth() - state.layers, inside = node.depth() - 1;
-        const Law& law = options_.law;
-        const double p = law.survival_probability(layer, state.bits);
-        const bool both = sweep == Sweep::derivatives || (p != 0.0 && p != 1.0);
-        return {static_cast<Scalar>(p), static_cast<Scalar>(1 - p), both, state.layers - 1,
-                state.layers - 1 - inside,
-                both || p == 1.0 ? law.next(layer, state.bits, true) : state.bits,
-                both || p == 0.0 ? behind_skipped(law, layer, inside, state.bits) : state.bits};
+    [[nodiscard]] Children children_of(const Node& node, const State& state) const {
+        return Children::of(options_.law, state.layers, node.depth() - 1, state.bits);
     }
 
     template <class Walk, class Node, class Then>
@@ -304,27 +235,6 @@ private:
                 run_to(to, node.layer(), x, store);
         });
     }
-
-    /// Memory for the moments of some columns, with the derivatives by `layers` layers where those
-    /// of `like` are wanted.
-    class ScratchMoments {
-    public:
-        ScratchMoments(const MomentsView<Scalar>& like, Index outputs, Index columns, Index layers)
-            : size_(outputs * columns),
-              memory_((2 + (sweep == Sweep::derivatives ? like.derivatives.count(layers) : 0)) *
-                      size_),
-              view_{memory_.data(), memory_.data() + size_, outputs} {
-            if constexpr (sweep == Sweep::derivatives)
-                view_.derivatives = {memory_.data() + 2 * size_, size_, like.derivatives.pairs};
-        }
-
-        [[nodiscard]] const MomentsView<Scalar>& operator*() const { return view_; }
-
-    private:
-        Index size_;
-        ScratchArray<Scalar> memory_;
-        MomentsView<Scalar> view_;
-    };
 
     /// Depth first: the active child, and then the skipped one, which is handed the active one's
     /// moments.
@@ -367,7 +277,7 @@ private:
     }
 
     Options options_;
-    Index block_columns_;
+    BlockWidths<Scalar, sweep> widths_;
 };
 
 }  // namespace stochastic_depth::detail

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/survival/any_mask_law.hpp>
 #include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/types.hpp>
@@ -40,6 +41,20 @@ struct BatchPart {
     /// Samples of the whole batch; 0: what the call is given is the whole batch.
     Index of = 0;
 };
+
+namespace detail {
+
+/// Returns the size of the whole batch.
+/// \throws std::invalid_argument  unless a part of so many columns lies in it.
+[[nodiscard]] inline Index check_part(const BatchPart& part, Index columns) {
+    if (part.of == 0 && part.first == 0) return columns;
+    if (part.first < 0 || part.of < 1 || part.first > part.of - columns)
+        refuse("TrainingStep: part must lie in a batch of ", part.of, ", got ", columns,
+               " samples from sample ", part.first, " on");
+    return part.of;
+}
+
+}  // namespace detail
 
 /// What a step came to.
 struct StepLedger {

@@ -1,46 +1,25 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
-#include <chrono>
-#include <cstddef>
-#include <cstdint>
 #include <functional>
-#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include <stochastic_depth/pass/folds.hpp>
+#include <stochastic_depth/concepts.hpp>
+#include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/pass/reached_layers.hpp>
-#include <stochastic_depth/random/shuffle.hpp>
-#include <stochastic_depth/random/stream_key.hpp>
-#include <stochastic_depth/survival/time_schedules.hpp>
-#include <stochastic_depth/text/lengths.hpp>
 #include <stochastic_depth/training/dataset.hpp>
 #include <stochastic_depth/training/early_stopping.hpp>
 #include <stochastic_depth/training/loss.hpp>
+#include <stochastic_depth/training/optimizer.hpp>
 #include <stochastic_depth/training/sgd.hpp>
-#include <stochastic_depth/training/similar_lengths.hpp>
 #include <stochastic_depth/training/trainer_options.hpp>
-#include <stochastic_depth/training/training_step.hpp>
+#include <stochastic_depth/training/training_run.hpp>
 #include <stochastic_depth/training/validation_loss.hpp>
+#include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
-
-/// Updates a network by a gradient.
-///
-/// Beyond the syntax: `step` moves only parameters that the gradient has reached, which
-/// visit_parameters tells, so that layers which no sample kept cost nothing;
-/// `set_learning_rate` acts on the steps to come.
-///
-/// Models: Sgd, Adam, AdamW; a user's type that has the two members. Taken by Trainer::fit.
-template <class Optimizer, class Network>
-concept OptimizerOf = requires(Optimizer& optimizer, Network& network,
-                               typename Network::Gradient& gradient, double learning_rate) {
-    optimizer.step(network, gradient);
-    optimizer.set_learning_rate(learning_rate);
-};
 
 /// A network that Trainer::fit takes.
 template <class Network>
@@ -172,10 +151,10 @@ private:
                                    const std::function<bool(EpochRecord&)>& after_epoch) const {
         check_data("data", network, data, loss);
         options_.augmentation.check_takes<typename Network::Scalar>();
-        Run<Network, Loss, Optimizer> run{network, data, loss, options_, optimizer};
+        detail::TrainingRun<Network, Loss, Optimizer> run{network, data, loss, options_, optimizer};
         std::vector<EpochRecord> history;
         bool goes_on = true;
-        for (Index epoch = options_.first_step / run.steps; goes_on && epoch < options_.epochs;
+        for (Index epoch = options_.first_step / run.steps(); goes_on && epoch < options_.epochs;
              ++epoch) {
             EpochRecord& record = history.emplace_back(run.epoch(epoch));
             if (after_epoch) goes_on = after_epoch(record);
@@ -183,121 +162,6 @@ private:
         }
         return history;
     }
-
-    /// The state of one training.
-    template <class Network, class Loss, class Optimizer>
-    struct Run {
-        using Scalar = typename Network::Scalar;
-        using Data = Dataset<Scalar, typename Loss::Targets>;
-        using Clock = std::chrono::steady_clock;
-
-        Network& network;
-        const Data& data;
-        const TrainerOptions& options;
-        Optimizer& optimizer;
-        Eigen::VectorXd p;
-        Index steps;  ///< in an epoch
-        TrainingStep<Network, Loss> training_step;
-        Matrix<Scalar> inputs;
-        Matrix<Scalar> augmented;
-        std::vector<Index> lengths;  ///< of the sequences, where they decide on batches
-        typename Loss::Targets targets;
-
-        Run(Network& network_, const Data& data_, const Loss& loss, const TrainerOptions& options_,
-            Optimizer& optimizer_)
-            : network(network_),
-              data(data_),
-              options(options_),
-              optimizer(optimizer_),
-              p(network.survival_probabilities()),
-              steps((data.size() + options.batch_size - 1) / options.batch_size),
-              training_step(network, loss,
-                            {options.mask_scope, options.scaling, options.seed, options.threads,
-                             options.law}) {
-            if (options.batching) lengths = lengths_of(data.inputs());
-        }
-
-        EpochRecord epoch(Index epoch) {
-            const auto start = Clock::now();
-            const std::vector<Index> order = order_of(static_cast<std::uint64_t>(epoch));
-            EpochRecord record;
-            record.epoch = epoch;
-            for (Index step = std::max(Index{0}, options.first_step - epoch * steps); step < steps;
-                 ++step) {
-                const Index first = step * options.batch_size;
-                const Index batch = std::min(options.batch_size, data.size() - first);
-                const Index epochs = std::max(options.epochs, options.schedule_epochs);
-                const TrainingTime time{epoch * steps + step, epochs * steps};
-                follow_schedules(time);
-                inputs.resize(data.features(), batch);
-                data.resize_targets(targets, batch);
-                data.gather(order, first, batch, inputs, targets);
-                if (options.augmentation) augment(epoch, order, first);
-                if (options.batching) detail::cut_to_longest(inputs, augmented);
-                const double loss = run_step(time.step, record);
-                record.loss += loss * static_cast<double>(batch) / static_cast<double>(data.size());
-                if (options.on_step) options.on_step({epoch, options.epochs, step, steps, loss});
-            }
-            record.seconds = seconds_since(start);
-            return record;
-        }
-
-        /// The samples of an epoch, batch after batch.
-        [[nodiscard]] std::vector<Index> order_of(std::uint64_t epoch) const {
-            using detail::StreamPurpose;
-            std::vector<Index> order = detail::random_order(
-                data.size(), detail::stream_key(options.seed, StreamPurpose::shuffling, 1), epoch);
-            if (options.batching)
-                detail::sort_by_lengths(
-                    order, lengths, options.batch_size, *options.batching,
-                    detail::stream_key(options.seed, StreamPurpose::batch_order, 1), epoch);
-            return order;
-        }
-
-        /// Of the batch that stands in `inputs`, whose samples begin at order[first].
-        void augment(Index epoch, const std::vector<Index>& order, Index first) {
-            augmented.resize(inputs.rows(), inputs.cols());
-            options.augmentation.apply<Scalar>(
-                static_cast<std::uint64_t>(epoch),
-                std::span(order).subspan(static_cast<std::size_t>(first),
-                                         static_cast<std::size_t>(inputs.cols())),
-                inputs, augmented);
-            inputs.swap(augmented);
-        }
-
-        void follow_schedules(const TrainingTime& time) {
-            if (options.learning_rate)
-                optimizer.set_learning_rate(options.learning_rate(time.progress()));
-            if (options.survival)
-                training_step.set_survival_probabilities(options.survival(p, time));
-        }
-
-        /// Returns the loss; adds to the record what else the step came to.
-        double run_step(Index step, EpochRecord& record) {
-            const StepLedger ledger = training_step.differentiate(network, inputs, targets,
-                                                                  static_cast<std::uint64_t>(step));
-            const auto start = Clock::now();
-            if constexpr (requires {
-                              optimizer.step(network, training_step.gradient(),
-                                             training_step.team());
-                          })
-                optimizer.step(network, training_step.gradient(), training_step.team());
-            else
-                optimizer.step(network, training_step.gradient());
-            training_step.finish(network);
-            record.update_seconds += seconds_since(start);
-            record.forward_seconds += ledger.forward_seconds;
-            record.backward_seconds += ledger.backward_seconds;
-            record.layer_evaluations += ledger.layer_evaluations;
-            record.expected_layer_evaluations += ledger.expected_layer_evaluations;
-            record.full_depth_evaluations += ledger.full_depth_evaluations;
-            return ledger.loss;
-        }
-
-        [[nodiscard]] static double seconds_since(Clock::time_point start) {
-            return std::chrono::duration<double>(Clock::now() - start).count();
-        }
-    };
 
     TrainerOptions options_;
 };

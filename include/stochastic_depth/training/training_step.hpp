@@ -9,19 +9,21 @@
 #include <stdexcept>
 #include <utility>
 
-#include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/concepts.hpp>
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/memory/tape.hpp>
+#include <stochastic_depth/pass/batch.hpp>
 #include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
-#include <stochastic_depth/pass/reached_layers.hpp>
 #include <stochastic_depth/pass/run.hpp>
-#include <stochastic_depth/survival/any_mask_law.hpp>
-#include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
-#include <stochastic_depth/survival/mask_sampler.hpp>
-#include <stochastic_depth/survival/survival_probability.hpp>
+#include <stochastic_depth/survival/survival_mask.hpp>
+#include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/threads/thread_team.hpp>
 #include <stochastic_depth/training/loss.hpp>
+#include <stochastic_depth/training/step_masks.hpp>
 #include <stochastic_depth/training/step_options.hpp>
 #include <stochastic_depth/training/target_slices.hpp>
+#include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
 /// The gradient of the loss under the survival masks of a training step:
@@ -58,37 +60,22 @@ public:
     TrainingStep(const Network& network, Loss loss, TrainingStepOptions options = {})
         : loss_(std::move(loss)),
           options_(checked(network, options)),
-          sampler_(network.survival_probabilities(), options_.seed),
-          subsets_(sampler_.survival_probabilities(), options_.seed),
+          masks_(network, options_),
           gradient_(network.zero_gradient()),
-          mask_(SurvivalMask::none(sampler_.depth())),
-          evaluations_(network),
-          expected_evaluations_(evaluations_.expected(sampler_.survival_probabilities())),
-          team_(options_.threads) {
-        if (options_.law) take_law(network);
-    }
+          team_(options_.threads) {}
 
     [[nodiscard]] const TrainingStepOptions& options() const { return options_; }
 
     /// p_l of the steps to come: the network's, or what `set_survival_probabilities` said; under a
     /// law, how often a layer that is reached is kept.
     [[nodiscard]] const Eigen::VectorXd& survival_probabilities() const {
-        return options_.law ? reached_.survival_probabilities : sampler_.survival_probabilities();
+        return masks_.survival_probabilities();
     }
 
     /// Sets p_l for the steps to come, as a schedule over time does; the network's own stay.
     /// \throws std::invalid_argument  unless there is one in (0, 1] for each layer; under a law.
     void set_survival_probabilities(const Eigen::VectorXd& p) {
-        if (options_.law)
-            detail::refuse("TrainingStep: survival probabilities must be left to options.law, got ",
-                           p.size());
-        if (p.size() != sampler_.depth())
-            detail::refuse("TrainingStep: survival probabilities must be ", sampler_.depth(),
-                           ", got ", p.size());
-        if (p == survival_probabilities()) return;
-        sampler_ = MaskSampler(p, options_.seed);
-        subsets_ = FixedSizeMaskSampler(p, options_.seed);
-        expected_evaluations_ = evaluations_.expected(p);
+        masks_.set_survival_probabilities(p);
     }
 
     /// Adds the gradient of the mean loss over the batch into gradient(), under the masks of step
@@ -104,22 +91,10 @@ public:
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
                              const Targets& targets, std::uint64_t t, BatchPart part = {}) {
         const auto start = Clock::now();
-        const Index batch = check_part(part, x.cols());
-        if (options_.mask_scope == MaskScope::batch) {
-            if (options_.law)
-                law_.sample_one(t, mask_);
-            else
-                sampler_.sample(t, mask_);
-            return differentiate_under(network, x, targets, mask_, t, part, start);
-        }
-        masks_.resize(sampler_.depth(), batch);
-        if (options_.law)
-            law_.sample_each(t, masks_);
-        else if (options_.mask_scope == MaskScope::sample)
-            sampler_.sample(t, masks_);
-        else
-            subsets_.sample(t, masks_);
-        return differentiate_under(network, x, targets, masks_, t, part, start);
+        const Index batch = detail::check_part(part, x.cols());
+        return masks_.draw(t, batch, [&](const auto& masks) {
+            return differentiate_under(network, x, targets, masks, t, part, start);
+        });
     }
 
     /// The same under one given mask for the batch.
@@ -129,7 +104,7 @@ public:
                              const Targets& targets, const SurvivalMask& mask, std::uint64_t t,
                              BatchPart part = {}) {
         const auto start = Clock::now();
-        detail::check_mask("TrainingStep", network, mask, check_part(part, x.cols()));
+        detail::check_mask("TrainingStep", network, mask, detail::check_part(part, x.cols()));
         return as_given(differentiate_under(network, x, targets, mask, t, part, start));
     }
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
@@ -142,7 +117,7 @@ public:
                              const Targets& targets, const SurvivalMasks& masks, std::uint64_t t,
                              BatchPart part = {}) {
         const auto start = Clock::now();
-        detail::check_mask("TrainingStep", network, masks, check_part(part, x.cols()));
+        detail::check_mask("TrainingStep", network, masks, detail::check_part(part, x.cols()));
         return as_given(differentiate_under(network, x, targets, masks, t, part, start));
     }
     StepLedger differentiate(const Network& network, const ConstMatrixRef<Scalar>& x,
@@ -187,65 +162,19 @@ private:
         return options;
     }
 
-    void take_law(const Network& network) {
-        if (options_.mask_scope == MaskScope::subset)
-            detail::refuse("TrainingStep: mask_scope must be MaskScope::batch or MaskScope::sample "
-                           "under a law, got MaskScope::subset, which takes layers one by one");
-        law_ = options_.law.with_seed(options_.seed);
-        if (law_.marginals.size() != sampler_.depth())
-            detail::refuse("TrainingStep: law must have ", sampler_.depth(), " layers, got ",
-                           law_.marginals.size());
-        reached_ = detail::reached_layers(network, law_);
-        expected_evaluations_ = reached_.evaluations;
-    }
-
     [[nodiscard]] static double seconds(Clock::duration time) {
         return std::chrono::duration<double>(time).count();
-    }
-
-    /// Returns the size of the whole batch.
-    [[nodiscard]] static Index check_part(const BatchPart& part, Index columns) {
-        if (part.of == 0 && part.first == 0) return columns;
-        if (part.first < 0 || part.of < 1 || part.first > part.of - columns)
-            detail::refuse("TrainingStep: part must lie in a batch of ", part.of, ", got ", columns,
-                           " samples from sample ", part.first, " on");
-        return part.of;
-    }
-
-    /// The masks of a part's samples.
-    [[nodiscard]] const SurvivalMask& masks_of_part(const SurvivalMask& mask, Index, Index) {
-        return mask;
-    }
-    [[nodiscard]] const SurvivalMasks& masks_of_part(const SurvivalMasks& masks, Index first,
-                                                     Index columns) {
-        if (columns == masks.batch_size()) return masks;
-        part_masks_.resize(masks.depth(), columns);
-        for (Index l = 0; l < masks.depth(); ++l)
-            for (Index j = 0; j < columns; ++j)
-                if (masks(l, first + j)) part_masks_.keep(l, j);
-        return part_masks_;
-    }
-
-    /// Columns that go through the network at once, forward and back: what is kept of so many tokens
-    /// stays in a near cache. Their number depends on nothing but the shape. Where a normalisation
-    /// needs the whole batch, it goes at once, and so do columns that are no sequences.
-    [[nodiscard]] static Index columns_at_once(const Network& network, Index rows, Index columns) {
-        constexpr Index tokens_at_once = 256;
-        if constexpr (!detail::has_statistics<Network> && detail::has_slices<Targets>)
-            if (rows > 0 && detail::takes_tokens(network))
-                return std::max<Index>(1, tokens_at_once / rows);
-        return std::max<Index>(1, columns);
     }
 
     template <class Masks>
     StepLedger differentiate_under(const Network& network, const ConstMatrixRef<Scalar>& x,
                                    const Targets& targets, const Masks& masks, std::uint64_t t,
                                    const BatchPart& part, Clock::time_point start) {
-        if (network.depth() != sampler_.depth())
-            detail::refuse("TrainingStep: network must have ", sampler_.depth(),
+        if (network.depth() != masks_.depth())
+            detail::refuse("TrainingStep: network must have ", masks_.depth(),
                            " skippable layers, got ", network.depth());
         detail::check_targets(loss_, network.output_size(x.rows()), targets);
-        const Index at_once = columns_at_once(network, x.rows(), x.cols());
+        const Index at_once = detail::columns_at_once<Targets>(network, x.rows(), x.cols());
         StepLedger ledger;
         if (x.cols() <= at_once) {
             ledger = differentiate_slice(network, x, targets, masks, t, part, start);
@@ -289,7 +218,7 @@ private:
             sum.backward_seconds += slice.backward_seconds;
         }
         cache_bytes_ = most_bytes;
-        sum.expected_layer_evaluations = static_cast<double>(x.cols()) * expected_evaluations_;
+        sum.expected_layer_evaluations = masks_.expected_evaluations(x.cols());
         return sum;
     }
 
@@ -298,7 +227,7 @@ private:
                                    const Targets& targets, const Masks& all_masks, std::uint64_t t,
                                    const BatchPart& part, Clock::time_point start) {
         const Index outputs = network.output_size(x.rows());
-        const Masks& masks = masks_of_part(all_masks, part.first, x.cols());
+        const Masks& masks = masks_.of_part(all_masks, part.first, x.cols());
         const detail::StepContext context{options_.scaling, survival_probabilities().data(),
                                           options_.seed, t, part.first};
         tape_.clear();
@@ -307,7 +236,7 @@ private:
         cache_bytes_ = tape_.bytes();
         detail::SparePiece spare;
         detail::GradientBatch<Scalar> slopes(team_, {&spare}, outputs, x.cols());
-        StepLedger ledger = count(masks, x.cols());
+        StepLedger ledger = masks_.count(masks, x.cols());
         ledger.loss = loss_.value_and_gradient(batch.current(), targets, slopes.writable());
         if (part.of > 0) {
             const double share = static_cast<double>(x.cols()) / static_cast<double>(part.of);
@@ -331,39 +260,14 @@ private:
         return ledger;
     }
 
-    /// What the masks come to; a single one stands for the whole batch.
-    [[nodiscard]] StepLedger count(const SurvivalMask& mask, Index batch) {
-        one_mask_.resize(mask.size(), 1);
-        one_mask_.set_mask(0, mask);
-        StepLedger ledger = count(one_mask_, batch);
-        ledger.layer_evaluations *= static_cast<double>(batch);
-        return ledger;
-    }
-    [[nodiscard]] StepLedger count(const SurvivalMasks& masks, Index batch) {
-        StepLedger ledger;
-        const auto samples = static_cast<double>(batch);
-        ledger.expected_layer_evaluations = samples * expected_evaluations_;
-        ledger.layer_evaluations = evaluations_(masks);
-        ledger.full_depth_evaluations = samples * static_cast<double>(masks.depth());
-        return ledger;
-    }
-
     Loss loss_;
     TrainingStepOptions options_;
-    MaskSampler sampler_;
-    FixedSizeMaskSampler subsets_;
-    /// Of options_.law, if there is one.
-    detail::ErasedLaw law_;
-    detail::ReachedLayers reached_;
+    detail::StepMasks masks_;
     Gradient gradient_;
     /// Of the calls before, while slices are added; used only if that is not zero.
     Gradient gradient_before_;
     bool is_zero_ = true;
     Targets slice_targets_;
-    SurvivalMask mask_;
-    SurvivalMasks masks_, part_masks_, one_mask_;
-    detail::EvaluationsUnderMasks evaluations_;
-    double expected_evaluations_;  ///< for a sample
     detail::Tape tape_;
     detail::RecordOf<Network, detail::Records> record_;
     std::size_t cache_bytes_ = 0;

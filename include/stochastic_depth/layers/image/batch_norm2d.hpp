@@ -99,12 +99,11 @@ public:
         if constexpr (Batch::records) {
             const auto memory = batch.template array<double>(3 * channels);
             (void)batch.keep();
-            channels_.fold(channels_.statistics_of(x, mask, memory.data(), record,
-                                                   [&](const Statistics& of_batch) {
-                                                       take_moments(batch.team(), x.data(),
-                                                                    batch.columns(), of_batch);
-                                                   }),
-                           scale.data(), shift.data());
+            const Statistics by = channels_.running_.of_pass(
+                x, mask, memory.data(), record, [&](const Statistics& of_batch) {
+                    take_moments(batch.team(), x.data(), batch.columns(), of_batch);
+                });
+            channels_.fold(by, scale.data(), shift.data());
         } else {
             channels_.write_affine(scale.data(), shift.data());
         }

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cmath>
-#include <limits>
 #include <string>
 #include <utility>
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/layers/normalisation/batch_statistics.hpp>
 #include <stochastic_depth/layers/normalisation/gain_and_bias.hpp>
+#include <stochastic_depth/layers/normalisation/running_statistics.hpp>
 #include <stochastic_depth/memory/scratch.hpp>
 #include <stochastic_depth/numerics/batch_moments.hpp>
 #include <stochastic_depth/pass/affine_in_use.hpp>
 #include <stochastic_depth/pass/layer_base.hpp>
 #include <stochastic_depth/pass/tensor_form.hpp>
+#include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
 
@@ -48,17 +48,10 @@ public:
     /// Gain 1, bias 0, running mean 0, running variance 1.
     /// \param features  At least 1.
     /// \throws std::invalid_argument  if features or an option lie outside their range.
-    explicit BatchNorm(Index features, BatchNormOptions options = {}) : options_(options) {
-        if (features < 1) detail::refuse("BatchNorm: features must be at least 1, got ", features);
-        if (!(options.epsilon > 0 && std::isfinite(options.epsilon)))
-            detail::refuse("BatchNorm: epsilon must be finite and above 0, got ", options.epsilon);
-        if (!(options.momentum > 0 && options.momentum <= 1))
-            detail::refuse("BatchNorm: momentum must lie in (0, 1], got ", options.momentum);
-        gain_.setOnes(features);
-        bias_.setZero(features);
-        running_mean_.setZero(features);
-        running_variance_.setOnes(features);
-    }
+    explicit BatchNorm(Index features, BatchNormOptions options = {})
+        : running_(features, options),
+          gain_(Vector<Scalar>::Ones(features)),
+          bias_(Vector<Scalar>::Zero(features)) {}
 
     /// Of what was learned elsewhere; options.momentum is the newest batch's share.
     /// \param gain, bias, running_mean, running_variance  [features], at least 1, all finite; the
@@ -70,33 +63,30 @@ public:
               const Eigen::Ref<const Vector<Scalar>>& running_variance,
               BatchNormOptions options = {})
         : BatchNorm(gain.size(), options) {
-        check_values("gain", gain);
-        check_values("bias", bias);
+        detail::check_feature_values<Scalar>("gain", features(), gain);
+        detail::check_feature_values<Scalar>("bias", features(), bias);
         set_running_statistics(running_mean, running_variance);
         gain_ = gain;
         bias_ = bias;
     }
 
     [[nodiscard]] Index features() const { return gain_.size(); }
-    [[nodiscard]] const BatchNormOptions& options() const { return options_; }
+    [[nodiscard]] const BatchNormOptions& options() const { return running_.options(); }
     /// [features].
     [[nodiscard]] const Vector<Scalar>& gain() const { return gain_; }
     [[nodiscard]] const Vector<Scalar>& bias() const { return bias_; }
-    [[nodiscard]] const Vector<Scalar>& running_mean() const { return running_mean_; }
-    [[nodiscard]] const Vector<Scalar>& running_variance() const { return running_variance_; }
+    [[nodiscard]] const Vector<Scalar>& running_mean() const { return running_.mean(); }
+    [[nodiscard]] const Vector<Scalar>& running_variance() const { return running_.variance(); }
 
     /// \param mean, variance  [features]; the variances at least 0, all finite.
     /// \throws std::invalid_argument  otherwise; nothing is changed then.
     void set_running_statistics(const Eigen::Ref<const Vector<Scalar>>& mean,
                                 const Eigen::Ref<const Vector<Scalar>>& variance) {
-        check_values("running mean", mean);
-        check_values("running variance", variance, Scalar(0));
-        running_mean_ = mean;
-        running_variance_ = variance;
+        running_.set(mean, variance);
     }
 
     [[nodiscard]] std::string description() const {
-        return detail::message("BatchNorm ", features(), ", epsilon ", options_.epsilon);
+        return detail::message("BatchNorm ", features(), ", epsilon ", options().epsilon);
     }
 
     /// \throws std::invalid_argument  unless input_size == features().
@@ -158,30 +148,16 @@ public:
     void write_affine(Scalar* scale, Scalar* shift) const {
         const detail::ScratchArray<double> memory(3 * features());
         const Statistics by{memory.data(), features()};
-        read_running(by);
-        invert(by);
+        running_.write(by);
         fold(by, scale, shift);
     }
 
     /// Before a pass over the data with cumulative statistics: the first batch counts alone.
-    void begin_statistics() { samples_ = 0; }
+    void begin_statistics() { running_.begin(); }
 
     /// Takes the statistics of a recorded training step over into the running ones.
     void update_statistics(const Record<detail::Records>& record) {
-        if (!record.of_batch) return;
-        const auto n = static_cast<double>(record.input.columns);
-        samples_ += n;
-        const double share =
-            record.update == detail::StatisticsUpdate::moving ? options_.momentum : n / samples_;
-        const auto move = [share](Scalar& running, double batch) {
-            const auto old = static_cast<double>(running);
-            // With the whole share nothing of the old one stays, not even a NaN.
-            running = static_cast<Scalar>(share < 1 ? old + share * (batch - old) : batch);
-        };
-        for (Index i = 0; i < features(); ++i) {
-            move(running_mean_(i), record.statistics.mean[i]);
-            move(running_variance_(i), record.statistics.variance[i] * (n / (n - 1)));
-        }
+        running_.update(record);
     }
 
     template <class Self, class Visit, class... Gradients>
@@ -193,8 +169,7 @@ public:
     /// The running statistics, which no gradient belongs to.
     template <class Self, class Visit>
     static void visit_state(Self& self, Visit&& visit) {
-        visit("running_mean", self.running_mean_);
-        visit("running_variance", self.running_variance_);
+        detail::RunningStatistics<Scalar>::visit_state(self.running_, visit);
     }
 
     /// As torch.nn.BatchNorm1d's.
@@ -206,27 +181,6 @@ private:
     template <class>
     friend class BatchNorm2d;
     using Statistics = detail::BatchStatistics;
-
-    /// What x, [features x batch], is normalised by in a recorded pass, in memory for 3 features()
-    /// numbers: in a training step the statistics of x, whose mean and variance
-    /// take_moments(statistics) finds, else the running ones.
-    template <class X, class Mask, class TakeMoments>
-    Statistics statistics_of(const X& x, const Mask& mask, double* memory,
-                             Record<detail::Records>& record,
-                             const TakeMoments& take_moments) const {
-        const Statistics by{memory, features()};
-        const bool of_batch = mask.step() != nullptr && x.cols() > 1;
-        if (of_batch)
-            take_moments(by);
-        else
-            read_running(by);
-        invert(by);
-        record.input = {x.data(), x.rows(), x.cols(), x.outerStride()};
-        record.statistics = by;
-        record.of_batch = of_batch;
-        if (of_batch) record.update = mask.step()->statistics;
-        return by;
-    }
 
     /// dgain += sum of dy z, dbias += sum of dy, which take_sums(slopes, products) finds; leaves the
     /// averages of dy and, behind them, those of dy z, or 0 for both where the running statistics
@@ -252,7 +206,7 @@ private:
         const auto x = batch.current();
         (void)batch.keep();
         const Statistics by =
-            statistics_of(x, mask, memory.data(), record, [&](const Statistics& of_batch) {
+            running_.of_pass(x, mask, memory.data(), record, [&](const Statistics& of_batch) {
                 batch.team().split(features(), detail::moments_group, work_of(x.cols()),
                                    [&](Index first, Index count) {
                                        detail::batch_moments(x, first, count, of_batch.mean,
@@ -277,31 +231,8 @@ private:
         batch.apply(detail::followed_by(folded.epilogue(), epilogue));
     }
 
-    void check_values(const char* name, const Eigen::Ref<const Vector<Scalar>>& values,
-                      Scalar least = -std::numeric_limits<Scalar>::max()) const {
-        if (values.size() != features())
-            detail::refuse("BatchNorm: ", name, " must have ", features(), " entries, got ",
-                           values.size());
-        for (Index i = 0; i < values.size(); ++i)
-            if (!(values(i) >= least && std::isfinite(values(i))))
-                detail::refuse("BatchNorm: ", name, "(", i, ") must be finite",
-                               least == 0 ? " and at least 0" : "", ", got ", values(i));
-    }
-
     [[nodiscard]] static double work_of(Index numbers) {
         return 2 * detail::work_of_moving * static_cast<double>(numbers);
-    }
-
-    void read_running(const Statistics& by) const {
-        for (Index i = 0; i < features(); ++i) {
-            by.mean[i] = static_cast<double>(running_mean_(i));
-            by.variance[i] = static_cast<double>(running_variance_(i));
-        }
-    }
-
-    void invert(const Statistics& by) const {
-        for (Index i = 0; i < features(); ++i)
-            by.inverse_deviation[i] = 1 / std::sqrt(by.variance[i] + options_.epsilon);
     }
 
     /// The shift is that of the scale as rounded: a large mean costs no digits but its own.
@@ -334,13 +265,9 @@ private:
         }
     }
 
-    BatchNormOptions options_;
+    detail::RunningStatistics<Scalar> running_;
     Vector<Scalar> gain_;
     Vector<Scalar> bias_;
-    Vector<Scalar> running_mean_;
-    Vector<Scalar> running_variance_;
-    /// Behind cumulative statistics.
-    double samples_ = 0;
 };
 
 }  // namespace stochastic_depth

@@ -11,8 +11,10 @@
 
 namespace stochastic_depth {
 
+namespace detail {
 template <class Scalar>
-class MultiHeadAttention;
+class AttentionStep;
+}
 
 /// What a causal MultiHeadAttention remembers of sequences between its steps: the keys and values
 /// of their past. One for each layer and each set of sequences; a value, so that a copy goes on by
@@ -54,7 +56,7 @@ public:
     }
 
 private:
-    friend class MultiHeadAttention<Scalar>;
+    friend class detail::AttentionStep<Scalar>;
 
     void check(Index sequence) const {
         if (!(sequence >= 0 && sequence < sequences()))

@@ -65,19 +65,17 @@ public:
     template <class Batch, class Mask, class Epilogue>
     void run(Batch& batch, Record<typename Batch::Memory>& record, const Mask& mask,
              const Epilogue& epilogue) const {
-        const Index in_column = positions_in(batch.rows()), columns = batch.columns();
-        const auto first = batch.template array<Index>(columns + 1);
-        detail::TokenList::count(batch.lengths(), in_column, columns, first.data());
-        const auto places = batch.template array<detail::TokenPlace>(first[columns]);
-        detail::TokenList::place(columns, first.data(), places.data());
-        record.tokens = {first.data(), places.data(), columns};
+        const Index in_column = positions_in(batch.rows());
+        const detail::ListedTokens<typename Batch::Memory> listed(batch, in_column);
+        record.tokens = listed.list();
         const auto run_layer = [&](Batch& tokens, const auto& at_tokens) {
             if constexpr (Batch::records && detail::HasRandomLayers<Layer>::value) {
                 // In the upper half, the position.
                 const detail::ScratchArray<Index> numbers(tokens.columns());
-                for (Index k = 0; k < tokens.columns(); ++k)
-                    numbers[k] =
-                        (places[k].position << 32) + mask.sample(places[k].column);
+                for (Index k = 0; k < tokens.columns(); ++k) {
+                    const detail::TokenPlace& place = record.tokens.places[k];
+                    numbers[k] = (place.position << 32) + mask.sample(place.column);
+                }
                 detail::run(layer_, tokens, record.layer, mask.of_samples(numbers.data()),
                             at_tokens);
             } else {

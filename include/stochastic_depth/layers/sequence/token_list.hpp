@@ -36,19 +36,6 @@ struct TokenList {
         return result;
     }
 
-    /// \param first  [columns + 1], written.
-    static void count(const SequenceLengths& lengths, Index in_column, Index columns,
-                      Index* first) {
-        first[0] = 0;
-        for (Index j = 0; j < columns; ++j)
-            first[j + 1] = first[j] + length_of_sequence(lengths, j, in_column);
-    }
-    /// \param places  [first[columns]], written.
-    static void place(Index columns, const Index* first, TokenPlace* places) {
-        for (Index j = 0; j < columns; ++j)
-            for (Index k = first[j]; k < first[j + 1]; ++k) places[k] = {k - first[j], j};
-    }
-
     /// Whether x, [width T x columns], is [width x tokens] as it stands.
     template <class X>
     [[nodiscard]] bool stand_side_by_side(const X& x, Index width) const {
@@ -93,6 +80,52 @@ struct TokenList {
         });
     }
 };
+
+/// The tokens of a batch, listed in memory of its own kind.
+template <class Memory>
+class ListedTokens {
+public:
+    /// \param in_column  Positions of a sequence that has no padding.
+    template <class Batch>
+    ListedTokens(const Batch& batch, Index in_column)
+        : first_(count(batch, in_column)),
+          places_(batch.template array<TokenPlace>(first_[batch.columns()])),
+          list_{first_.data(), places_.data(), batch.columns()} {
+        for (Index j = 0; j < list_.columns; ++j)
+            for (Index k = first_[j]; k < first_[j + 1]; ++k) places_[k] = {k - first_[j], j};
+    }
+
+    /// As long as this, or its record, lives.
+    [[nodiscard]] const TokenList& list() const { return list_; }
+
+private:
+    template <class Batch>
+    [[nodiscard]] static auto count(const Batch& batch, Index in_column) {
+        auto first = batch.template array<Index>(batch.columns() + 1);
+        first[0] = 0;
+        for (Index j = 0; j < batch.columns(); ++j)
+            first[j + 1] = first[j] + length_of_sequence(batch.lengths(), j, in_column);
+        return first;
+    }
+
+    typename Memory::template Array<Index> first_;
+    typename Memory::template Array<TokenPlace> places_;
+    TokenList list_;
+};
+
+/// Calls run(number of the first token, tokens, [width x tokens]) for those of x, [width positions x
+/// sequences], all at once where they stand at equal distances.
+template <class X, class Run>
+void for_each_run_of_tokens(Index width, Index positions, const X& x, const Run& run) {
+    const auto run_from = [&](Index j, Index columns) {
+        run(positions * j,
+            ConstView<typename X::Scalar>{x.data() + j * x.outerStride(), width,
+                                          positions * columns, Eigen::OuterStride<>(width)});
+    };
+    if (positions == 1) return run(Index{0}, const_view(x));
+    if (x.outerStride() == x.rows() || x.cols() == 1) return run_from(0, x.cols());
+    for (Index j = 0; j < x.cols(); ++j) run_from(j, 1);
+}
 
 /// Epilogue of a product whose columns are tokens: what `epilogue` does in [width T x batch] at their
 /// places, and there it is stored, unless that stores elsewhere itself.
