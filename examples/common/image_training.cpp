@@ -16,8 +16,8 @@
 #include <stochastic_depth/training/learning_rate.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
-#include <stochastic_depth/training/trainer.hpp>
 
+#include "ranks.hpp"
 #include "training_file.hpp"
 #include "training_progress.hpp"
 
@@ -103,8 +103,9 @@ ImageTraining train_images(const Images& images, const ImageSettings& settings,
              .test_error = test_error(training.network, images.test),
              .gradient_norm = norm,
              .first_gradient_norm = first_norm});
-        checkpoint.save(training.network, sgd, training.history,
-                        static_cast<std::uint64_t>((record.epoch + 1) * steps));
+        if (is_first_rank())
+            checkpoint.save(training.network, sgd, training.history,
+                            static_cast<std::uint64_t>((record.epoch + 1) * steps));
         if (on_epoch) on_epoch(training);
         start = std::clock();
         return true;
@@ -121,8 +122,7 @@ ImageTraining train_images(const Images& images, const ImageSettings& settings,
         .on_epoch = after_epoch};
     if (settings.augment)
         trainer.augmentation = sd::ImageAugmentation{images.shape, {.seed = settings.seed}};
-    (void)sd::Trainer{trainer}.fit(training.network, images.train, sd::SoftmaxCrossEntropy<float>{},
-                                   measuring);
+    (void)fit(trainer, training.network, images.train, sd::SoftmaxCrossEntropy<float>{}, measuring);
     return training;
 }
 

@@ -23,6 +23,7 @@
 #include "../common/plots.hpp"
 #include "../common/program.hpp"
 #include "../common/progress.hpp"
+#include "../common/ranks.hpp"
 #include "../common/rules.hpp"
 #include "../common/training_progress.hpp"
 #include "layer_importance.hpp"
@@ -43,7 +44,7 @@ double learning_rate(double highest, double done) {
 
 std::vector<sd::EpochRecord> train(Network& network, const sd::Dataset<float>& data,
                                    const Options& options, common::Progress& progress) {
-    const sd::Trainer trainer{
+    return common::fit(
         {.batch_size = options.batch_size,
          .epochs = options.epochs,
          .seed = options.seed,
@@ -53,8 +54,8 @@ std::vector<sd::EpochRecord> train(Network& network, const sd::Dataset<float>& d
                        .nesterov = true,
                        .weight_decay = 5e-4},
          .learning_rate = [&](double done) { return learning_rate(options.learning_rate, done); },
-         .on_step = common::TrainingReport{progress}}};
-    return trainer.fit(network, data, sd::SoftmaxCrossEntropy<float>{});
+         .on_step = common::TrainingReport{progress}},
+        network, data, sd::SoftmaxCrossEntropy<float>{});
 }
 
 /// Layer evaluations that the exact answer may take, over all images: a minute or two.
@@ -74,6 +75,7 @@ void run(const Options& options) {
     {
         common::Progress progress;
         report.epochs = train(network, data.train, options, progress);
+        if (!common::is_first_rank()) return;
         const auto images = static_cast<std::uint64_t>(data.test.size());
         report.rows = common::Evaluation{network,
                                          data.test,
@@ -100,6 +102,8 @@ void run(const Options& options) {
 }  // namespace fashion_mnist
 
 int main(int argc, char** argv) {
-    return common::run_program("fashion_mnist", argc, argv, fashion_mnist::parse_options,
-                               fashion_mnist::run);
+    return common::run_on_ranks(argc, argv, [&] {
+        return common::run_program("fashion_mnist", argc, argv, fashion_mnist::parse_options,
+                                   fashion_mnist::run);
+    });
 }

@@ -20,6 +20,7 @@
 #include "../common/image_training.hpp"
 #include "../common/output_file.hpp"
 #include "../common/program.hpp"
+#include "../common/ranks.hpp"
 #include "../common/rules.hpp"
 #include "../common/rules_report.hpp"
 #include "../common/text.hpp"
@@ -90,6 +91,7 @@ void run(const Options& options) {
                 print_epoch(std::cout, so_far.history.size(), so_far.history.back());
             });
         report.history = training.history;
+        if (!common::is_first_rank()) return;
         evaluate(training.network, images.test, options, progress, report);
     }
     std::cout << "\nOn all " << images.test.size() << " test images:\n\n";
@@ -111,6 +113,8 @@ void run(const Options& options) {
 }  // namespace image_classification
 
 int main(int argc, char** argv) {
-    return common::run_program("image_classification", argc, argv,
-                               image_classification::parse_options, image_classification::run);
+    return common::run_on_ranks(argc, argv, [&] {
+        return common::run_program("image_classification", argc, argv,
+                                   image_classification::parse_options, image_classification::run);
+    });
 }

@@ -95,7 +95,7 @@ public:
         bool reached = false;
         bool shortcut_reached = false;
         void set_zero() {
-            if (reached || shortcut_reached) layer.set_zero();
+            if (reached || (shortcut_reached && !skips_to_identity)) layer.set_zero();
             reached = shortcut_reached = false;
         }
     };
@@ -169,6 +169,7 @@ public:
     }
     template <class Self, class Visit, class First, class... More>
     static void visit_parameters(Self& self, Visit&& visit, First& gradient, More&... more) {
+        detail::enter_skippable(visit, gradient.reached, gradient.shortcut_reached);
         if (gradient.reached || detail::visits_unreached(visit))
             detail::visit_parameters(self.layer_, visit, gradient.layer, more.layer...);
         else if constexpr (!skips_to_identity)
@@ -180,6 +181,7 @@ public:
                             detail::visit_parameters(part, visit, of_part...);
                     },
                     gradient.layer, more.layer...);
+        detail::leave_skippable(visit, gradient.reached, gradient.shortcut_reached);
     }
 
     /// Of the ways that a sample has gone.

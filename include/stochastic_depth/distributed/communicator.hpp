@@ -151,32 +151,47 @@ inline void check_agreement(const Communicator& ranks, const std::vector<AgreedV
     }
 }
 
-/// Runs what one rank may fail at, and lets all of them know: either it has succeeded everywhere, or
-/// every rank throws. Collective.
-/// \throws std::runtime_error  on every other rank, naming the first rank that failed and its
-///                             message; the exception itself on the ranks that failed.
+/// What an action of one rank has failed at, if it has.
+struct Failure {
+    std::exception_ptr exception = nullptr;
+    std::string text = {};
+
+    [[nodiscard]] explicit operator bool() const { return exception != nullptr; }
+};
+
 template <class Action>
-void together(const Communicator& ranks, const Action& action) {
-    std::exception_ptr failure;
-    std::string text;
+[[nodiscard]] Failure attempt(const Action& action) {
     try {
         action();
+        return {};
     } catch (const std::exception& error) {
-        failure = std::current_exception();
-        text = error.what();
-        if (text.empty()) text = "failed";
+        const std::string_view text = error.what();
+        return {std::current_exception(), std::string(text.empty() ? "failed" : text)};
     } catch (...) {
-        failure = std::current_exception();
-        text = "failed";
+        return {std::current_exception(), "failed"};
     }
-    int failed = failure ? 1 : 0, any = 0;
-    check_mpi("MPI_Allreduce", MPI_Allreduce(&failed, &any, 1, MPI_INT, MPI_MAX, ranks.get()));
-    if (any == 0) return;
-    const std::vector<std::string> texts = ranks.all_texts(text);
-    if (failure) std::rethrow_exception(failure);
+}
+
+/// For all ranks, once they know that one of them has failed. Collective.
+/// \throws std::runtime_error  on every other rank, naming the first rank that failed and its
+///                             message; the exception itself on the ranks that failed.
+inline void throw_together(const Communicator& ranks, const Failure& failure) {
+    const std::vector<std::string> texts = ranks.all_texts(failure.text);
+    if (failure) std::rethrow_exception(failure.exception);
     for (std::size_t r = 0; r < texts.size(); ++r)
         if (!texts[r].empty())
             throw std::runtime_error(message(ranks.who(), ": rank ", r, ": ", texts[r]));
+}
+
+/// Runs what one rank may fail at, and lets all of them know: either it has succeeded everywhere, or
+/// every rank throws. Collective.
+/// \throws  as throw_together does.
+template <class Action>
+void together(const Communicator& ranks, const Action& action) {
+    const Failure failure = attempt(action);
+    int failed = failure ? 1 : 0, any = 0;
+    check_mpi("MPI_Allreduce", MPI_Allreduce(&failed, &any, 1, MPI_INT, MPI_MAX, ranks.get()));
+    if (any != 0) throw_together(ranks, failure);
 }
 
 }  // namespace stochastic_depth::detail

@@ -77,6 +77,8 @@ struct ErasedVisit {
     FunctionRef<void(const char*, Map&, std::span<Map>)> visit;
     FunctionRef<void(std::string_view)> enter_part;
     FunctionRef<void()> leave_part;
+    FunctionRef<void(bool&, bool&)> enter_layer;
+    FunctionRef<void(bool&, bool&)> leave_layer;
     bool unreached;
 
     // As a visitor itself.
@@ -84,6 +86,12 @@ struct ErasedVisit {
     void enter(std::string_view name) const { enter_part(name); }
     void enter(std::size_t number) const { enter_part(message(number)); }
     void leave() const { leave_part(); }
+    void enter_skippable(bool& reached, bool& shortcut_reached) const {
+        enter_layer(reached, shortcut_reached);
+    }
+    void leave_skippable(bool& reached, bool& shortcut_reached) const {
+        leave_layer(reached, shortcut_reached);
+    }
     template <class Parameter, class... Gradients>
     void operator()(const char* name, Parameter& parameter, Gradients&... gradients) const {
         Map map = of(parameter);

@@ -113,6 +113,19 @@ void leave_part(Visit& visit) {
     if constexpr (!std::is_same_v<Name, Unnamed> && requires { visit.leave(); }) visit.leave();
 }
 
+/// Tells a visitor that wants to know it that it comes to a skippable layer, with the flags of its
+/// gradient, which it may set, and that it leaves it.
+template <class Visit, class Flag>
+void enter_skippable(Visit& visit, Flag& reached, Flag& shortcut_reached) {
+    if constexpr (requires { visit.enter_skippable(reached, shortcut_reached); })
+        visit.enter_skippable(reached, shortcut_reached);
+}
+template <class Visit, class Flag>
+void leave_skippable(Visit& visit, Flag& reached, Flag& shortcut_reached) {
+    if constexpr (requires { visit.leave_skippable(reached, shortcut_reached); })
+        visit.leave_skippable(reached, shortcut_reached);
+}
+
 /// Calls descend(part, others...) for each part of a composite, in order. A visitor that has
 /// `enter` and `leave` learns from them which part it is in.
 template <class Layer, class Visit, class Descend, class... Others>

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 #include <new>
 #include <utility>
 
@@ -94,6 +95,9 @@ struct Forgets {
     SparePiece* spare;
     /// Where the largest number of rows on the way is noted; null: nowhere.
     Index* most_rows = nullptr;
+    /// Called on the way back behind each skippable layer, with its gradient's flag `reached`: the
+    /// pass adds nothing more to that gradient. Null: nobody wants to know.
+    const std::function<void(bool&)>* passed = nullptr;
 
     template <class Number>
     using Array = ScratchArray<Number>;

@@ -140,6 +140,8 @@ void backpropagate(const Layer& layer, GradientBatch<typename Layer::Scalar>& ba
     using Scalar = typename Layer::Scalar;
     if constexpr (RunsItself<Layer>) {
         layer.backpropagate(batch, record, gradient, epilogue);
+        if constexpr (is_skippable<Layer>)
+            if (const auto* passed = batch.memory().passed) (*passed)(gradient.reached);
     } else if constexpr (has_derivative<Layer>) {
         batch.apply(followed_by(by_derivative(layer, record), epilogue));
     } else {

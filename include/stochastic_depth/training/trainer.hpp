@@ -41,12 +41,17 @@ using DataFor = Dataset<typename Network::Scalar, typename Loss::Targets>;
 /// is f_SD, not full depth.
 ///
 /// \source Huang et al. 2016, Deep Networks with Stochastic Depth, Section 3.
-class Trainer {
+///
+/// \tparam Steps  Who computes the steps: for `Trainer` this process alone, for DataParallelTrainer
+///                many ranks of MPI.
+template <class Steps>
+class BasicTrainer {
 public:
-    Trainer() = default;
+    BasicTrainer() = default;
 
     /// \throws std::invalid_argument  if an option lies outside its range.
-    explicit Trainer(TrainerOptions options) : options_(std::move(options)) {
+    explicit BasicTrainer(TrainerOptions options, Steps steps = {})
+        : options_(std::move(options)), steps_(std::move(steps)) {
         if (options_.batch_size < 1)
             detail::refuse("Trainer: batch_size must be at least 1, got ", options_.batch_size);
         if (options_.epochs < 0)
@@ -137,8 +142,9 @@ public:
 
 private:
     template <class Network, class Data, class Loss>
-    static void check_data(const char* name, const Network& network, const Data& data,
-                           const Loss& loss) {
+    void check_data(const char* name, const Network& network, const Data& data,
+                    const Loss& loss) const {
+        steps_.check_same_data(name, data);
         if (data.size() < 1)
             detail::refuse("Trainer: ", name, " must have at least 1 sample, got 0");
         detail::check_targets(loss, network.output_size(data.features()), data.targets());
@@ -151,7 +157,9 @@ private:
                                    const std::function<bool(EpochRecord&)>& after_epoch) const {
         check_data("data", network, data, loss);
         options_.augmentation.check_takes<typename Network::Scalar>();
-        detail::TrainingRun<Network, Loss, Optimizer> run{network, data, loss, options_, optimizer};
+        steps_.check_same_optimizer(network, optimizer);
+        detail::TrainingRun<Network, Loss, Optimizer, Steps> run{network,  data,      loss,
+                                                                 options_, optimizer, steps_};
         std::vector<EpochRecord> history;
         bool goes_on = true;
         for (Index epoch = options_.first_step / run.steps(); goes_on && epoch < options_.epochs;
@@ -164,6 +172,9 @@ private:
     }
 
     TrainerOptions options_;
+    [[no_unique_address]] Steps steps_;
 };
+
+using Trainer = BasicTrainer<detail::StepsHere>;
 
 }  // namespace stochastic_depth

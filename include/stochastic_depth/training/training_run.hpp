@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <stochastic_depth/random/shuffle.hpp>
@@ -22,25 +23,40 @@
 
 namespace stochastic_depth::detail {
 
+/// Who computes the steps of a training: this process alone.
+struct StepsHere {
+    template <class Network, class Loss>
+    [[nodiscard]] auto step(const Network& network, const Loss& loss,
+                            const TrainingStepOptions& options) const {
+        return TrainingStep<Network, Loss>{network, loss, options};
+    }
+    /// Before anything is done with data, or with an optimizer: where several compute the steps, all
+    /// of them must have the same.
+    template <class Data>
+    void check_same_data(const char*, const Data&) const {}
+    template <class Network, class Optimizer>
+    void check_same_optimizer(const Network&, const Optimizer&) const {}
+};
+
 /// One training of a Trainer: its epochs, each an order of the samples and a step for each batch.
 /// What it is given outlives it.
-template <class Network, class Loss, class Optimizer>
+template <class Network, class Loss, class Optimizer, class Steps>
 class TrainingRun {
 public:
     using Scalar = typename Network::Scalar;
     using Data = Dataset<Scalar, typename Loss::Targets>;
 
     TrainingRun(Network& network, const Data& data, const Loss& loss, const TrainerOptions& options,
-                Optimizer& optimizer)
+                Optimizer& optimizer, const Steps& steps)
         : network_(network),
           data_(data),
           options_(options),
           optimizer_(optimizer),
           p_(network.survival_probabilities()),
           steps_((data.size() + options.batch_size - 1) / options.batch_size),
-          training_step_(network, loss,
-                         {options.mask_scope, options.scaling, options.seed, options.threads,
-                          options.law}) {
+          training_step_(steps.step(network, loss,
+                                    {options.mask_scope, options.scaling, options.seed,
+                                     options.threads, options.law})) {
         if (options.batching) lengths_ = lengths_of(data.inputs());
     }
 
@@ -50,6 +66,8 @@ public:
     EpochRecord epoch(Index epoch) {
         const auto start = Clock::now();
         const std::vector<Index> order = order_of(static_cast<std::uint64_t>(epoch));
+        if constexpr (requires { training_step_.check_same(network_); })
+            training_step_.check_same(network_);
         EpochRecord record;
         record.epoch = epoch;
         for (Index step = std::max(Index{0}, options_.first_step - epoch * steps_); step < steps_;
@@ -129,7 +147,9 @@ private:
     Optimizer& optimizer_;
     Eigen::VectorXd p_;
     Index steps_;
-    TrainingStep<Network, Loss> training_step_;
+    decltype(std::declval<const Steps&>().step(std::declval<const Network&>(),
+                                               std::declval<const Loss&>(),
+                                               TrainingStepOptions{})) training_step_;
     Matrix<Scalar> inputs_;
     Matrix<Scalar> spare_;
     std::vector<Index> lengths_;  ///< of the sequences, where they decide on batches

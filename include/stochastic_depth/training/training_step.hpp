@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <stdexcept>
 #include <utility>
 
@@ -133,6 +134,11 @@ public:
     }
     [[nodiscard]] const Gradient& gradient() const { return gradient_; }
 
+    /// Has `passed` called on the ways back to come, behind each skippable layer, with its gradient's
+    /// flag `reached`: a way back adds nothing more to that gradient. Null: nobody is told.
+    /// \param passed  Must outlive these ways.
+    void tell_what_is_passed(const std::function<void(bool&)>* passed) { passed_ = passed; }
+
     /// Bytes that the last forward pass kept for the way back.
     [[nodiscard]] std::size_t cache_bytes() const { return cache_bytes_; }
 
@@ -143,6 +149,11 @@ public:
     /// and the gradient is zero again.
     void finish(Network& network) {
         detail::update_statistics(network, record_);
+        discard();
+    }
+
+    /// Ends the step without a trace: the gradient is zero again, and nothing else has happened.
+    void discard() {
         gradient_.set_zero();
         is_zero_ = true;
     }
@@ -235,7 +246,8 @@ private:
         detail::run(network, batch, record_, detail::MaskView{masks, &context});
         cache_bytes_ = tape_.bytes();
         detail::SparePiece spare;
-        detail::GradientBatch<Scalar> slopes(team_, {&spare}, outputs, x.cols());
+        detail::GradientBatch<Scalar> slopes(team_, {&spare, nullptr, passed_}, outputs,
+                                             x.cols());
         StepLedger ledger = masks_.count(masks, x.cols());
         ledger.loss = loss_.value_and_gradient(batch.current(), targets, slopes.writable());
         if (part.of > 0) {
@@ -272,6 +284,7 @@ private:
     detail::RecordOf<Network, detail::Records> record_;
     std::size_t cache_bytes_ = 0;
     std::uint64_t next_step_ = 0;
+    const std::function<void(bool&)>* passed_ = nullptr;
     detail::ThreadTeam team_;
 };
 

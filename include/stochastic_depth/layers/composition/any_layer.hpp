@@ -162,6 +162,12 @@ public:
             const_cast<Gradient*>(&gradients)...};
         self.layer_->visit_parameters(
             detail::ErasedVisit<Scalar>{pass_on, enter(visit), leave(visit),
+                                        [&visit](bool& reached, bool& shortcut_reached) {
+                                            detail::enter_skippable(visit, reached, shortcut_reached);
+                                        },
+                                        [&visit](bool& reached, bool& shortcut_reached) {
+                                            detail::leave_skippable(visit, reached, shortcut_reached);
+                                        },
                                         detail::visits_unreached(visit)},
             list);
     }

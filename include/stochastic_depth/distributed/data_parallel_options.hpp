@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <stochastic_depth/detail/check.hpp>
+#include <stochastic_depth/detail/name_of.hpp>
+#include <stochastic_depth/distributed/communicator.hpp>
+#include <stochastic_depth/io/sealed_file.hpp>
+#include <stochastic_depth/pass/structure.hpp>
+#include <stochastic_depth/survival/any_mask_law.hpp>
+#include <stochastic_depth/survival/scaling.hpp>
+#include <stochastic_depth/training/parameters.hpp>
+#include <stochastic_depth/training/step_options.hpp>
+#include <stochastic_depth/types.hpp>
+#include <stochastic_depth/version.hpp>
+
+namespace stochastic_depth {
+
+/// The options of a TrainingStep, and into how many shards a batch is cut.
+struct DataParallelOptions {
+    MaskScope mask_scope = MaskScope::sample;
+    Scaling scaling = Scaling::none;
+    /// Fixes the masks.
+    std::uint64_t seed = 0;
+    /// Of each rank, at least 1. Their number changes no bit.
+    unsigned threads = 1;
+    /// Where masks come from, as TrainingStepOptions::law.
+    AnyMaskLaw law = {};
+    /// At least 1. A batch is cut into so many parts, each with a gradient of its own, whatever the
+    /// number of ranks: it is this number that the bits depend on, and more ranks than shards don't
+    /// help. A multiple of the number of ranks, both powers of two, sends least.
+    Index shards = 8;
+};
+
+/// Samples [first, first + count) of a batch.
+struct SampleRange {
+    Index first = 0;
+    Index count = 0;
+};
+
+namespace detail {
+
+/// What the code was made by, and what for: other builds may compute other bits.
+[[nodiscard]] inline std::string build() {
+    return message(STOCHASTIC_DEPTH_VERSION_MAJOR, ".", STOCHASTIC_DEPTH_VERSION_MINOR, ".",
+                   STOCHASTIC_DEPTH_VERSION_PATCH, " by ", __VERSION__, " with Eigen ",
+                   EIGEN_WORLD_VERSION, ".", EIGEN_MAJOR_VERSION, ".", EIGEN_MINOR_VERSION, ", ",
+                   Eigen::SimdInstructionSetsInUse());
+}
+
+template <class Numbers>
+[[nodiscard]] std::uint64_t hash_of_numbers(const Numbers& numbers) {
+    return fnv1a({reinterpret_cast<const std::uint8_t*>(numbers.data()),
+                  static_cast<std::size_t>(numbers.size()) * sizeof(typename Numbers::Scalar)});
+}
+[[nodiscard]] inline std::uint64_t hash_of_text(std::string_view text) {
+    return fnv1a({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+}
+
+/// Lines of which each rank has its own, and which must be the same. Only where their hashes differ
+/// they go to the others, to say which line it is. Collective.
+inline void check_lines(const Communicator& ranks, const std::vector<AgreedValue>& lines) {
+    std::string all;
+    for (const AgreedValue& line : lines) all += message(line.name, "=", line.value, "\n");
+    const std::string hash = message(hash_of_text(all));
+    bool is_same = true;
+    for (const std::string& of_rank : ranks.all_texts(hash)) is_same = is_same && of_rank == hash;
+    // If one rank has found another hash, then every one has.
+    if (!is_same) check_agreement(ranks, lines);
+}
+
+/// \throws std::invalid_argument  on every rank, naming what differs, unless the network has the
+///                                same layers and the same parameters everywhere. Collective.
+template <class Network>
+void check_same_network(const Communicator& ranks, const Network& network) {
+    std::vector<AgreedValue> layers;
+    visit_layers(network, [&](const std::string& path, const std::string& description) {
+        layers.push_back({path.empty() ? "the network" : message("layer ", path), description});
+    });
+    check_agreement(ranks, {{"the number of layers", message(layers.size())}});
+    check_lines(ranks, layers);
+    std::vector<AgreedValue> parameters;
+    const auto add = [&](const std::string& name, const auto& matrix) {
+        parameters.push_back(
+            {message("the hash of ", name, " [", matrix.rows(), " x ", matrix.cols(), "]"),
+             message(hash_of_numbers(matrix))});
+    };
+    visit_parameters(network, WithPaths{add});
+    visit_state(network, WithPaths{add});
+    check_agreement(ranks, {{"the number of parameters", message(parameters.size())}});
+    check_lines(ranks, parameters);
+}
+
+[[nodiscard]] inline const char* name_of_scope(MaskScope scope) {
+    if (scope == MaskScope::batch) return "batch";
+    return scope == MaskScope::sample ? "sample" : "subset";
+}
+
+template <class Network, class Loss>
+void check_same_training(const Communicator& ranks, const Network& network, const Loss& loss,
+                         const DataParallelOptions& options) {
+    const AnyMaskLaw& law = options.law;
+    check_agreement(ranks,
+                    {{"the build", build()},
+                     {"the bits of a number", message(8 * sizeof(typename Network::Scalar))},
+                     {"the loss", description(loss)},
+                     {"mask_scope", name_of_scope(options.mask_scope)},
+                     {"scaling", options.scaling == Scaling::none ? "none" : "inverted"},
+                     {"seed", message(options.seed)},
+                     {"shards", message(options.shards)},
+                     {"law", law ? message("of ", law.with_seed(options.seed).marginals.size(),
+                                           " layers, the hash of its marginals ",
+                                           hash_of_numbers(law.with_seed(options.seed).marginals))
+                                 : "none"}});
+    check_same_network(ranks, network);
+}
+
+}  // namespace detail
+}  // namespace stochastic_depth
