@@ -3,6 +3,7 @@
 
 #include <mpi.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -11,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -29,6 +31,18 @@ inline void check_mpi(std::string_view call, int error) {
     if (MPI_Error_string(error, text, &length) != MPI_SUCCESS) length = 0;
     throw std::runtime_error(
         message(call, ": ", std::string_view(text, static_cast<std::size_t>(length))));
+}
+
+/// Waits without keeping a core busy for long: there may be more ranks than cores, and one rank may
+/// come much later than the others.
+inline void wait_for(MPI_Request& request) {
+    constexpr int at_once = 1000;
+    int is_over = 0;
+    for (int k = 0;; ++k) {
+        check_mpi("MPI_Test", MPI_Test(&request, &is_over, MPI_STATUS_IGNORE));
+        if (is_over) return;
+        if (k >= at_once) std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
 }
 
 /// MPI counts in int.
@@ -100,16 +114,20 @@ public:
         const std::size_t ranks = static_cast<std::size_t>(size_);
         const int length = mpi_count(mine.size());
         std::vector<int> lengths(ranks), places(ranks);
-        check_mpi("MPI_Allgather",
-                  MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, comm_));
+        MPI_Request request = MPI_REQUEST_NULL;
+        check_mpi("MPI_Iallgather", MPI_Iallgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT,
+                                                   comm_, &request));
+        wait_for(request);
         std::size_t end = 0;
         for (std::size_t r = 0; r < ranks; ++r) {
             places[r] = mpi_count(end);
             end += static_cast<std::size_t>(lengths[r]);
         }
         std::string all(end, '\0');
-        check_mpi("MPI_Allgatherv", MPI_Allgatherv(mine.data(), length, MPI_CHAR, all.data(),
-                                                   lengths.data(), places.data(), MPI_CHAR, comm_));
+        check_mpi("MPI_Iallgatherv",
+                  MPI_Iallgatherv(mine.data(), length, MPI_CHAR, all.data(), lengths.data(),
+                                  places.data(), MPI_CHAR, comm_, &request));
+        wait_for(request);
         std::vector<std::string> texts;
         for (std::size_t r = 0; r < ranks; ++r)
             texts.push_back(all.substr(static_cast<std::size_t>(places[r]),
@@ -120,8 +138,10 @@ public:
     /// Rank 0's values, to all. Collective; each rank has as many.
     template <class Number>
     void share(std::span<Number> values) const {
-        check_mpi("MPI_Bcast", MPI_Bcast(values.data(), mpi_count(values.size()),
-                                         mpi_type<Number>(), 0, comm_));
+        MPI_Request request = MPI_REQUEST_NULL;
+        check_mpi("MPI_Ibcast", MPI_Ibcast(values.data(), mpi_count(values.size()),
+                                           mpi_type<Number>(), 0, comm_, &request));
+        wait_for(request);
     }
 
 private:
@@ -190,7 +210,10 @@ template <class Action>
 void together(const Communicator& ranks, const Action& action) {
     const Failure failure = attempt(action);
     int failed = failure ? 1 : 0, any = 0;
-    check_mpi("MPI_Allreduce", MPI_Allreduce(&failed, &any, 1, MPI_INT, MPI_MAX, ranks.get()));
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi("MPI_Iallreduce",
+              MPI_Iallreduce(&failed, &any, 1, MPI_INT, MPI_MAX, ranks.get(), &request));
+    wait_for(request);
     if (any != 0) throw_together(ranks, failure);
 }
 

@@ -10,6 +10,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/detail/name_of.hpp>
+#include <stochastic_depth/distributed/agreement.hpp>
 #include <stochastic_depth/distributed/communicator.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
 #include <stochastic_depth/pass/structure.hpp>
@@ -46,33 +47,10 @@ struct SampleRange {
 
 namespace detail {
 
-/// What the code was made by, and what for: other builds may compute other bits.
-[[nodiscard]] inline std::string build() {
-    return message(STOCHASTIC_DEPTH_VERSION_MAJOR, ".", STOCHASTIC_DEPTH_VERSION_MINOR, ".",
-                   STOCHASTIC_DEPTH_VERSION_PATCH, " by ", __VERSION__, " with Eigen ",
-                   EIGEN_WORLD_VERSION, ".", EIGEN_MAJOR_VERSION, ".", EIGEN_MINOR_VERSION, ", ",
-                   Eigen::SimdInstructionSetsInUse());
-}
-
 template <class Numbers>
 [[nodiscard]] std::uint64_t hash_of_numbers(const Numbers& numbers) {
     return fnv1a({reinterpret_cast<const std::uint8_t*>(numbers.data()),
                   static_cast<std::size_t>(numbers.size()) * sizeof(typename Numbers::Scalar)});
-}
-[[nodiscard]] inline std::uint64_t hash_of_text(std::string_view text) {
-    return fnv1a({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
-}
-
-/// Lines of which each rank has its own, and which must be the same. Only where their hashes differ
-/// they go to the others, to say which line it is. Collective.
-inline void check_lines(const Communicator& ranks, const std::vector<AgreedValue>& lines) {
-    std::string all;
-    for (const AgreedValue& line : lines) all += message(line.name, "=", line.value, "\n");
-    const std::string hash = message(hash_of_text(all));
-    bool is_same = true;
-    for (const std::string& of_rank : ranks.all_texts(hash)) is_same = is_same && of_rank == hash;
-    // If one rank has found another hash, then every one has.
-    if (!is_same) check_agreement(ranks, lines);
 }
 
 /// \throws std::invalid_argument  on every rank, naming what differs, unless the network has the

@@ -46,13 +46,17 @@ struct Sensitivities {
 
 namespace detail {
 
-/// Mean, variance and slopes of NN(x, S) for masks of the survival probabilities p.
-template <class Network, class Scalar = typename Network::Scalar>
-[[nodiscard]] Sensitivities<Scalar> differentiate(const Network& network,
-                                                  const ConstMatrixRef<Scalar>& x,
-                                                  const Eigen::VectorXd& p, double evaluations,
-                                                  const ExactSensitivityOptions& options) {
-    const Index outputs = network.output_size(x.rows()), batch = x.cols(), depth = p.size();
+/// Which sweep is to be made: an argument, as a call operator's template argument cannot be named.
+template <Sweep sweep>
+using SweepOf = std::integral_constant<Sweep, sweep>;
+
+/// Mean, variance and slopes of a network of `depth` skippable layers.
+///
+/// \param sweep  sweep(SweepOf<...>, to) sweeps the tree, and leaves the moments in `to`.
+template <class Scalar, class MakeSweep>
+[[nodiscard]] Sensitivities<Scalar> differentiate_by(Index outputs, Index batch, Index depth,
+                                                     double evaluations, SensitivityOrder order,
+                                                     const MakeSweep& sweep) {
     const Index size = outputs * batch;
     Sensitivities<Scalar> result;
     result.expectation.mean.resize(outputs, batch);
@@ -61,27 +65,23 @@ template <class Network, class Scalar = typename Network::Scalar>
     result.expectation.layer_evaluations = evaluations;
     result.expectation.degrees_of_freedom = std::numeric_limits<double>::infinity();
     result.by_layer = ByLayer<Scalar>(outputs, batch, depth);
-    if (options.order == SensitivityOrder::pairs)
-        result.by_pair = ByPair<Scalar>(outputs, batch, depth);
+    if (order == SensitivityOrder::pairs) result.by_pair = ByPair<Scalar>(outputs, batch, depth);
     MomentsView<Scalar> to{result.expectation.mean.data(), result.expectation.variance.data(),
                            outputs};
     if (size == 0 || depth == 0) {
-        sweep_tree<Sweep::moments, Scalar>(network, x, p, evaluations, options.threads,
-                                           options.progress, to);
+        sweep(SweepOf<Sweep::moments>{}, to);
         return result;
     }
     // The tree counts layers from the last one on.
     Matrix<Scalar>& by_layer = result.by_layer.values();
-    if (options.order == SensitivityOrder::layers) {
+    if (order == SensitivityOrder::layers) {
         to.derivatives = {by_layer.col(depth - 1).data(), -size, false};
-        sweep_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
-                                               options.progress, to);
+        sweep(SweepOf<Sweep::derivatives>{}, to);
         return result;
     }
     Matrix<Scalar> slopes(size, second_order(depth));
     to.derivatives = {slopes.data(), size, true};
-    sweep_tree<Sweep::derivatives, Scalar>(network, x, p, evaluations, options.threads,
-                                           options.progress, to);
+    sweep(SweepOf<Sweep::derivatives>{}, to);
     for (Index l = 0; l < depth; ++l) {
         const Index r = depth - 1 - l;
         by_layer.col(l) = slopes.col(second_order(r));
@@ -89,6 +89,20 @@ template <class Network, class Scalar = typename Network::Scalar>
             result.by_pair.set(l, depth - 1 - after) = slopes.col(second_order(r) + 1 + after);
     }
     return result;
+}
+
+/// The same of NN(x, S) for masks of the survival probabilities p.
+template <class Network, class Scalar = typename Network::Scalar>
+[[nodiscard]] Sensitivities<Scalar> differentiate(const Network& network,
+                                                  const ConstMatrixRef<Scalar>& x,
+                                                  const Eigen::VectorXd& p, double evaluations,
+                                                  const ExactSensitivityOptions& options) {
+    return differentiate_by<Scalar>(
+        network.output_size(x.rows()), x.cols(), p.size(), evaluations, options.order,
+        [&]<Sweep sweep>(SweepOf<sweep>, const MomentsView<Scalar>& to) {
+            sweep_tree<sweep, Scalar>(network, x, p, evaluations, options.threads,
+                                      options.progress, to);
+        });
 }
 
 }  // namespace detail

@@ -33,33 +33,54 @@ struct LayerValueOptions {
 
 namespace detail {
 
-/// The mean of the slopes d E[NN] / d p_l at p = (t, ..., t), t by the nodes and weights of a
-/// quadrature.
+/// Nodes t and weights of a quadrature over p = (t, ..., t).
+struct SlopeRule {
+    Eigen::VectorXd nodes, weights;
+
+    [[nodiscard]] static SlopeRule banzhaf() {
+        return {Eigen::VectorXd::Constant(1, 0.5), Eigen::VectorXd::Constant(1, 1.0)};
+    }
+    [[nodiscard]] static SlopeRule shapley(Index depth) {
+        GaussLegendre rule(std::max<Index>(1, (depth + 1) / 2));
+        return {std::move(rule.nodes), std::move(rule.weights)};
+    }
+};
+
+/// The mean of the slopes d E[NN] / d p_l at the nodes of a rule.
+///
+/// \param slopes  slopes(k, p) are those at node k, a ByLayer.
+template <class Scalar, class Slopes>
+[[nodiscard]] LayerValues<Scalar> mean_slopes_by(Index outputs, Index batch, Index depth,
+                                                 double evaluations, const SlopeRule& rule,
+                                                 const Slopes& slopes) {
+    LayerValues<Scalar> result{ByLayer<Scalar>(outputs, batch, depth),
+                               ByLayer<Scalar>(outputs, batch, depth), evaluations};
+    for (Index k = 0; k < rule.nodes.size(); ++k)
+        result.value.values() += static_cast<Scalar>(rule.weights(k)) *
+                                 slopes(k, Eigen::VectorXd::Constant(depth, rule.nodes(k))).values();
+    return result;
+}
+
 template <class Network, class Scalar = typename Network::Scalar>
 [[nodiscard]] LayerValues<Scalar> mean_slopes(std::string_view name, const Network& network,
                                               const ConstMatrixRef<Scalar>& x,
-                                              const Eigen::VectorXd& nodes,
-                                              const Eigen::VectorXd& weights,
+                                              const SlopeRule& rule,
                                               const LayerValueOptions& options) {
     if (options.threads < 1) refuse(name, ": threads must be at least 1, got 0");
     const Index outputs = network.output_size(x.rows()), depth = network.depth();
-    const double sweeps = static_cast<double>(nodes.size());
+    const double sweeps = static_cast<double>(rule.nodes.size());
     const double evaluations =
         sweeps * evaluations_of_tree(network, Eigen::VectorXd::Constant(depth, 0.5));
     check_budget(name, depth, evaluations, options.max_layer_evaluations);
-    LayerValues<Scalar> result{ByLayer<Scalar>(outputs, x.cols(), depth),
-                               ByLayer<Scalar>(outputs, x.cols(), depth), evaluations};
-    for (Index k = 0; k < nodes.size(); ++k) {
-        ExactSensitivityOptions sweep{.threads = options.threads};
-        if (options.progress)
-            sweep.progress = [&](double done) {
-                return options.progress((static_cast<double>(k) + done) / sweeps);
-            };
-        const auto slopes = differentiate(network, x, Eigen::VectorXd::Constant(depth, nodes(k)),
-                                          evaluations / sweeps, sweep);
-        result.value.values() += static_cast<Scalar>(weights(k)) * slopes.by_layer.values();
-    }
-    return result;
+    return mean_slopes_by<Scalar>(
+        outputs, x.cols(), depth, evaluations, rule, [&](Index k, const Eigen::VectorXd& p) {
+            ExactSensitivityOptions sweep{.threads = options.threads};
+            if (options.progress)
+                sweep.progress = [&](double done) {
+                    return options.progress((static_cast<double>(k) + done) / sweeps);
+                };
+            return differentiate(network, x, p, evaluations / sweeps, sweep).by_layer;
+        });
 }
 
 }  // namespace detail
@@ -85,8 +106,7 @@ template <MaskedNetwork Network>
 [[nodiscard]] LayerValues<typename Network::Scalar> banzhaf_values(
     const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
     const LayerValueOptions& options = {}) {
-    return detail::mean_slopes("banzhaf_values", network, x, Eigen::VectorXd::Constant(1, 0.5),
-                               Eigen::VectorXd::Constant(1, 1.0), options);
+    return detail::mean_slopes("banzhaf_values", network, x, detail::SlopeRule::banzhaf(), options);
 }
 
 /// Shapley value of each skippable layer: what keeping it adds to an output, mean over all orders
@@ -107,8 +127,8 @@ template <MaskedNetwork Network>
 [[nodiscard]] LayerValues<typename Network::Scalar> shapley_values(
     const Network& network, const ConstMatrixRef<typename Network::Scalar>& x,
     const LayerValueOptions& options = {}) {
-    const detail::GaussLegendre rule(std::max<Index>(1, (network.depth() + 1) / 2));
-    return detail::mean_slopes("shapley_values", network, x, rule.nodes, rule.weights, options);
+    return detail::mean_slopes("shapley_values", network, x,
+                               detail::SlopeRule::shapley(network.depth()), options);
 }
 
 }  // namespace stochastic_depth

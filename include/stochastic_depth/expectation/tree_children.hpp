@@ -30,7 +30,7 @@ struct TreeChildren {
                                          const LawState<Law>& bits) {
         const Index layer = law.depth() - layers;
         const double p = law.survival_probability(layer, bits);
-        const bool both = sweep == Sweep::derivatives || (p != 0.0 && p != 1.0);
+        const bool both = has_both_children<sweep>(law, layer, p);
         return {static_cast<Scalar>(p),
                 static_cast<Scalar>(1 - p),
                 both,

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <stochastic_depth/expectation/moments.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
 #include <stochastic_depth/pass/parts.hpp>
 #include <stochastic_depth/survival/independent_law.hpp>
@@ -84,6 +85,19 @@ private:
 
     const Law& law_;
 };
+
+/// Whether a node branches: a child without probability is not walked, unless there is a derivative
+/// by p, for which a law must not have given the layer's bit.
+template <Sweep sweep, class Law>
+[[nodiscard]] bool has_both_children(const Law& law, Index layer, double p) {
+    if constexpr (sweep == Sweep::derivatives) {
+        if constexpr (requires { law.is_given(layer); })
+            if (law.is_given(layer)) return false;
+        return true;
+    } else {
+        return p != 0.0 && p != 1.0;
+    }
+}
 
 /// The state behind a skipped layer and `inside` layers inside it.
 template <class Law>
