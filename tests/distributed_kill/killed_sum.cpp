@@ -3,7 +3,7 @@
 // Kills exact_at_scale at random moments, one rank or all, goes on from its file on another number of
 // ranks, and compares the bits that it prints with those of an undisturbed run:
 //
-//     distributed_kill LAUNCHER FLAG PROGRAM FOLDER LAYERS MOMENTS SEED
+//     killed_sum LAUNCHER FLAG PROGRAM FOLDER LAYERS MOMENTS SEED
 //
 // where LAUNCHER FLAG n PROGRAM starts n ranks, FOLDER is for files, and LAYERS are to take a second or so.
 
@@ -211,7 +211,7 @@ int main(int argc, char** argv) {
         fs::create_directories(command.folder);
         return test(command, std::stoi(argv[6]), static_cast<unsigned>(std::stoul(argv[7])));
     } catch (const std::exception& error) {
-        std::cerr << "distributed_kill: " << error.what() << '\n';
+        std::cerr << "killed_sum: " << error.what() << '\n';
         return 2;
     }
 }

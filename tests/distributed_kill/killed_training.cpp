@@ -3,8 +3,8 @@
 // A training on many ranks that is killed again and again, and goes on from its last checkpoint each
 // time: in the end it is bit for bit the network of a training that nobody disturbed.
 //
-//     killed_ranks drive FOLDER RANKS MPIEXEC ARGUMENTS...   the test
-//     killed_ranks train FOLDER                              a training, under MPI's launcher
+//     killed_training drive FOLDER RANKS MPIEXEC ARGUMENTS...   the test
+//     killed_training train FOLDER                              a training, under MPI's launcher
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -176,6 +176,6 @@ int main(int argc, char** argv) {
     }
     if (argc >= 5 && words[1] == "drive")
         return drive(words[0], words[2], std::stoi(words[3]), {words.begin() + 4, words.end()});
-    std::puts("killed_ranks drive FOLDER RANKS MPIEXEC ARGUMENTS... | train FOLDER");
+    std::puts("killed_training drive FOLDER RANKS MPIEXEC ARGUMENTS... | train FOLDER");
     return 2;
 }
