@@ -189,8 +189,7 @@ template <MaskedNetwork Network, class Score>
                                                const BestSubnetworksOptions& options = {}) {
     const Index depth = network.depth();
     detail::SubnetworkChoice choice("best_subnetworks", depth, options.layer_costs);
-    const double evaluations =
-        detail::evaluations_of_tree(network, Eigen::VectorXd::Constant(depth, 0.5));
+    const double evaluations = detail::evaluations_of_whole_tree(network);
     detail::check_budget("best_subnetworks", depth, evaluations, options.max_layer_evaluations,
                          "search with best_removals or beam_search_subnetworks");
     const Eigen::VectorXd values = detail::tabulate_scores(

@@ -115,8 +115,7 @@ template <MaskedNetwork Network, class Score>
     (void)network.output_size(x.rows());
     const Eigen::VectorXd p = network.survival_probabilities();
     const Index depth = p.size();
-    const double evaluations =
-        detail::evaluations_of_tree(network, Eigen::VectorXd::Constant(depth, 0.5));
+    const double evaluations = detail::evaluations_of_whole_tree(network);
     detail::check_budget("mask_histogram", depth, evaluations, options.max_layer_evaluations);
     if (depth > 62) detail::refuse("mask_histogram: depth must be at most 62, got ", depth);
 

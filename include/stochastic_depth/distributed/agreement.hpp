@@ -18,9 +18,8 @@ namespace stochastic_depth::detail {
 
 /// What the code was made by, and what for: other builds may compute other bits.
 [[nodiscard]] inline std::string build() {
-    return message(STOCHASTIC_DEPTH_VERSION_MAJOR, ".", STOCHASTIC_DEPTH_VERSION_MINOR, ".",
-                   STOCHASTIC_DEPTH_VERSION_PATCH, " by ", __VERSION__, " with Eigen ",
-                   EIGEN_WORLD_VERSION, ".", EIGEN_MAJOR_VERSION, ".", EIGEN_MINOR_VERSION, ", ",
+    return message(library_version(), " by ", __VERSION__, " with Eigen ", EIGEN_WORLD_VERSION, ".",
+                   EIGEN_MAJOR_VERSION, ".", EIGEN_MINOR_VERSION, ", ",
                    Eigen::SimdInstructionSetsInUse());
 }
 

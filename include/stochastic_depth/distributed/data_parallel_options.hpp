@@ -19,7 +19,6 @@
 #include <stochastic_depth/training/parameters.hpp>
 #include <stochastic_depth/training/step_options.hpp>
 #include <stochastic_depth/types.hpp>
-#include <stochastic_depth/version.hpp>
 
 namespace stochastic_depth {
 

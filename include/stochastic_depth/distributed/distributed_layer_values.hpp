@@ -70,8 +70,7 @@ private:
         Index outputs = 0;
         detail::together(ranks_, [&] {
             outputs = network.output_size(x.rows());
-            evaluations =
-                detail::evaluations_of_tree(network, Eigen::VectorXd::Constant(depth, 0.5));
+            evaluations = detail::evaluations_of_whole_tree(network);
             detail::check_budget(ranks_.who(), depth, static_cast<double>(nodes) * evaluations,
                                  options_.max_layer_evaluations, "use sampled_shapley_values");
         });

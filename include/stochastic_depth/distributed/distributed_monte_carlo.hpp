@@ -6,9 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <exception>
-#include <optional>
 #include <span>
 #include <stdexcept>
 #include <type_traits>
@@ -21,6 +19,7 @@
 #include <stochastic_depth/distributed/fingerprint.hpp>
 #include <stochastic_depth/distributed/merged_blocks.hpp>
 #include <stochastic_depth/distributed/sum_file.hpp>
+#include <stochastic_depth/distributed/sum_ledger.hpp>
 #include <stochastic_depth/distributed/sum_watch.hpp>
 #include <stochastic_depth/distributed/work_sharing.hpp>
 #include <stochastic_depth/expectation/expectation_result.hpp>
@@ -127,68 +126,38 @@ private:
             return detail::LawMaskSource<Law>(law, std::move(enclosing), options_.seed);
     }
 
-    /// Rank 0's view of the work.
-    struct Ledger {
-        Blocks& blocks;
-        detail::SumWatch& watch;
-        const detail::SumFile<double>& file;
-        std::uint64_t first = 0;
-
-        [[nodiscard]] std::optional<std::uint64_t> next() {
-            first = blocks.next_unfinished(first);
-            if (first >= blocks.count()) return {};
-            return first++;
-        }
-        void take(std::uint64_t block, const std::vector<std::uint8_t>& bytes) {
-            std::vector<double> numbers(bytes.size() / sizeof(double));
-            std::memcpy(numbers.data(), bytes.data(), bytes.size());
-            blocks.add(block, std::move(numbers));
-            watch.count();
-        }
-        [[nodiscard]] bool is_finished() const { return blocks.finished() == blocks.count(); }
-        [[nodiscard]] bool go_on() {
-            return watch.go_on(blocks.finished(), blocks.count(), [&] { save(); });
-        }
-        void save() const {
-            file.save(watch.seconds(), 1,
-                      [&](std::size_t, const auto& visit) { blocks.for_each_node(visit); });
-        }
-    };
-
     template <class Compute>
     void run(Blocks& blocks, const std::vector<detail::AgreedValue>& values,
              const Compute& compute) const {
         const detail::SumFile<double> file(ranks_.who(), options_.path, values);
         detail::SumWatch watch(options_, 1);
         watch.begin_sweep();
-        Ledger ledger{blocks, watch, file};
+        const auto save = [&] {
+            file.save(watch.seconds(), 1,
+                      [&](std::size_t, const auto& visit) { blocks.for_each_node(visit); });
+        };
+        detail::SumLedger<double, Blocks, decltype(save)> ledger(blocks, watch, save);
         const bool leads = ranks_.rank() == 0;
         detail::together(ranks_, [&] {
             if (!leads) return;
             const detail::FinishedSum<double> before = file.load();
             watch.begin_after(before.seconds);
-            try {
+            file.named_in_failures([&] {
                 for (const auto& sweep : before.sweeps)
                     for (const auto& node : sweep)
                         blocks.restore(node.first, node.count, node.numbers);
-            } catch (const std::runtime_error& error) {
-                throw std::runtime_error(
-                    detail::message(ranks_.who(), ": ", options_.path, ": ", error.what()));
-            }
-            ledger.save();
+            });
+            save();
         });
         detail::WorkSharing sharing(ranks_);
         const auto bytes_of = [&](std::uint64_t block, const std::atomic<bool>&) {
-            const std::vector<double> numbers = compute(block);
-            std::vector<std::uint8_t> bytes(numbers.size() * sizeof(double));
-            std::memcpy(bytes.data(), numbers.data(), bytes.size());
-            return bytes;
+            return detail::bytes_of_numbers(compute(block));
         };
         try {
             (void)(leads ? sharing.lead(ledger, bytes_of) : sharing.follow(bytes_of));
         } catch (...) {
             try {
-                if (leads) ledger.save();
+                if (leads) save();
             } catch (const std::exception&) {
                 // The caller has to hear of what has failed first.
             }
@@ -196,7 +165,7 @@ private:
         }
         detail::together(ranks_, [&] {
             if (!leads) return;
-            ledger.save();
+            save();
             watch.tell(blocks.finished(), blocks.count());
         });
     }

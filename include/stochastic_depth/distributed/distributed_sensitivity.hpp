@@ -63,8 +63,7 @@ public:
         detail::together(ranks_, [&] {
             (void)network.output_size(x.rows());
             detail::check_law(ranks_.who(), law, network.depth());
-            evaluations = detail::evaluations_of_tree(
-                network, Eigen::VectorXd::Constant(network.depth(), 0.5));
+            evaluations = detail::evaluations_of_whole_tree(network);
             detail::check_budget(ranks_.who(), network.depth(), evaluations,
                                  options_.max_layer_evaluations);
         });

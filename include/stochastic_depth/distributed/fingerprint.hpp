@@ -94,9 +94,7 @@ template <class Network, class Law, class Scalar = typename Network::Scalar>
     visit_layers(network, [&](const std::string& path, const std::string& description) {
         layers.push_back({message("layer ", layers.size()), line_of_layer(path, description)});
     });
-    std::vector<AgreedValue> values{{"library version", message(STOCHASTIC_DEPTH_VERSION_MAJOR, ".",
-                                                                STOCHASTIC_DEPTH_VERSION_MINOR, ".",
-                                                                STOCHASTIC_DEPTH_VERSION_PATCH)},
+    std::vector<AgreedValue> values{{"library version", library_version()},
                                     {"scalar type", message(8 * sizeof(Scalar), " bits")},
                                     {"number of layers", message(layers.size())}};
     values.insert(values.end(), layers.begin(), layers.end());
@@ -104,14 +102,13 @@ template <class Network, class Law, class Scalar = typename Network::Scalar>
     ByteWriter writer{parameters};
     write_matrices(writer, parameters_of(network));
     write_matrices(writer, state_of(network));
-    for (AgreedValue each : std::vector<AgreedValue>{
-             {"hash of the parameters", hash_of(parameters)},
-             {"shape of the inputs", message("[", x.rows(), " x ", x.cols(), "]")},
-             {"hash of the inputs", hash_of<Scalar>(x)},
-             {"law of the masks", std::string(name_of<Law>())},
-             {"hash of the survival probabilities", hash_of_law(law)},
-             {"hash of some outputs", hash_of_outputs(network, x)}})
-        values.push_back(std::move(each));
+    values.insert(values.end(),
+                  {{"hash of the parameters", hash_of(parameters)},
+                   {"shape of the inputs", message("[", x.rows(), " x ", x.cols(), "]")},
+                   {"hash of the inputs", hash_of<Scalar>(x)},
+                   {"law of the masks", std::string(name_of<Law>())},
+                   {"hash of the survival probabilities", hash_of_law(law)},
+                   {"hash of some outputs", hash_of_outputs(network, x)}});
     return values;
 }
 

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <exception>
 #include <optional>
@@ -22,6 +21,7 @@
 #include <stochastic_depth/distributed/finished_subtrees.hpp>
 #include <stochastic_depth/distributed/subtrees.hpp>
 #include <stochastic_depth/distributed/sum_file.hpp>
+#include <stochastic_depth/distributed/sum_ledger.hpp>
 #include <stochastic_depth/distributed/sum_watch.hpp>
 #include <stochastic_depth/distributed/tree_cut.hpp>
 #include <stochastic_depth/distributed/work_sharing.hpp>
@@ -141,29 +141,6 @@ private:
         Part& operator=(const Part&) = delete;
     };
 
-    /// Rank 0's view of it.
-    struct Ledger {
-        SharedTree& tree;
-        Finished& finished;
-        std::uint64_t first = 0;
-
-        [[nodiscard]] std::optional<std::uint64_t> next() {
-            first = finished.next_unfinished(first);
-            if (first >= finished.count()) return {};
-            return first++;
-        }
-        void take(std::uint64_t number, const std::vector<std::uint8_t>& bytes) {
-            std::vector<Scalar> numbers(bytes.size() / sizeof(Scalar));
-            if (!bytes.empty()) std::memcpy(numbers.data(), bytes.data(), bytes.size());
-            finished.add(number, std::move(numbers));
-            tree.watch_.count();
-        }
-        [[nodiscard]] bool is_finished() const { return finished.finished() == finished.count(); }
-        [[nodiscard]] bool go_on() {
-            return tree.watch_.go_on(finished.finished(), finished.count(), [&] { tree.save(); });
-        }
-    };
-
     void walk(const Network& network, const ConstMatrixRef<Scalar>& x, const Law& law, Scalar scale,
               const MomentsView<Scalar>& to) {
         together(ranks_, [&] {
@@ -174,7 +151,8 @@ private:
         const auto compute = [&](std::uint64_t number, const std::atomic<bool>& stop) {
             return bytes_below(part, number, network, x, scale, stop);
         };
-        Ledger ledger{*this, part.finished};
+        const auto write_file = [&] { save(); };
+        SumLedger<Scalar, Finished, decltype(write_file)> ledger(part.finished, watch_, write_file);
         WorkSharing sharing(ranks_);
         SharedWork end = SharedWork::finished;
         try {
@@ -197,13 +175,10 @@ private:
     void restore(Finished& finished) {
         const std::size_t number = parts_.size() - 1;
         if (number >= restored_.sweeps.size()) return;
-        try {
+        file_->named_in_failures([&] {
             for (auto& node : restored_.sweeps[number])
                 finished.restore(node.first, {node.count, std::move(node.numbers)});
-        } catch (const std::runtime_error& error) {
-            throw std::runtime_error(
-                message(ranks_.who(), ": ", options_.path, ": ", error.what()));
-        }
+        });
     }
 
     /// Mean, variance and derivatives of some columns below a prefix, as bytes.
@@ -231,9 +206,7 @@ private:
         std::vector<Scalar> numbers(shape_.size(columns, way.layers));
         Tree(options).walk(network, x.middleCols(part.finished.first_column(number), columns),
                            shape_.view(numbers, columns));
-        std::vector<std::uint8_t> bytes(numbers.size() * sizeof(Scalar));
-        if (!bytes.empty()) std::memcpy(bytes.data(), numbers.data(), bytes.size());
-        return bytes;
+        return bytes_of_numbers(numbers);
     }
 
     /// Calls visit(array) for each array of [outputs x columns] numbers.

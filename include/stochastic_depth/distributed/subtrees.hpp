@@ -93,7 +93,6 @@ public:
           count_(count_below(0, law.start())) {}
 
     [[nodiscard]] std::uint64_t count() const { return count_; }
-    [[nodiscard]] Index prefix_layers() const { return end_; }
 
     /// May be called on many threads at once.
     /// \param number  Below count().

@@ -59,14 +59,24 @@ public:
     [[nodiscard]] FinishedSum<Scalar> load() const {
         if (is_none() || !std::filesystem::exists(path_)) return {};
         const std::vector<std::uint8_t> content = read_sealed(who_, path_, sum_magic, sum_version);
-        try {
+        FinishedSum<Scalar> sum;
+        named_in_failures([&] {
             ByteReader reader{content};
             check_values(reader);
-            FinishedSum<Scalar> sum = read(reader);
+            sum = read(reader);
             if (reader.left() != 0)
                 throw std::runtime_error(
                     message("the file has ", reader.left(), " bytes after the last record"));
-            return sum;
+        });
+        return sum;
+    }
+
+    /// Takes over what the file holds.
+    /// \throws std::runtime_error  naming the file, where `take` throws one.
+    template <class Take>
+    void named_in_failures(const Take& take) const {
+        try {
+            take();
         } catch (const std::runtime_error& error) {
             throw std::runtime_error(message(who_, ": ", path_, ": ", error.what()));
         }

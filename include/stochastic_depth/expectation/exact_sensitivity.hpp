@@ -153,8 +153,7 @@ public:
         if constexpr (std::is_same_v<Law, IndependentLaw>) {
             (void)network.output_size(x.rows());
             detail::check_law("ExactSensitivity", law, network.depth());
-            const double evaluations = detail::evaluations_of_tree(
-                network, Eigen::VectorXd::Constant(network.depth(), 0.5));
+            const double evaluations = detail::evaluations_of_whole_tree(network);
             detail::check_budget("ExactSensitivity", network.depth(), evaluations,
                                  options_.max_layer_evaluations);
             return detail::differentiate(network, x, law.survival_probabilities(), evaluations,

@@ -69,8 +69,7 @@ template <class Network, class Scalar = typename Network::Scalar>
     if (options.threads < 1) refuse(name, ": threads must be at least 1, got 0");
     const Index outputs = network.output_size(x.rows()), depth = network.depth();
     const double sweeps = static_cast<double>(rule.nodes.size());
-    const double evaluations =
-        sweeps * evaluations_of_tree(network, Eigen::VectorXd::Constant(depth, 0.5));
+    const double evaluations = sweeps * evaluations_of_whole_tree(network);
     check_budget(name, depth, evaluations, options.max_layer_evaluations);
     return mean_slopes_by<Scalar>(
         outputs, x.cols(), depth, evaluations, rule, [&](Index k, const Eigen::VectorXd& p) {

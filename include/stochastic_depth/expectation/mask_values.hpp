@@ -62,8 +62,7 @@ template <class Table, class Network, class Write, class Scalar = typename Netwo
     if (options.threads < 1) refuse(name, ": threads must be at least 1, got 0");
     (void)network.output_size(x.rows());
     const Index depth = network.depth();
-    const double evaluations =
-        evaluations_of_tree(network, Eigen::VectorXd::Constant(depth, 0.5));
+    const double evaluations = evaluations_of_whole_tree(network);
     check_budget(name, depth, evaluations, options.max_layer_evaluations);
     const double bytes = std::ldexp(
         8.0 * static_cast<double>(std::max<Index>(1, columns)), static_cast<int>(depth));

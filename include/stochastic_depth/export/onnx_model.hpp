@@ -147,8 +147,7 @@ public:
         WireWriter model;
         model.whole(1, ir_version);
         model.text(2, "stochastic_depth");
-        model.text(3, message(STOCHASTIC_DEPTH_VERSION_MAJOR, ".", STOCHASTIC_DEPTH_VERSION_MINOR,
-                              ".", STOCHASTIC_DEPTH_VERSION_PATCH));
+        model.text(3, library_version());
         WireWriter operators;
         operators.text(1, "");
         operators.whole(2, operator_set);

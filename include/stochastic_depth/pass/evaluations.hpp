@@ -64,6 +64,12 @@ template <class Network>
     return evaluations_of_layers(enclosing.data(), p);
 }
 
+/// The same where every layer branches, those with p_l = 1 too.
+template <class Network>
+[[nodiscard]] double evaluations_of_whole_tree(const Network& network) {
+    return evaluations_of_tree(network, Eigen::VectorXd::Constant(network.depth(), 0.5));
+}
+
 /// Counts the evaluations under one mask for each sample.
 class EvaluationsUnderMasks {
 public:

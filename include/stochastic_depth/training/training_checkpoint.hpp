@@ -52,11 +52,6 @@ namespace detail {
 inline constexpr std::string_view training_magic = "SDRESUME";
 inline constexpr std::uint32_t training_version = 2;
 
-[[nodiscard]] inline std::string library_version() {
-    return message(STOCHASTIC_DEPTH_VERSION_MAJOR, ".", STOCHASTIC_DEPTH_VERSION_MINOR, ".",
-                   STOCHASTIC_DEPTH_VERSION_PATCH);
-}
-
 /// The version of the stream that a training's masks are drawn from.
 [[nodiscard]] inline std::uint32_t mask_stream_version(MaskScope scope) {
     return scope == MaskScope::subset ? FixedSizeMaskSampler::stream_version
