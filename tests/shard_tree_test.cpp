@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <stochastic_depth/distributed/shard_tree.hpp>
+#include <stochastic_depth/training/shard_tree.hpp>
 
 #include <string>
 #include <vector>

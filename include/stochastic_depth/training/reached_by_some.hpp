@@ -95,7 +95,7 @@ public:
 
     void enter_skippable(bool& reached, bool& shortcut_reached) const {
         if (next_ >= reached_.depth())
-            refuse("DataParallel: network must name its skippable layers once each, got more than ",
+            refuse("TrainingStep: network must name its skippable layers once each, got more than ",
                    reached_.depth());
         inside_.push_back({next_, reached, shortcut_reached});
         reached = reached_.keeps(next_);
