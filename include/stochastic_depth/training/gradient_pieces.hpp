@@ -46,7 +46,7 @@ public:
             if (!is_inside) end_group(nullptr);
         };
         const auto pass = [&](bool& flag) { end_group(&flag); };
-        VisitReachedBySome visit{reached, add_slope, pass};
+        VisitReachedBySome visit{reached, add_slope, pass, entered_};
         visit_parameters(network, visit, gradient);
         if (visit.layers() != reached.depth())
             refuse("TrainingStep: network must name all of its ", reached.depth(),
@@ -111,6 +111,7 @@ private:
 
     std::vector<Piece> pieces_;
     std::vector<Group> groups_;
+    std::vector<EnteredLayer> entered_;
     Index numbers_ = 0;
 };
 
