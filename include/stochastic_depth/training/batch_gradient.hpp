@@ -50,7 +50,7 @@ public:
                    const Targets& targets, const Masks& masks, const StepContext& context,
                    const BatchPart& part, const Team& team,
                    const std::function<void(bool&)>* passed, Clock::time_point start) {
-        const Pass pass{network, loss, masks, context, team, passed};
+        const Pass<Masks> pass{network, loss, masks, context, team, passed};
         const Index at_once = columns_at_once<Targets>(network, x.rows(), x.cols());
         StepLedger ledger;
         if (x.cols() <= at_once) {
