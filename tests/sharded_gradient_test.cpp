@@ -12,7 +12,6 @@
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
-#include <stochastic_depth/models/transformer.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
@@ -28,6 +27,7 @@
 #include "support/parameters.hpp"
 #include "support/shard_networks.hpp"
 #include "support/thrown.hpp"
+#include "support/token_problem.hpp"
 #include "support/training_problem.hpp"
 
 namespace {
@@ -216,24 +216,10 @@ TEST_CASE("shards: layers of unknown types, a user's layer, loss and composite, 
 }
 
 TEST_CASE("shards: sequences, which a shard sends through in slices", "[sharded_gradient]") {
-    constexpr Index positions = 40, sequences = 32, vocabulary = 11;
-    Philox random{3};
-    const auto network = transformer_classifier<double>({.vocabulary = vocabulary,
-                                                         .positions = positions,
-                                                         .width = 8,
-                                                         .heads = 2,
-                                                         .feed_forward = 12,
-                                                         .blocks = 2,
-                                                         .classes = 3},
-                                                        random);
-    Matrix<double> x = Matrix<double>::Constant(positions, sequences, -1.0);
-    Eigen::VectorXi labels{sequences};
-    for (Index j = 0; j < sequences; ++j) {
-        labels(j) = static_cast<int>(random() % 3);
-        const Index length = 1 + static_cast<Index>(random() % positions);
-        for (Index i = 0; i < length; ++i)
-            x(i, j) = static_cast<double>(random() % static_cast<std::uint32_t>(vocabulary));
-    }
+    const test::TokenProblem problem{32};
+    const auto& network = problem.network;
+    const auto& x = problem.x;
+    const auto& labels = problem.labels;
     // Shards of 16 samples, 6 of which go at once.
     const SoftmaxCrossEntropy<double> loss;
     TrainingStep alone{network, loss, {.seed = 9}};
@@ -245,7 +231,7 @@ TEST_CASE("shards: sequences, which a shard sends through in slices", "[sharded_
             losses[shard] =
                 alone
                     .differentiate(network, x.middleCols(16 * shard, 16),
-                                   labels.segment(16 * shard, 16), t, {16 * shard, sequences})
+                                   labels.segment(16 * shard, 16), t, {16 * shard, 32})
                     .loss;
             shares[shard] = slopes(network, alone.gradient());
             auto unused = network;

@@ -2,40 +2,23 @@
 #include <stochastic_depth/distributed/data_parallel.hpp>
 
 #include <cstdint>
-#include <utility>
 
-#include <stochastic_depth/models/transformer.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/token_problem.hpp"
 
 namespace {
 namespace sd = stochastic_depth;
-using sd::Index;
-
-constexpr Index positions = 40, sequences = 32, vocabulary = 11;
 
 TEST_CASE("sequences, which a shard sends through in slices, have the same gradient on any ranks") {
-    sd::Philox random{3};
-    const auto network = sd::transformer_classifier<double>({.vocabulary = vocabulary,
-                                                             .positions = positions,
-                                                             .width = 8,
-                                                             .heads = 2,
-                                                             .feed_forward = 12,
-                                                             .blocks = 2,
-                                                             .classes = 3},
-                                                            random);
-    sd::Matrix<double> x = sd::Matrix<double>::Constant(positions, sequences, -1.0);
-    Eigen::VectorXi labels{sequences};
-    for (Index j = 0; j < sequences; ++j) {
-        labels(j) = static_cast<int>(random() % 3);
-        const Index length = 1 + static_cast<Index>(random() % positions);
-        for (Index t = 0; t < length; ++t)
-            x(t, j) = static_cast<double>(random() % static_cast<std::uint32_t>(vocabulary));
-    }
+    const sd::test::TokenProblem problem{32};
+    const auto& network = problem.network;
+    const auto& x = problem.x;
+    const auto& labels = problem.labels;
     // Shards of 16 samples, 6 of which go at once.
     const sd::SoftmaxCrossEntropy<double> loss;
     sd::TrainingStep here{network, loss, {.seed = 9, .shards = 2}};
