@@ -151,9 +151,9 @@ void network_expectation(benchmark::State& state) {
 /// Steps of a network, with masks or at full depth.
 class NetworkSteps {
 public:
-    NetworkSteps(double survival, sd::MaskScope scope, unsigned threads, Index batch)
+    NetworkSteps(double survival, sd::MaskScope scope, unsigned threads, Index shards, Index batch)
         : network_(make(survival)),
-          step_(network_, {}, {.mask_scope = scope, .threads = threads}),
+          step_(network_, {}, {.mask_scope = scope, .threads = threads, .shards = shards}),
           x_(sd::Matrix<float>::Random(cifar.size(), batch)),
           labels_(Eigen::VectorXi::LinSpaced(batch, 0, 9)) {}
 
@@ -178,8 +178,8 @@ constexpr int warm_steps = 4;
 constexpr int measured_steps = 16;
 
 void network_step(benchmark::State& state, double survival, sd::MaskScope scope,
-                  unsigned threads) {
-    NetworkSteps step{survival, scope, threads, images};
+                  unsigned threads, Index shards) {
+    NetworkSteps step{survival, scope, threads, shards, images};
     // The first steps find the memory that the later ones use again.
     for (int t = 0; t < warm_steps; ++t) benchmark::DoNotOptimize(step());
     for (auto _ : state) benchmark::DoNotOptimize(step());
@@ -197,7 +197,7 @@ void print_peak_memory() {
     std::printf(
         "peak memory of a forward pass of %td images, network and images included: %.1f MiB\n",
         images, peak_memory() - before);
-    NetworkSteps step{1, sd::MaskScope::sample, 1, images};
+    NetworkSteps step{1, sd::MaskScope::sample, 1, 1, images};
     for (int t = 0; t < warm_steps; ++t) (void)step();
     std::printf("with a step at full depth: %.1f MiB, of which %.1f are kept for the way back\n",
                 peak_memory() - before, static_cast<double>(step.kept_bytes()) / (1024.0 * 1024.0));
@@ -205,13 +205,13 @@ void print_peak_memory() {
 
 /// What is kept for the way back, beside the share of the layers that ran.
 void print_memory() {
-    NetworkSteps full{1, sd::MaskScope::sample, 1, 8};
+    NetworkSteps full{1, sd::MaskScope::sample, 1, 1, 8};
     (void)full();
     std::printf("kept for the way back at full depth: %.0f numbers for an image\n",
                 static_cast<double>(full.kept_bytes()) / (8 * sizeof(float)));
     for (const auto& [name, scope] : {std::pair{"a mask for each sample", sd::MaskScope::sample},
                                       std::pair{"one mask for the batch", sd::MaskScope::batch}}) {
-        NetworkSteps step{0.5, scope, 1, 8};
+        NetworkSteps step{0.5, scope, 1, 1, 8};
         double bytes = 0, ran = 0;
         constexpr int steps = 16;
         for (int t = 0; t < steps; ++t) {
@@ -256,8 +256,8 @@ int main(int argc, char** argv) {
     benchmark::RegisterBenchmark("BM_NetworkExpectation", network_expectation)
         ->Unit(benchmark::kMillisecond);
     const auto add_step = [](const char* subject, double survival, sd::MaskScope scope,
-                             unsigned threads = 1) {
-        return benchmark::RegisterBenchmark(subject, network_step, survival, scope, threads)
+                             unsigned threads = 1, Index shards = 1) {
+        return benchmark::RegisterBenchmark(subject, network_step, survival, scope, threads, shards)
             ->Unit(benchmark::kMillisecond);
     };
     add_step("BM_NetworkStep", 1, sd::MaskScope::sample);
@@ -265,6 +265,8 @@ int main(int argc, char** argv) {
     add_step("BM_NetworkStepByBatch", 0.5, sd::MaskScope::batch)
         ->Iterations(measured_steps);
     add_step("BM_NetworkStepTwoThreads", 1, sd::MaskScope::sample, 2)->UseRealTime();
+    add_step("BM_NetworkStepTwoShards", 1, sd::MaskScope::sample, 2, 2)->UseRealTime();
+    add_step("BM_NetworkStepTwoShardsBySample", 0.5, sd::MaskScope::sample, 2, 2)->UseRealTime();
     share("network forward, 1 image", "BM_NetworkForward/images:1", network_flops(), 0);
     share("network forward, 64 images", "BM_NetworkForward/images:64", 64 * network_flops(), 0.70);
     share("training step, 64 images", "BM_NetworkStep", 3 * 64 * network_flops(), 0);
@@ -285,10 +287,16 @@ int main(int argc, char** argv) {
          "BM_NetworkStep", "BM_NetworkStepByBatch", kept + 0.03);
     over("exact expectation over 512 masks / one forward pass, 1 image",
          "BM_NetworkForward/images:1", "BM_NetworkExpectation", 60);
-    ratios.push_back({"training step, two threads / one",
-                      "BM_NetworkStepTwoThreads",
-                      {"BM_NetworkStep"},
-                      1.8});
+    const auto faster = [&](const std::string& claim, const char* subject, const char* peer,
+                            double target) {
+        ratios.push_back({claim, subject, {peer}, target});
+    };
+    faster("training step, two threads that share each layer / one thread",
+           "BM_NetworkStepTwoThreads", "BM_NetworkStep", 0);
+    faster("training step, two threads with a shard each / one thread", "BM_NetworkStepTwoShards",
+           "BM_NetworkStep", 1.8);
+    faster("the same with linear decay to 0.5, a mask for each sample",
+           "BM_NetworkStepTwoShardsBySample", "BM_NetworkStepBySample", 1.8);
     print_peak_memory();
     print_memory();
     return run_benchmarks(argc, argv, ratios);

@@ -100,6 +100,7 @@ public:
         stochastic_depth::TrainingStep<Network, stochastic_depth::SoftmaxCrossEntropy<Scalar>>;
 
     /// \param x, labels  The batch, which must outlive this.
+    /// \param threads    Each has a shard of the batch.
     /// \param survival   p_l; empty: the network's own.
     LibraryTraining(Network network, const stochastic_depth::Matrix<Scalar>& x,
                     const Eigen::VectorXi& labels, double rate, unsigned threads = 1,
@@ -108,7 +109,10 @@ public:
           x_(x),
           labels_(labels),
           optimizer_(network_, {.learning_rate = rate, .momentum = momentum}),
-          step_(network_, {}, {.seed = mask_seed, .threads = threads}) {
+          step_(network_, {},
+                {.seed = mask_seed,
+                 .threads = threads,
+                 .shards = static_cast<stochastic_depth::Index>(threads)}) {
         if (survival.size() > 0) step_.set_survival_probabilities(survival);
     }
 

@@ -682,7 +682,7 @@ void add_steps(const Problem& problem, std::vector<Ratio>& ratios) {
     }
     ratios.push_back({"training step / LibTorch's fastest form, " + shape.label(),
                       library_step(shape, 1), peers, shape.full_depth() ? 1.5 : 1.9});
-    ratios.push_back({"training step, two threads / one, " + shape.label(),
+    ratios.push_back({"training step, two threads with a shard each / one thread, " + shape.label(),
                       library_step(shape, 2),
                       {library_step(shape, 1)},
                       1.8});

@@ -774,7 +774,7 @@ void add_steps(const Problem& problem, std::vector<Ratio>& ratios) {
     if (!problem.full_depth())
         ratios.push_back({"training step / LibTorch on the survivors alone, " + problem.label(),
                           library_step(problem, 1), selecting});
-    ratios.push_back({"training step, two threads / one, " + problem.label(),
+    ratios.push_back({"training step, two threads with a shard each / one thread, " + problem.label(),
                       library_step(problem, 2),
                       {library_step(problem, 1)},
                       1.8});

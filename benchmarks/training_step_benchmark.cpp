@@ -123,7 +123,8 @@ enum class Kind { full_depth, batch_mask, sample_masks, subset_masks };
 
 /// A network, a batch, and everything that training needs.
 struct Training {
-    Training(Index depth, Index width, Index batch, Kind kind, unsigned threads = 1)
+    Training(Index depth, Index width, Index batch, Kind kind, unsigned threads = 1,
+             Index shards = 1)
         : p(sd::linear_decay(depth, kind == Kind::full_depth ? 1.0 : 0.5)),
           layers(dense_layers<float>(depth, width)),
           classifier(width, classes, random, 1.0),
@@ -136,7 +137,8 @@ struct Training {
                               : kind == Kind::subset_masks ? sd::MaskScope::subset
                                                            : sd::MaskScope::batch,
                 .seed = mask_seed,
-                .threads = threads}) {
+                .threads = threads,
+                .shards = shards}) {
         for (Index j = 0; j < batch; ++j) labels(j) = static_cast<int>(j % classes);
     }
 
@@ -268,11 +270,11 @@ private:
 
 /// Arguments depth, width, batch, threads. Repetitions go on from one another, so that none sees
 /// masks that another has seen.
-template <Kind kind>
+template <Kind kind, Index shards = 1>
 void step(benchmark::State& state) {
     static std::uint64_t t = 0;
     Training training{state.range(0), state.range(1), state.range(2), kind,
-                      static_cast<unsigned>(state.range(3))};
+                      static_cast<unsigned>(state.range(3)), shards};
     for (int i = 0; i < 5; ++i) training.run(t++);
     double kept = 0, full = 0, loss = 0;
     for (auto _ : state) {
@@ -317,16 +319,21 @@ struct Family {
     const char* claim;
     Kind kind;
     void (*run)(benchmark::State&);
+    /// The same in two shards.
+    const char* sharded;
+    void (*run_sharded)(benchmark::State&);
     /// What a step may cost beyond its share of the layers, as a part of full depth.
     double extra;
 };
 const std::vector<Family> families{
-    {"BM_StepFullDepth", "full depth", Kind::full_depth, step<Kind::full_depth>, 0},
-    {"BM_StepBatchMask", "one mask for the batch", Kind::batch_mask, step<Kind::batch_mask>, 0.03},
+    {"BM_StepFullDepth", "full depth", Kind::full_depth, step<Kind::full_depth>,
+     "BM_ShardedStepFullDepth", step<Kind::full_depth, 2>, 0},
+    {"BM_StepBatchMask", "one mask for the batch", Kind::batch_mask, step<Kind::batch_mask>,
+     "BM_ShardedStepBatchMask", step<Kind::batch_mask, 2>, 0.03},
     {"BM_StepSampleMasks", "a mask for each sample", Kind::sample_masks, step<Kind::sample_masks>,
-     0.08},
+     "BM_ShardedStepSampleMasks", step<Kind::sample_masks, 2>, 0.08},
     {"BM_StepSubsetMasks", "subsets of the batch", Kind::subset_masks, step<Kind::subset_masks>,
-     0.08}};
+     "BM_ShardedStepSubsetMasks", step<Kind::subset_masks, 2>, 0.08}};
 
 [[nodiscard]] std::string step_name(const char* family, const Shape& shape, long threads) {
     return name({family,
@@ -392,7 +399,10 @@ void add_all() {
             if (threads > 1) added->UseRealTime();
         };
         for (const Family& family : families)
-            for (const long threads : {1, 2}) add(family.name, family.run, threads);
+            for (const long threads : {1, 2}) {
+                add(family.name, family.run, threads);
+                add(family.sharded, family.run_sharded, threads);
+            }
         add("BM_StepPlainLoop", plain_step, 1);
     }
 }
@@ -443,10 +453,12 @@ constexpr bool has_wide_packets = sd::detail::widest_lanes<float> >= 16;
                                     1,
                                     expected_share(shape.depth) + family.extra});
         for (const Family& family : families)
-            list.push_back({std::string("two threads / one, ") + family.claim + ", width " +
-                                std::to_string(shape.width),
-                            step_name(family.name, shape, 2),
-                            {step_name(family.name, shape, 1)}});
+            for (const auto& [way, two] : {std::pair{" that share each layer", family.name},
+                                           std::pair{" with a shard each", family.sharded}})
+                list.push_back({std::string("two threads") + way + " / one thread, " +
+                                    family.claim + ", width " + std::to_string(shape.width),
+                                step_name(two, shape, 2),
+                                {step_name(family.name, shape, 1)}});
         list.push_back({"step / plain loops, a mask for each sample" + where + "1",
                         step_name("BM_StepSampleMasks", shape, 1),
                         {step_name("BM_StepPlainLoop", shape, 1)}});

@@ -160,10 +160,10 @@ void lengths_forward(benchmark::State& state, bool all_lengths) {
 }
 
 void step(benchmark::State& state, const Shape& s, double survival, unsigned threads,
-          bool all_lengths) {
+          Index shards, bool all_lengths) {
     const Network network = make_network();
     sd::TrainingStep<Network, sd::SoftmaxCrossEntropy<float>> training{
-        network, {}, {.threads = threads}};
+        network, {}, {.threads = threads, .shards = shards}};
     training.set_survival_probabilities(Eigen::VectorXd::Constant(network.depth(), survival));
     const Matrix x = random_tokens(s.positions, s.sequences, all_lengths);
     const Eigen::VectorXi labels = Eigen::VectorXi::LinSpaced(x.cols(), 0, 5);
@@ -227,10 +227,12 @@ int main(int argc, char** argv) {
     };
     for (const Shape& s : {shapes[0], shapes[1]}) {
         const std::string full = name(s.named("BM_Step")), part = name(s.named("BM_StepSampled")),
-                          two = name(s.named("BM_StepTwoThreads"));
-        add(full, step, s, 1.0, 1U, false);
-        add(part, step, s, partial_survival, 1U, false);
-        add(two, step, s, 1.0, 2U, false)->UseRealTime();
+                          two = name(s.named("BM_StepTwoThreads")),
+                          two_shards = name(s.named("BM_StepTwoShards"));
+        add(full, step, s, 1.0, 1U, Index{1}, false);
+        add(part, step, s, partial_survival, 1U, Index{1}, false);
+        add(two, step, s, 1.0, 2U, Index{1}, false)->UseRealTime();
+        add(two_shards, step, s, 1.0, 2U, Index{2}, false)->UseRealTime();
         const std::string label = full.substr(full.find('/'));
         ratios.push_back(share_of_peak("training step" + label + ", share of the peak", full,
                                        3 * network_flops(s)));
@@ -240,11 +242,14 @@ int main(int argc, char** argv) {
                           0,
                           1,
                           partial_survival + 0.05});
-        faster("training step, two threads / one" + label, two, full, 1.8);
+        faster("training step, two threads that share each layer / one thread" + label, two, full,
+               0);
+        faster("training step, two threads with a shard each / one thread" + label, two_shards,
+               full, 1.8);
     }
     add("BM_LengthsForward/full", lengths_forward, false);
     add("BM_LengthsForward/uniform", lengths_forward, true);
-    add("BM_LengthsStep/uniform", step, shapes[1], 1.0, 1U, true);
+    add("BM_LengthsStep/uniform", step, shapes[1], 1.0, 1U, Index{1}, true);
     faster("forward, lengths from 1 to 64 / all of 64", "BM_LengthsForward/uniform",
            "BM_LengthsForward/full", 1.6);
     faster("training step, lengths from 1 to 64 / all of 64", "BM_LengthsStep/uniform",

@@ -362,14 +362,15 @@ TEST_CASE("allocation: a mask is handed from thread to thread without allocating
 /// 40 steps like those before them, for each mask scope.
 template <class Network>
 void check_warmed_steps(Network network, const Matrix<float>& x,
-                        std::initializer_list<unsigned> numbers_of_threads) {
+                        std::initializer_list<unsigned> numbers_of_threads, Index shards = 1) {
     Sgd sgd{network, {.learning_rate = 1e-3, .momentum = 0.9}};
     const Eigen::VectorXi labels = Eigen::VectorXi::Constant(x.cols(), 2);
     for (const MaskScope scope : {MaskScope::batch, MaskScope::sample, MaskScope::subset})
         for (const unsigned threads : numbers_of_threads) {
             CAPTURE(static_cast<int>(scope), threads);
             TrainingStep step{network, SoftmaxCrossEntropy<float>{},
-                              TrainingStepOptions{.mask_scope = scope, .threads = threads}};
+                              TrainingStepOptions{
+                                  .mask_scope = scope, .threads = threads, .shards = shards}};
             const auto steps = [&] {
                 for (std::uint64_t t = 0; t < 40; ++t) {
                     (void)step.differentiate(network, x, labels, t);
@@ -387,9 +388,10 @@ void check_warmed_steps(Network network, const Matrix<float>& x,
 
 TEST_CASE("TrainingStep: a step like those before it allocates nothing", "[allocation]") {
     Philox random{8};
-    check_warmed_steps(Sequential{Linear<float>{20, 64, random}, blocks<float>(random, 64, 6),
-                                  Linear<float>{64, 4, random}},
-                       random_matrix<float>(random, 20, 100), {1, 2});
+    const Sequential network{Linear<float>{20, 64, random}, blocks<float>(random, 64, 6),
+                             Linear<float>{64, 4, random}};
+    for (const Index shards : {1, 4})
+        check_warmed_steps(network, random_matrix<float>(random, 20, 100), {1, 2}, shards);
 }
 
 TEST_CASE("resnet: a warmed pass and a warmed step allocate nothing", "[allocation]") {

@@ -8,10 +8,10 @@
 #include <stdexcept>
 #include <vector>
 
-#include <stochastic_depth/models/transformer.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 
 #include "support/catch.hpp"
+#include "support/token_problem.hpp"
 
 namespace {
 
@@ -19,33 +19,7 @@ using namespace stochastic_depth;
 using Network = TransformerClassifier<double>;
 using Step = TrainingStep<Network, SoftmaxCrossEntropy<double>>;
 
-constexpr Index positions = 40;
 constexpr Index sequences = 31;
-constexpr Index vocabulary = 11;
-
-/// More tokens than go through the network at once.
-struct Problem {
-    Philox random{3};
-    Network network = transformer_classifier<double>({.vocabulary = vocabulary,
-                                                      .positions = positions,
-                                                      .width = 8,
-                                                      .heads = 2,
-                                                      .feed_forward = 12,
-                                                      .blocks = 2,
-                                                      .classes = 3},
-                                                     random);
-    Matrix<double> x = Matrix<double>::Constant(positions, sequences, -1.0);
-    Eigen::VectorXi labels{sequences};
-
-    Problem() {
-        for (Index j = 0; j < sequences; ++j) {
-            labels(j) = static_cast<int>(random() % 3);
-            const Index length = 1 + static_cast<Index>(random() % positions);
-            for (Index t = 0; t < length; ++t)
-                x(t, j) = static_cast<double>(random() % static_cast<std::uint32_t>(vocabulary));
-        }
-    }
-};
 
 [[nodiscard]] std::vector<double> numbers_of(const Network& network, Network::Gradient gradient) {
     std::vector<double> list;
@@ -60,7 +34,7 @@ struct Problem {
 
 TEST_CASE("TrainingStep: slices of a batch of tokens are its samples one by one",
           "[training_step]") {
-    const Problem p;
+    const test::TokenProblem p{sequences};
     Step whole{p.network, {}, {.seed = 9}}, alone{p.network, {}, {.seed = 9}};
     const StepLedger ledger = whole.differentiate(p.network, p.x, p.labels, 4);
     double loss = 0, evaluations = 0;
@@ -85,7 +59,7 @@ TEST_CASE("TrainingStep: slices of a batch of tokens are its samples one by one"
 }
 
 TEST_CASE("TrainingStep: slices have the same bits for any number of threads", "[training_step]") {
-    const Problem p;
+    const test::TokenProblem p{sequences};
     Step one{p.network, {}, {.seed = 9}};
     (void)one.differentiate(p.network, p.x, p.labels, 4);
     for (const unsigned threads : {2U, 3U}) {
@@ -97,9 +71,9 @@ TEST_CASE("TrainingStep: slices have the same bits for any number of threads", "
 
 TEST_CASE("TrainingStep: a bad token in the last slice leaves the gradient as it was",
           "[training_step]") {
-    const Problem p;
+    const test::TokenProblem p{sequences};
     Matrix<double> bad = p.x;
-    bad(0, sequences - 1) = static_cast<double>(vocabulary);
+    bad(0, sequences - 1) = 11;  // of a vocabulary of 11
     Step step{p.network, {}, {.seed = 9}};
     CHECK_THROWS_AS(step.differentiate(p.network, bad, p.labels, 0), std::invalid_argument);
     for (const double slope : numbers_of(p.network, step.gradient())) CHECK(slope == 0.0);

@@ -108,6 +108,17 @@ void add_threads(CLI::App& app, Options& options) {
         ->check(count(1, 1024));
 }
 
+/// Adds --shards.
+template <class Options>
+void add_shards(CLI::App& app, Options& options) {
+    app.add_option("--shards", options.shards,
+                   "Parts of a batch, each of which one thread computes alone: faster with several "
+                   "threads, and of other figures. 0: 1, or 8 where MPI's launcher has started several "
+                   "processes")
+        ->type_name("N")
+        ->check(count(0, 1024));
+}
+
 /// Adds --mask-scope. \param scope  Its default, and where the answer goes.
 inline void add_mask_scope(CLI::App& app, stochastic_depth::MaskScope& scope) {
     using stochastic_depth::MaskScope;

@@ -11,7 +11,7 @@
 
 namespace common {
 
-/// What decides which network a training on images gives; threads do not.
+/// What decides which network a training on images gives; threads do not, and nor do ranks.
 struct ImageSettings {
     stochastic_depth::Index train = 50000;  ///< images
     stochastic_depth::Index test = 10000;
@@ -20,6 +20,7 @@ struct ImageSettings {
     double final_survival = 0.5;  ///< 1: constant depth
     stochastic_depth::MaskScope mask_scope = stochastic_depth::MaskScope::sample;
     stochastic_depth::Index batch_size = 128;
+    stochastic_depth::Index shards = 0;  ///< of a batch; 0: 1, or on ranks 8
     double learning_rate = 0.1;
     double weight_decay = 1e-4;
     bool augment = false;
@@ -37,6 +38,7 @@ struct ImageSettings {
             {"final_survival", settings.final_survival},
             {"mask_scope", to_string(settings.mask_scope)},
             {"batch_size", settings.batch_size},
+            {"shards", settings.shards},
             {"learning_rate", settings.learning_rate},
             {"weight_decay", settings.weight_decay},
             {"augment", settings.augment},

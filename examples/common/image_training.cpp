@@ -117,6 +117,7 @@ ImageTraining train_images(const Images& images, const ImageSettings& settings,
         .seed = settings.seed,
         .mask_scope = settings.mask_scope,
         .threads = options.threads,
+        .shards = settings.shards,
         .learning_rate = sd::StepLearningRate{{.initial = settings.learning_rate}},
         .on_step = TrainingReport{progress, options.name},
         .on_epoch = after_epoch};

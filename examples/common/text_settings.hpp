@@ -57,6 +57,7 @@ struct TextSettings {
     double token_dropout = 0.1;
     stochastic_depth::Index epochs = 20;
     stochastic_depth::Index batch_size = 32;
+    stochastic_depth::Index shards = 0;  ///< of a batch; 0: 1
     double learning_rate = 0.001;
     double weight_decay = 0.01;
     double label_smoothing = 0.0;
@@ -84,6 +85,7 @@ struct TextSettings {
             {"token_dropout", settings.token_dropout},
             {"epochs", settings.epochs},
             {"batch_size", settings.batch_size},
+            {"shards", settings.shards},
             {"learning_rate", settings.learning_rate},
             {"weight_decay", settings.weight_decay},
             {"label_smoothing", settings.label_smoothing},

@@ -125,6 +125,7 @@ TextTraining train_texts(const Texts& texts, const TextSettings& settings,
         .seed = settings.seed,
         .mask_scope = settings.mask_scope,
         .threads = options.threads,
+        .shards = settings.shards,
         .batching = sd::SimilarLengths{},
         .learning_rate =
             sd::LinearWarmUp{{.share = 0.1},

@@ -29,6 +29,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
         ->type_name("S")
         ->check(common::seed());
     common::add_threads(app, options);
+    common::add_shards(app, options);
     common::add_exact_images(app, options);
     common::add_training_outputs(app, options);
 

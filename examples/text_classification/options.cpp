@@ -40,6 +40,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     common::add_tokens(app, options);
     common::add_text_settings(app, options);
     common::add_threads(app, options);
+    common::add_shards(app, options);
     common::add_exact_texts(app, options);
     common::add_training_outputs(app, options);
     app.add_option("--save", options.save,

@@ -47,12 +47,12 @@ void check_differs(const Action& action, const std::string& words) {
 
 TEST_CASE("what all ranks are given wrong is refused by name") {
     const Problem problem;
-    const auto make = [&](sd::DataParallelOptions options, MPI_Comm comm = MPI_COMM_WORLD) {
+    const auto make = [&](sd::TrainingStepOptions options, MPI_Comm comm = MPI_COMM_WORLD) {
         (void)sd::DataParallel{problem.network, Loss{}, options, comm};
     };
     CHECK_THROWS_WITH(make({}, MPI_COMM_NULL),
                       "DataParallel: communicator must be one, got MPI_COMM_NULL");
-    CHECK_THROWS_WITH(make({.shards = 0}), "DataParallel: shards must be at least 1, got 0");
+    CHECK_THROWS_WITH(make({.shards = -1}), "DataParallel: shards must be at least 0, got -1");
     if (ranks() == 1)
         CHECK_THROWS_WITH(make({.threads = 0}),
                           "DataParallel: threads must lie in [1, 65535], got 0");
@@ -60,7 +60,7 @@ TEST_CASE("what all ranks are given wrong is refused by name") {
 
 TEST_CASE("what differs between the ranks is named on all of them, before the first step") {
     Problem problem;
-    const auto make = [&](const sd::DataParallelOptions& options) {
+    const auto make = [&](const sd::TrainingStepOptions& options) {
         (void)sd::DataParallel{problem.network, Loss{}, options, MPI_COMM_WORLD};
     };
     check_differs([&] { make({.seed = is_last() && ranks() > 1 ? 5U : 4U}); },
@@ -153,7 +153,7 @@ struct FailsAt {
     }
 };
 
-/// The rank whose shard a sample of five is in, of five shards.
+/// The rank whose shard a sample of five is in, of five shards; a rank counts its own samples.
 int rank_of_sample(Index sample) {
     for (int r = 0; r < ranks(); ++r) {
         const sd::detail::Consecutive shards = sd::detail::part_of(5, ranks(), r);
@@ -192,7 +192,8 @@ TEST_CASE("what one shard fails at, all ranks fail at, and the gradient is what 
           "TrainingStep: loss must be finite, got nan in step 1; a smaller learning rate may help");
     check(FailsAt{}, problem.x, problem.targets_with(77), problem.targets, 4, "a user's own error");
     check(sd::SoftmaxCrossEntropy<double>{}, problem.x, problem.labels_with(9), problem.labels, 2,
-          "SoftmaxCrossEntropy: labels must lie in [0, 2), got 9 for sample 0");
+          "SoftmaxCrossEntropy: labels must lie in [0, 2), got 9 for sample " +
+              std::to_string(2 - sd::detail::part_of(5, ranks(), rank_of_sample(2)).first));
 }
 
 }  // namespace

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <stochastic_depth/distributed/data_parallel.hpp>
 
-#include <bit>
 #include <cstdint>
 #include <functional>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,87 +12,45 @@
 #include <stochastic_depth/layers/composition/sequential.hpp>
 #include <stochastic_depth/layers/composition/stack.hpp>
 #include <stochastic_depth/layers/dense/linear.hpp>
-#include <stochastic_depth/layers/elementwise/dropout.hpp>
-#include <stochastic_depth/layers/elementwise/relu.hpp>
-#include <stochastic_depth/layers/normalisation/batch_norm.hpp>
-#include <stochastic_depth/pass/protocol.hpp>
 #include <stochastic_depth/random/philox.hpp>
 #include <stochastic_depth/stochastic_depth.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
-#include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 
 #include "support/catch.hpp"
-#include "support/gradient_networks.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/shard_networks.hpp"
 
 namespace {
 namespace sd = stochastic_depth;
 using sd::Index;
+using sd::test::batch_for_shards;
+using sd::test::Bits;
+using sd::test::bits_of;
+using sd::test::Cubes;
+using sd::test::network_for_shards;
+using sd::test::Shift;
 
-constexpr Index features = 4, classes = 3;
+constexpr Index features = 4;
 
-/// Plain layers around skippable ones, with batch normalisation, dropout, layers inside layers, and one
-/// that is always kept.
-auto network_of(std::uint64_t seed) {
-    sd::Philox random{seed};
-    const auto linear = [&](Index inputs, Index outputs) {
-        return sd::Linear<float>{inputs, outputs, random, 1.0};
+Bits trained(const sd::TrainingStepOptions& options, Index samples, std::uint64_t steps,
+             std::vector<double>& losses, MPI_Comm comm = MPI_COMM_WORLD) {
+    const auto step_of = [&](const auto& network) {
+        return sd::DataParallel{network, sd::SoftmaxCrossEntropy<float>{}, options, comm};
     };
-    const auto block = [&](double p) {
-        return sd::StochasticDepth{
-            sd::Residual{sd::Sequential{linear(6, 6), sd::BatchNorm<float>{6}, sd::ReLU<float>{},
-                                        sd::Dropout<float>{0.3}, linear(6, 6)}},
-            sd::SurvivalProbability{p}};
+    return sd::test::trained_in_shards(step_of, samples, steps, losses);
+}
+/// The same in one process, without MPI.
+Bits trained_here(const sd::TrainingStepOptions& options, Index samples, std::uint64_t steps,
+                  std::vector<double>& losses) {
+    const auto step_of = [&](const auto& network) {
+        return sd::TrainingStep{network, sd::SoftmaxCrossEntropy<float>{}, options};
     };
-    return sd::Sequential{
-        linear(features, 6), sd::Stack{std::vector{block(0.4), block(1.0), block(0.2)}},
-        sd::StochasticDepth{sd::Residual{sd::Sequential{linear(6, 6), block(0.5)}},
-                            sd::SurvivalProbability{0.6}},
-        linear(6, classes)};
-}
-using Network = decltype(network_of(0));
-
-struct Batch {
-    sd::Matrix<float> x;
-    Eigen::VectorXi labels;
-};
-Batch batch_of(Index samples, std::uint64_t t) {
-    sd::Philox random{1000 + t};
-    return {sd::test::random_matrix<float>(random, features, samples),
-            sd::test::random_labels(random, samples, classes)};
-}
-
-/// The bits of all that training leaves of a network.
-using Bits = std::vector<std::uint32_t>;
-template <class Net>
-Bits bits_of(const Net& network) {
-    Bits numbers;
-    const auto add = [&](const char*, const auto& matrix) {
-        for (Index i = 0; i < matrix.size(); ++i)
-            numbers.push_back(std::bit_cast<std::uint32_t>(static_cast<float>(matrix.data()[i])));
-    };
-    sd::detail::visit_parameters(network, add);
-    sd::detail::visit_state(network, add);
-    return numbers;
-}
-
-/// What steps of training make of the network; `losses` has their losses.
-Bits trained(MPI_Comm ranks, const sd::DataParallelOptions& options, Index samples,
-             std::uint64_t steps, std::vector<double>& losses) {
-    Network network = network_of(1);
-    sd::DataParallel step{network, sd::SoftmaxCrossEntropy<float>{}, options, ranks};
-    sd::Sgd optimizer{network, {.learning_rate = 0.01, .momentum = 0.5}};
-    for (std::uint64_t t = 0; t < steps; ++t) {
-        const Batch batch = batch_of(samples, t);
-        losses.push_back(step.differentiate(network, batch.x, batch.labels, t).loss);
-        optimizer.step(network, step.gradient(), step.team());
-        step.finish(network);
-    }
-    return bits_of(network);
+    return sd::test::trained_in_shards(step_of, samples, steps, losses);
 }
 
 int ranks() {
@@ -104,10 +60,10 @@ int ranks() {
 }
 
 /// Ranks that share their cores wait long for each other: the number of steps is what this costs.
-void check_any_ranks(const sd::DataParallelOptions& options, std::uint64_t steps) {
+void check_any_ranks(const sd::TrainingStepOptions& options, std::uint64_t steps) {
     std::vector<double> losses, expected_losses;
-    const Bits bits = trained(MPI_COMM_WORLD, options, 21, steps, losses);
-    CHECK(bits == trained(MPI_COMM_SELF, options, 21, steps, expected_losses));
+    const Bits bits = trained(options, 21, steps, losses);
+    CHECK(bits == trained_here(options, 21, steps, expected_losses));
     CHECK(losses == expected_losses);
 }
 
@@ -118,71 +74,28 @@ TEST_CASE("any number of ranks makes the same network, in all mask scopes and sc
 }
 
 TEST_CASE("any number of ranks makes the same network of any number of shards") {
-    for (const Index shards : {1, 3, 5, 13}) check_any_ranks({.seed = 7, .shards = shards}, 10);
+    for (const Index shards : {3, 5, 13}) check_any_ranks({.seed = 7, .shards = shards}, 10);
+    // Of one shard TrainingStep takes its statistics over by themselves, not as a change.
+    std::vector<double> losses, expected_losses;
+    const Bits bits = trained({.seed = 7, .shards = 1}, 21, 10, losses);
+    CHECK(bits == trained({.seed = 7, .shards = 1}, 21, 10, expected_losses, MPI_COMM_SELF));
+    CHECK(losses == expected_losses);
 }
 
 TEST_CASE("any number of ranks makes the same network of batches smaller than their shards") {
     for (const Index samples : {0, 1, 5}) {
         std::vector<double> losses, expected_losses;
-        const sd::DataParallelOptions options{.seed = 7, .threads = 2, .shards = 8};
-        const Bits bits = trained(MPI_COMM_WORLD, options, samples, 5, losses);
-        CHECK(bits ==
-              trained(MPI_COMM_SELF, {.seed = 7, .shards = 8}, samples, 5, expected_losses));
+        const sd::TrainingStepOptions options{.seed = 7, .threads = 2, .shards = 8};
+        const Bits bits = trained(options, samples, 5, losses);
+        CHECK(bits == trained_here({.seed = 7, .shards = 8}, samples, 5, expected_losses));
         CHECK(losses == expected_losses);
-        CHECK((bits == bits_of(network_of(1))) == (samples == 0));
+        CHECK((bits == bits_of(network_for_shards(1))) == (samples == 0));
     }
-}
-
-TEST_CASE(
-    "the shards' shares are added in a tree, and the network takes the mean of their statistics") {
-    const Batch batch = batch_of(20, 3);
-    const sd::SoftmaxCrossEntropy<float> loss;
-    const Network network = network_of(1);
-    sd::DataParallel all{network, loss, {.seed = 7, .shards = 3}, MPI_COMM_WORLD};
-    const sd::StepLedger ledger = all.differentiate(network, batch.x, batch.labels, 5);
-
-    sd::TrainingStep step{network, loss, {.seed = 7}};
-    std::vector<Eigen::VectorXf> shares, changes;
-    double losses[3], evaluations = 0;
-    const auto state = [](const Network& of) {
-        std::vector<float> numbers;
-        sd::detail::visit_state(of, [&](const char*, const auto& matrix) {
-            numbers.insert(numbers.end(), matrix.data(), matrix.data() + matrix.size());
-        });
-        return Eigen::VectorXf(Eigen::VectorXf::Map(numbers.data(), Index(numbers.size())));
-    };
-    const Eigen::VectorXf before = state(network);
-    for (const auto& [first, count] : {std::pair<Index, Index>{0, 7}, {7, 7}, {14, 6}}) {
-        const auto part = step.differentiate(network, batch.x.middleCols(first, count),
-                                             batch.labels.segment(first, count), 5, {first, 20});
-        losses[shares.size()] = part.loss;
-        evaluations += part.layer_evaluations;
-        shares.push_back(sd::test::slopes(network, step.gradient()).cast<float>());
-        Network copy = network;
-        step.finish(copy);
-        const Eigen::VectorXd change = (state(copy).cast<double>() - before.cast<double>());
-        changes.push_back((static_cast<double>(count) / 20 * change).cast<float>());
-    }
-    const Eigen::VectorXf sum = (shares[0] + shares[1]) + shares[2];
-    CHECK(sd::test::same_bits(
-        Eigen::VectorXf(sd::test::slopes(network, all.gradient()).cast<float>()), sum));
-    CHECK(ledger.loss == (losses[0] + losses[1]) + losses[2]);
-    CHECK(ledger.layer_evaluations == evaluations);
-    CHECK(ledger.full_depth_evaluations == 20.0 * static_cast<double>(network.depth()));
-
-    Network moved = network;
-    all.finish(moved);
-    const Eigen::VectorXf change = (changes[0] + changes[1]) + changes[2];
-    CHECK(change.norm() > 0);
-    CHECK(sd::test::same_bits(
-        state(moved),
-        Eigen::VectorXf((before.cast<double>() + change.cast<double>()).cast<float>())));
-    CHECK(sd::test::slopes(network, all.gradient()).isZero(0));
 }
 
 TEST_CASE("one shard is what TrainingStep computes, and calls between two finishes add up") {
-    const Batch first = batch_of(9, 1), second = batch_of(4, 2);
-    const Network network = network_of(1);
+    const auto first = batch_for_shards(9, 1);
+    const auto network = network_for_shards(1);
     const sd::SoftmaxCrossEntropy<float> loss;
     sd::DataParallel on_ranks{network, loss, {.seed = 3, .shards = 1}, MPI_COMM_WORLD};
     sd::TrainingStep here{network, loss, {.seed = 3}};
@@ -200,8 +113,8 @@ TEST_CASE("one shard is what TrainingStep computes, and calls between two finish
 }
 
 TEST_CASE("a rank needs its own samples alone") {
-    const Batch batch = batch_of(21, 1);
-    const Network network = network_of(1);
+    const auto batch = batch_for_shards(21, 1);
+    const auto network = network_for_shards(1);
     const sd::SoftmaxCrossEntropy<float> loss;
     sd::DataParallel of_whole{network, loss, {.seed = 3, .shards = 5}, MPI_COMM_WORLD};
     sd::DataParallel of_parts{network, loss, {.seed = 3, .shards = 5}, MPI_COMM_WORLD};
@@ -219,48 +132,10 @@ TEST_CASE("a rank needs its own samples alone") {
     CHECK(samples == 21);
 }
 
-/// Layers whose type is known at run time alone, one of the user's, and a loss of the user's.
-struct Shift {
-    using Scalar = float;
-    using Cache = sd::detail::NoCache;
-    struct Gradient {
-        Eigen::VectorXf shift;
-        void set_zero() { shift.setZero(); }
-    };
-    Eigen::VectorXf shift = Eigen::VectorXf::Zero(features);
-
-    [[nodiscard]] Index output_size(Index inputs) const { return inputs; }
-    [[nodiscard]] Gradient zero_gradient() const { return {Eigen::VectorXf::Zero(features)}; }
-    void forward(const sd::ConstMatrixRef<float>& x, sd::MatrixRef<float> y) const {
-        y = x.colwise() + shift;
-    }
-    void forward(const sd::ConstMatrixRef<float>& x, sd::MatrixRef<float> y, Cache&) const {
-        forward(x, y);
-    }
-    void backward(const sd::ConstMatrixRef<float>&, const sd::ConstMatrixRef<float>& dy,
-                  const Cache&, Gradient& gradient, sd::MatrixRef<float> dx) const {
-        gradient.shift += dy.rowwise().sum();
-        dx = dy;
-    }
-    template <class Self, class Visit, class... Gradients>
-    static void visit_parameters(Self& self, Visit&& visit, Gradients&... gradients) {
-        visit("shift", self.shift, gradients.shift...);
-    }
-};
-struct Cubes {
-    using Targets = sd::Matrix<float>;
-    double value_and_gradient(const sd::ConstMatrixRef<float>& output, const Targets& targets,
-                              sd::MatrixRef<float> gradient) const {
-        const auto samples = static_cast<float>(output.cols());
-        const sd::Matrix<float> error = output - targets;
-        gradient = error.array().square() * error.array().sign() * 3 / samples;
-        return static_cast<double>(error.array().abs().cube().sum() / samples);
-    }
-};
-
 TEST_CASE(
     "layers of unknown types, a user's layer and a user's loss train alike on any number of ranks") {
-    const auto train = [](MPI_Comm comm) {
+    const sd::TrainingStepOptions options{.mask_scope = sd::MaskScope::batch, .shards = 4};
+    const auto train = [](const auto& step_of) {
         sd::Philox random{1};
         std::vector<sd::AnyLayer<float>> layers{Shift{}};
         for (const double p : {0.3, 0.5, 0.2})
@@ -269,8 +144,7 @@ TEST_CASE(
                     sd::Sequential{sd::Linear<float>{features, features, random, 1.0}, Shift{}}},
                 sd::SurvivalProbability{p}});
         sd::Stack<sd::AnyLayer<float>> network{std::move(layers)};
-        sd::DataParallel step{
-            network, Cubes{}, {.mask_scope = sd::MaskScope::batch, .shards = 4}, comm};
+        auto step = step_of(network);
         sd::Adam optimizer{network};
         for (std::uint64_t t = 0; t < 30; ++t) {
             sd::Philox numbers{t};
@@ -282,7 +156,11 @@ TEST_CASE(
         }
         return bits_of(network);
     };
-    CHECK(train(MPI_COMM_WORLD) == train(MPI_COMM_SELF));
+    CHECK(train([&](const auto& network) {
+              return sd::DataParallel{network, Cubes{}, options, MPI_COMM_WORLD};
+          }) == train([&](const auto& network) {
+              return sd::TrainingStep{network, Cubes{}, options};
+          }));
 }
 
 TEST_CASE("layers that no sample of the batch keeps are not sent") {
@@ -356,41 +234,9 @@ TEST_CASE("a layer's gradient leaves while the way back goes on") {
     CHECK((seen[0] < step.bytes_sent()) == (ranks() > 1));
 }
 
-/// A composite that goes through its part twice.
-template <class Part>
-struct Twice : sd::LayerBase<Twice<Part>, float, Part> {
-    Part part;
-    explicit Twice(Part p) : part(std::move(p)) {}
-
-    [[nodiscard]] Index output_size(Index inputs) const { return inputs; }
-    template <class Memory>
-    struct Record {
-        sd::pass::RecordOf<Part, Memory> part, again;
-    };
-    struct Gradient {
-        typename Part::Gradient part;
-        void set_zero() { part.set_zero(); }
-    };
-    void run(auto& batch, auto& record, const auto& mask, const auto& epilogue) const {
-        sd::pass::run(part, batch, record.part, mask);
-        sd::pass::run(part, batch, record.again, mask, epilogue);
-    }
-    void backpropagate(auto& batch, const auto& record, auto& gradient,
-                       const auto& epilogue) const {
-        sd::pass::backpropagate(part, batch, record.again, gradient.part);
-        sd::pass::backpropagate(part, batch, record.part, gradient.part, epilogue);
-    }
-    void walk(const auto& walk, auto& x, const auto& then, const auto& state, auto&... of) const {
-        walk(part, x, then, state, of.part...);
-    }
-    static void visit_parts(auto& self, auto&& visit, auto&... others) {
-        visit("part", self.part, others.part...);
-    }
-};
-
 TEST_CASE("a skippable layer that runs twice in a pass is refused: its gradient has left") {
     sd::Philox random{1};
-    const Twice network{block_of(random, 1.0)};
+    const sd::test::Twice network{block_of(random, 1.0)};
     sd::DataParallel step{network, Cubes{}, {.shards = ranks()}, MPI_COMM_WORLD};
     const sd::Matrix<float> x = sd::test::random_matrix<float>(random, features, 2 * ranks());
     const auto differentiate = [&] { (void)step.differentiate(network, x, x, 0); };

@@ -65,12 +65,12 @@ TEST_CASE("a trainer on any number of ranks gives each of them the same network 
             {.batch_size = 16,
              .epochs = 4,
              .seed = 5,
+             .shards = 6,
              .learning_rate = [](double done) { return 0.05 * (1 - done); },
              .survival = [](const Eigen::VectorXd& p, const sd::TrainingTime& time)
                  -> Eigen::VectorXd { return p * (1 - 0.3 * time.progress()); },
              .early_stopping = sd::EarlyStoppingOptions{}},
-            comm,
-            6};
+            comm};
         history = trainer.fit(net, data, loss, sd::Adam{net}, validation);
         return sd::test::parameters(net);
     };
@@ -87,10 +87,9 @@ TEST_CASE("a trainer on any number of ranks gives each of them the same network 
 
 TEST_CASE("with one shard a trainer on ranks does what Trainer does") {
     const auto data = data_of(40, 1);
-    const sd::TrainerOptions options{.batch_size = 10, .epochs = 2, .seed = 5};
+    const sd::TrainerOptions options{.batch_size = 10, .epochs = 2, .seed = 5, .shards = 1};
     auto on_ranks = network(), here = network();
-    const auto history =
-        sd::DataParallelTrainer{options, MPI_COMM_WORLD, 1}.fit(on_ranks, data, loss);
+    const auto history = sd::DataParallelTrainer{options, MPI_COMM_WORLD}.fit(on_ranks, data, loss);
     const auto expected = sd::Trainer{options}.fit(here, data, loss);
     CHECK(sd::test::same_bits(sd::test::parameters(on_ranks), sd::test::parameters(here)));
     REQUIRE(history.size() == 2);

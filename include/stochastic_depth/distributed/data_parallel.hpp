@@ -3,7 +3,6 @@
 
 #include <mpi.h>
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -14,24 +13,31 @@
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/distributed/agreed_numbers.hpp>
 #include <stochastic_depth/distributed/communicator.hpp>
-#include <stochastic_depth/distributed/data_parallel_options.hpp>
-#include <stochastic_depth/distributed/gradient_pieces.hpp>
-#include <stochastic_depth/distributed/reached_by_some.hpp>
+#include <stochastic_depth/distributed/same_training.hpp>
 #include <stochastic_depth/distributed/shard_ledgers.hpp>
-#include <stochastic_depth/distributed/shard_statistics.hpp>
 #include <stochastic_depth/distributed/shard_sums.hpp>
-#include <stochastic_depth/distributed/shard_tree.hpp>
+#include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/threads/team.hpp>
+#include <stochastic_depth/threads/thread_team.hpp>
+#include <stochastic_depth/training/gradient_pieces.hpp>
 #include <stochastic_depth/training/loss.hpp>
+#include <stochastic_depth/training/reached_by_some.hpp>
+#include <stochastic_depth/training/shard_tree.hpp>
+#include <stochastic_depth/training/shard_worker.hpp>
 #include <stochastic_depth/training/step_masks.hpp>
 #include <stochastic_depth/training/step_options.hpp>
 #include <stochastic_depth/training/target_slices.hpp>
-#include <stochastic_depth/training/training_step.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
+
+/// Samples [first, first + count) of a batch.
+struct SampleRange {
+    Index first = 0;
+    Index count = 0;
+};
 
 /// A TrainingStep on many ranks of MPI, which share the samples of each batch:
 ///
@@ -42,11 +48,11 @@ namespace stochastic_depth {
 ///         step.finish(network);
 ///     }
 ///
-/// A batch is cut into options.shards shards, whatever the number of ranks. Each shard's share in the
-/// gradient of the mean loss is a sum of its own, and these are added in one tree: for any number of
-/// ranks, one among them, the gradient has the same bits, and so has the network that an optimizer
-/// makes of it on every rank. Masks, and all that is drawn at random, are those of the whole batch.
-/// With one shard it is what TrainingStep computes.
+/// A batch is cut into options.shards shards, whatever the number of ranks, which are added in one tree:
+/// for any number of ranks the gradient has the bits of TrainingStep's with as many shards, and so has
+/// the network that an optimizer makes of it on every rank. More ranks than shards don't help; a
+/// multiple of the number of ranks, both powers of two, sends least. A rank computes its shards one
+/// after another, and its threads share each layer's work.
 ///
 /// What no sample of the batch reaches is known to all ranks from the masks, and is not sent; what is
 /// sent goes off on the way back through a rank's last shard, as soon as it is complete. Each shard
@@ -70,14 +76,14 @@ public:
     ///                                without MPI, or for a communicator of no ranks; naming what
     ///                                differs, if build, options, loss, layers or parameters are not
     ///                                the same on every rank.
-    DataParallel(const Network& network, Loss loss, DataParallelOptions options, MPI_Comm ranks)
+    DataParallel(const Network& network, Loss loss, TrainingStepOptions options, MPI_Comm ranks)
         : DataParallel(network, std::move(loss), options,
                        detail::Communicator{"DataParallel", ranks}) {}
 
     DataParallel(const DataParallel&) = delete;
     DataParallel& operator=(const DataParallel&) = delete;
 
-    [[nodiscard]] const DataParallelOptions& options() const { return options_; }
+    [[nodiscard]] const TrainingStepOptions& options() const { return options_; }
     [[nodiscard]] int rank() const { return ranks_.rank(); }
     [[nodiscard]] int ranks() const { return ranks_.size(); }
 
@@ -94,7 +100,6 @@ public:
     }
     /// As TrainingStep's, the same on every rank. Not collective: the next step compares them.
     void set_survival_probabilities(const Eigen::VectorXd& p) {
-        step_.set_survival_probabilities(p);
         masks_.set_survival_probabilities(p);
     }
 
@@ -119,12 +124,12 @@ public:
     [[nodiscard]] const Gradient& gradient() const { return gradient_; }
 
     /// The threads that an optimizer may share the update with.
-    [[nodiscard]] const Team& team() const { return step_.team(); }
+    [[nodiscard]] const Team& team() const { return team_; }
 
     /// Ends the step: layers that keep statistics of their batches take over what the shards of the
     /// last one came to, and the gradient is zero again. Not collective.
     void finish(Network& network) {
-        statistics_.move(network);
+        worker_.statistics().move(network);
         gradient_.set_zero();
     }
 
@@ -138,28 +143,30 @@ public:
     /// Bytes that the sums of shards and their exchange take on this rank.
     [[nodiscard]] std::size_t exchange_bytes() const { return sums_.bytes(); }
     /// Bytes that the last forward pass of a shard kept for the way back.
-    [[nodiscard]] std::size_t cache_bytes() const { return step_.cache_bytes(); }
+    [[nodiscard]] std::size_t cache_bytes() const { return worker_.cache_bytes(); }
 
 private:
-    DataParallel(const Network& network, Loss loss, DataParallelOptions options,
+    DataParallel(const Network& network, Loss loss, TrainingStepOptions options,
                  detail::Communicator ranks)
         : ranks_(std::move(ranks)),
           options_(checked(network, loss, std::move(options))),
+          loss_(std::move(loss)),
           tree_(options_.shards, ranks_.size()),
           shards_(tree_.shards_of(ranks_.rank())),
-          step_(network, std::move(loss), step_options()),
-          masks_(network, step_options()),
+          masks_(network, options_),
           reached_(network),
+          worker_(network),
           gradient_(network.zero_gradient()),
-          statistics_(network),
           sums_(ranks_, tree_),
-          ledgers_(ranks_, tree_) {}
+          ledgers_(ranks_, tree_),
+          team_(options_.threads) {}
 
-    [[nodiscard]] DataParallelOptions checked(const Network& network, const Loss& loss,
-                                              DataParallelOptions options) const {
+    [[nodiscard]] TrainingStepOptions checked(const Network& network, const Loss& loss,
+                                              TrainingStepOptions options) const {
         detail::check_same_training(ranks_, network, loss, options);
-        if (options.shards < 1)
-            detail::refuse("DataParallel: shards must be at least 1, got ", options.shards);
+        if (options.shards < 0)
+            detail::refuse("DataParallel: shards must be at least 0, got ", options.shards);
+        if (options.shards == 0) options.shards = 8;
         // What may be refused on one rank alone.
         detail::together(ranks_, [&] {
             if (options.threads < 1 || options.threads > Team::largest)
@@ -168,11 +175,6 @@ private:
         });
         return options;
     }
-    [[nodiscard]] TrainingStepOptions step_options() const {
-        return {options_.mask_scope, options_.scaling, options_.seed, options_.threads,
-                options_.law};
-    }
-
     [[nodiscard]] detail::Consecutive samples_of(Index shard, Index batch) const {
         return detail::part_of(batch, options_.shards, shard);
     }
@@ -187,10 +189,13 @@ private:
         });
         agree(failure, t, batch, x.rows());
         failure = detail::attempt([&] {
-            for (Index k = shards_.first; k < shards_.end(); ++k)
-                add_shard(k, first, batch, network, x, targets, t);
+            check_own_targets(first, batch, network.output_size(x.rows()), targets);
+            if (one_mask_)
+                add_shards(first, batch, network, x, targets, *one_mask_, t);
+            else
+                add_shards(first, batch, network, x, targets, *each_mask_, t);
         });
-        if (failure) step_.discard();
+        if (failure) worker_.discard();
         // Whatever has happened here, the others wait for it.
         sums_.finish();
         StepLedger ledger = ledgers_.of_all(failure);
@@ -198,8 +203,8 @@ private:
         ledger.full_depth_evaluations =
             static_cast<double>(batch) * static_cast<double>(masks_.depth());
         sum_pieces_.list(network, gradient_, reached_);
-        sum_pieces_.add_from(sums_.total());
-        statistics_.take_sum(sums_.total() + sum_pieces_.numbers());
+        sum_pieces_.add_from(sums_.total(), {0, sum_pieces_.numbers()});
+        worker_.statistics().take_sum(sums_.total() + sum_pieces_.numbers());
         return ledger;
     }
 
@@ -212,6 +217,13 @@ private:
             detail::refuse("DataParallel: part must hold the rank's samples, ", own.count, " from ",
                            own.first, " on of a batch of ", batch, ", got ", samples, " from ",
                            first, " on");
+    }
+
+    void check_own_targets(Index first, Index batch, Index outputs, const Targets& targets) {
+        const SampleRange own = samples_of_rank(batch);
+        if (own.count == 0) return;
+        detail::take_slice(targets, own.first - first, own.count, targets_);
+        detail::check_targets(loss_, outputs, targets_);
     }
 
     /// Of a step all that is known before anything is computed.
@@ -228,12 +240,9 @@ private:
                 each_mask_ = &masks;
             reached_.take(masks, batch);
         });
-        pieces_.list(network, step_.gradient(), reached_);
-        numbers_ = pieces_.numbers();
-        if (statistics_.numbers() > 0) pieces_.append(statistics_.change(), statistics_.numbers());
-        sum_pieces_.reserve_as(pieces_);
-        statistics_.begin(network);
-        sums_.prepare(pieces_);
+        worker_.prepare(network, reached_);
+        sum_pieces_.reserve_as(worker_.pieces());
+        sums_.prepare(worker_.pieces());
         ledgers_.clear();
     }
 
@@ -247,51 +256,42 @@ private:
                                     Number{"the hash of the survival probabilities",
                                            detail::hash_of_numbers(survival_probabilities())},
                                     Number{"the size of the gradient",
-                                           static_cast<std::uint64_t>(pieces_.numbers())}});
+                                           static_cast<std::uint64_t>(worker_.pieces().numbers())}});
     }
 
-    /// Adds a shard's share to the rank's sums.
+    /// Adds the shares of this rank's shards to its sums.
     /// \param first  The sample in the first column of x.
-    void add_shard(Index shard, Index first, Index batch, const Network& network,
-                   const ConstMatrixRef<Scalar>& x, const Targets& targets, std::uint64_t t) {
-        const detail::Consecutive samples = samples_of(shard, batch);
-        if (samples.count == 0) return sums_.add_nothing(shard);
-        const auto columns = x.middleCols(samples.first - first, samples.count);
-        detail::take_slice(targets, samples.first - first, samples.count, targets_);
-        // A way back for each slice of the shard.
-        const Index at_once = detail::columns_at_once<Targets>(network, x.rows(), samples.count);
-        sums_.begin(shard, (samples.count + at_once - 1) / at_once);
-        step_.tell_what_is_passed(sums_.listener());
-        const BatchPart part{samples.first, batch};
-        ledgers_.of(shard) =
-            one_mask_ ? step_.differentiate(network, columns, targets_, *one_mask_, t, part)
-                      : step_.differentiate(network, columns, targets_, *each_mask_, t, part);
-        sums_.complete(numbers_);
-        statistics_.take_change(step_,
-                                static_cast<double>(samples.count) / static_cast<double>(batch));
-        sums_.complete(pieces_.numbers());
-        sums_.end();
+    template <class Masks>
+    void add_shards(Index first, Index batch, const Network& network,
+                    const ConstMatrixRef<Scalar>& x, const Targets& targets, const Masks& masks,
+                    std::uint64_t t) {
+        const detail::StepContext context{options_.scaling, survival_probabilities().data(),
+                                          options_.seed, t};
+        const detail::ShardedBatch<Network, Loss, Masks> shards{
+            network, loss_, x, targets, first, batch, masks, {}, context};
+        for (Index k = shards_.first; k < shards_.end(); ++k)
+            ledgers_.of(k) = worker_.add(k, samples_of(k, batch), shards, team_, sums_);
     }
 
     detail::Communicator ranks_;
-    DataParallelOptions options_;
+    TrainingStepOptions options_;
+    Loss loss_;
     detail::ShardTree tree_;
-    detail::Consecutive shards_;        ///< this rank's
-    TrainingStep<Network, Loss> step_;  ///< of one shard after another
+    detail::Consecutive shards_;  ///< this rank's
     detail::StepMasks masks_;
     const SurvivalMask* one_mask_ = nullptr;    ///< of the step, or
     const SurvivalMasks* each_mask_ = nullptr;  ///< for each sample
     detail::ReachedBySome reached_;
+    detail::ShardWorker<Network, Loss> worker_;
     Gradient gradient_;
-    detail::ShardStatistics<Network> statistics_;
-    detail::GradientPieces<Scalar> pieces_, sum_pieces_;  ///< of a shard, and of the sum
-    Index numbers_ = 0;                                   ///< of a gradient among the pieces
+    detail::GradientPieces<Scalar> sum_pieces_;
     detail::ShardSums<Scalar> sums_;
-    Targets targets_;
     detail::ShardLedgers ledgers_;
+    Targets targets_;  ///< of this rank's samples
+    detail::ThreadTeam team_;
 };
 
 template <class Network, class Loss>
-DataParallel(const Network&, Loss, DataParallelOptions, MPI_Comm) -> DataParallel<Network, Loss>;
+DataParallel(const Network&, Loss, TrainingStepOptions, MPI_Comm) -> DataParallel<Network, Loss>;
 
 }  // namespace stochastic_depth

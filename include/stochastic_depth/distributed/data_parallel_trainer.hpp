@@ -16,7 +16,7 @@
 #include <stochastic_depth/distributed/agreed_numbers.hpp>
 #include <stochastic_depth/distributed/communicator.hpp>
 #include <stochastic_depth/distributed/data_parallel.hpp>
-#include <stochastic_depth/distributed/data_parallel_options.hpp>
+#include <stochastic_depth/distributed/same_training.hpp>
 #include <stochastic_depth/io/sealed_file.hpp>
 #include <stochastic_depth/training/resumable_optimizer.hpp>
 #include <stochastic_depth/training/step_options.hpp>
@@ -30,17 +30,12 @@ namespace detail {
 /// Who computes the steps of a training: the ranks of a communicator.
 class StepsOnRanks {
 public:
-    StepsOnRanks(std::shared_ptr<const Communicator> ranks, Index shards)
-        : ranks_(std::move(ranks)), shards_(shards) {}
+    explicit StepsOnRanks(std::shared_ptr<const Communicator> ranks) : ranks_(std::move(ranks)) {}
 
     template <class Network, class Loss>
     [[nodiscard]] auto step(const Network& network, const Loss& loss,
                             const TrainingStepOptions& options) const {
-        return DataParallel<Network, Loss>{network,
-                                           loss,
-                                           {options.mask_scope, options.scaling, options.seed,
-                                            options.threads, options.law, shards_},
-                                           ranks_->get()};
+        return DataParallel<Network, Loss>{network, loss, options, ranks_->get()};
     }
 
     template <class Data>
@@ -73,7 +68,6 @@ public:
 
 private:
     std::shared_ptr<const Communicator> ranks_;
-    Index shards_;
 };
 
 /// The same on every rank, and with callbacks that all ranks hear of.
@@ -129,20 +123,19 @@ private:
 class DataParallelTrainer : public BasicTrainer<detail::StepsOnRanks> {
 public:
     /// Collective, as is `fit`.
-    /// \param ranks   As DataParallel's.
-    /// \param shards  As DataParallelOptions::shards.
+    /// \param ranks  As DataParallel's.
     /// \throws std::invalid_argument  if an option lies outside its range, or is not the same on
     ///                                every rank, naming it.
-    DataParallelTrainer(TrainerOptions options, MPI_Comm ranks, Index shards = 8)
+    DataParallelTrainer(TrainerOptions options, MPI_Comm ranks)
         : DataParallelTrainer(
               std::move(options),
-              std::make_shared<const detail::Communicator>("DataParallelTrainer", ranks), shards) {}
+              std::make_shared<const detail::Communicator>("DataParallelTrainer", ranks)) {}
 
 private:
     DataParallelTrainer(TrainerOptions options,
-                        const std::shared_ptr<const detail::Communicator>& ranks, Index shards)
+                        const std::shared_ptr<const detail::Communicator>& ranks)
         : BasicTrainer(detail::options_on_ranks(std::move(options), ranks),
-                       detail::StepsOnRanks{ranks, shards}) {}
+                       detail::StepsOnRanks{ranks}) {}
 };
 
 }  // namespace stochastic_depth

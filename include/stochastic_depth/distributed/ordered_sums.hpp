@@ -9,8 +9,8 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/distributed/communicator.hpp>
-#include <stochastic_depth/distributed/gradient_pieces.hpp>
-#include <stochastic_depth/distributed/shard_tree.hpp>
+#include <stochastic_depth/training/shard_stack.hpp>
+#include <stochastic_depth/training/shard_tree.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
@@ -26,12 +26,9 @@ namespace stochastic_depth::detail {
 template <class Scalar>
 class OrderedSums {
 public:
-    /// \param ranks, tree  Must outlive this.
-    OrderedSums(const Communicator& ranks, const ShardTree& tree)
-        : ranks_(&ranks),
-          tree_(&tree),
-          own_nodes_(tree.nodes_of(ranks.rank())),
-          own_(static_cast<std::size_t>(tree.highest())) {
+    /// \param ranks, tree, own  Must outlive this. `own` has the sums of this rank's shards.
+    OrderedSums(const Communicator& ranks, const ShardTree& tree, ShardStack<Scalar>& own)
+        : ranks_(&ranks), tree_(&tree), own_(&own), own_nodes_(tree.nodes_of(ranks.rank())) {
         int* largest = nullptr;
         int is_set = 0;
         check_mpi("MPI_Comm_get_attr", MPI_Comm_get_attr(ranks.get(), MPI_TAG_UB,
@@ -56,18 +53,12 @@ public:
             pieces_.push_back({piece, received});
             received += static_cast<Index>(nodes) * slice(pieces_.back(), ranks_->rank()).count;
         }
-        for (auto& row : own_) grow(row, numbers);
-        if (others > 0 || own_.empty()) grow(total_, numbers);
+        if (others > 0 || own_nodes_.count == 0) grow(total_, numbers);
         grow(received_, received);
         receives_.assign(pieces_.size() * nodes, MPI_REQUEST_NULL);
         pending_.reserve(pieces_.size() * others *
                          (2 + static_cast<std::size_t>(own_nodes_.count)));
         nodes_.resize(static_cast<std::size_t>(tree_->nodes()));
-    }
-
-    /// Row `height` of this rank's stack.
-    [[nodiscard]] Scalar* own(Index height) {
-        return own_[static_cast<std::size_t>(height)].data();
     }
 
     /// The rank's sums of this piece are complete: off they go.
@@ -89,7 +80,7 @@ public:
             if (theirs.count == 0) return;
             receive(total_.data() + theirs.first, theirs.count, r, tag + 1, add_pending());
             for (Index i = 0; i < own_nodes_.count; ++i)
-                send(own(i) + theirs.first, theirs.count, r, tag, add_pending());
+                send(own_->row(i) + theirs.first, theirs.count, r, tag, add_pending());
         });
     }
 
@@ -127,16 +118,14 @@ public:
 
     /// The sums of all ranks, after `finish`.
     [[nodiscard]] const Scalar* total() const {
-        return ranks() == 1 ? own_[0].data() : total_.data();
+        return ranks() == 1 ? own_->row(0) : total_.data();
     }
 
     /// Of numbers, since `prepare`.
     [[nodiscard]] std::uint64_t bytes_sent() const { return bytes_sent_; }
     /// Of memory.
     [[nodiscard]] std::size_t bytes() const {
-        std::size_t numbers = total_.size() + received_.size();
-        for (const auto& row : own_) numbers += row.size();
-        return numbers * sizeof(Scalar);
+        return (total_.size() + received_.size()) * sizeof(Scalar);
     }
 
 private:
@@ -182,23 +171,14 @@ private:
         const Consecutive mine = slice(piece, ranks_->rank());
         if (mine.count == 0) return;
         Scalar* other = received_.data() + piece.received;
-        std::size_t height = 0;
-        for (int r = 0; r < ranks(); ++r) {
-            const Consecutive of_rank = tree_->nodes_of(r);
-            for (Index i = 0; i < of_rank.count; ++i) {
-                if (r == ranks_->rank()) {
-                    nodes_[height++] = own(i) + mine.first;
-                } else {
-                    nodes_[height++] = other;
-                    other += mine.count;
-                }
-                for (Index k = tree_->additions_after_node(of_rank.first + i); k > 0; --k) {
-                    --height;
-                    GradientPieces<Scalar>::add_numbers(nodes_[height], mine.count,
-                                                        nodes_[height - 1]);
-                }
+        auto node = nodes_.begin();
+        for (int r = 0; r < ranks(); ++r)
+            for (Index i = 0; i < tree_->nodes_of(r).count; ++i) {
+                const bool is_own = r == ranks_->rank();
+                *node++ = is_own ? own_->row(i) + mine.first : other;
+                if (!is_own) other += mine.count;
             }
-        }
+        add_nodes<Scalar>(*tree_, nodes_, {0, mine.count});
         Scalar* const total = total_.data() + mine.first;
         std::copy_n(nodes_[0], mine.count, total);
         const int tag = static_cast<int>(2 * number) + 1;
@@ -212,11 +192,11 @@ private:
 
     const Communicator* ranks_;
     const ShardTree* tree_;
+    ShardStack<Scalar>* own_;
     Consecutive own_nodes_;
-    std::vector<std::vector<Scalar>> own_;
     std::vector<Scalar> received_, total_;
     std::vector<Piece> pieces_;
-    std::vector<Scalar*> nodes_;
+    std::vector<Scalar*> nodes_;  ///< of one slice
     std::vector<MPI_Request> receives_, pending_;
     std::size_t most_pieces_ = 32767 / 2;
     std::uint64_t bytes_sent_ = 0;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <stochastic_depth/distributed/communicator.hpp>
-#include <stochastic_depth/distributed/shard_tree.hpp>
+#include <stochastic_depth/training/shard_tree.hpp>
 #include <stochastic_depth/training/step_options.hpp>
 #include <stochastic_depth/types.hpp>
 

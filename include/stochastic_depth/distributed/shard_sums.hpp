@@ -11,9 +11,10 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/distributed/communicator.hpp>
-#include <stochastic_depth/distributed/gradient_pieces.hpp>
+#include <stochastic_depth/training/gradient_pieces.hpp>
 #include <stochastic_depth/distributed/ordered_sums.hpp>
-#include <stochastic_depth/distributed/shard_tree.hpp>
+#include <stochastic_depth/training/shard_stack.hpp>
+#include <stochastic_depth/training/shard_tree.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
@@ -27,9 +28,9 @@ class ShardSums {
 public:
     /// \param ranks, tree  Must outlive this.
     ShardSums(const Communicator& ranks, const ShardTree& tree)
-        : tree_(&tree),
-          shards_(tree.shards_of(ranks.rank())),
-          sums_(ranks, tree),
+        : shards_(tree.shards_of(ranks.rank())),
+          stack_(tree),
+          sums_(ranks, tree, stack_),
           leaves_early_(ranks.size() > 1),
           passed_([this](bool& layer) { pass(&layer); }) {}
     ShardSums(const ShardSums&) = delete;
@@ -38,8 +39,7 @@ public:
     /// Before each step.
     /// \param pieces  Of the gradient of each shard, one after another; must outlive the step.
     void prepare(const GradientPieces<Scalar>& pieces) {
-        pieces_ = &pieces;
-        height_ = 0;
+        stack_.prepare(pieces);
         const auto groups = pieces.groups();
         messages_.clear();
         layers_.clear();
@@ -69,45 +69,36 @@ public:
     /// A shard's gradient is going to be computed.
     /// \param ways  How often a way back will go through each layer.
     void begin(Index shard, Index ways) {
-        shard_ = shard;
+        stack_.begin(shard);
         ways_ = ways;
         ways_through_.assign(message_of_.size(), 0);
-        is_added_.assign(message_of_.size(), 0);
     }
-    /// What is to be told of that (TrainingStep::tell_what_is_passed).
+    /// Who is to be told of what it has passed.
     [[nodiscard]] const std::function<void(bool&)>* listener() const { return &passed_; }
     /// Of the shard's gradient these first numbers are complete.
     void complete(Index numbers) {
-        const auto groups = pieces_->groups();
+        const auto groups = stack_.pieces().groups();
         for (std::size_t g = groups.size(); g-- > 0;)
-            if (!is_added_[g] && groups[g].numbers.end() <= numbers) add(g);
+            if (!stack_.is_added(g) && groups[g].numbers.end() <= numbers) add(g);
     }
     /// All of them were; the next shard's turn.
-    void end() { height_ += 1 - tree_->additions_after_shard(shard_); }
-
+    void end() { stack_.end(); }
     /// A shard without samples.
-    void add_nothing(Index shard) {
-        shard_ = shard;
-        if (tree_->additions_after_shard(shard) == 0)
-            std::fill_n(sums_.own(height_), pieces_->numbers(), Scalar(0));
-        else
-            add_sums({0, pieces_->numbers()});
-        end();
-    }
+    void add_nothing(Index shard) { stack_.add_nothing(shard); }
 
     /// Waits for the sums of all ranks.
     void finish() { sums_.finish(); }
     [[nodiscard]] const Scalar* total() const { return sums_.total(); }
 
     [[nodiscard]] std::uint64_t bytes_sent() const { return sums_.bytes_sent(); }
-    [[nodiscard]] std::size_t bytes() const { return sums_.bytes(); }
+    [[nodiscard]] std::size_t bytes() const { return stack_.bytes() + sums_.bytes(); }
 
 private:
     /// Small layers travel together until they have so many numbers.
     static constexpr Index numbers_of_message = Index{1} << 15;
     static constexpr std::size_t most_messages = 8192;
 
-    [[nodiscard]] bool is_last() const { return shard_ == shards_.end() - 1; }
+    [[nodiscard]] bool is_last() const { return stack_.shard() == shards_.end() - 1; }
 
     /// Behind a layer, perhaps one inside another one, or one that nothing is sent of.
     void pass(const bool* layer) {
@@ -126,37 +117,21 @@ private:
 
     /// Puts the shard's numbers of a group on the stack.
     void add(std::size_t g) {
-        const auto& group = pieces_->groups()[g];
-        is_added_[g] = 1;
-        const bool adds = tree_->additions_after_shard(shard_) > 0;
-        pieces_->move_to(sums_.own(adds ? height_ - 1 : height_), group, adds);
-        if (adds) add_sums(group.numbers);
+        stack_.add(g);
         if (is_last() && leaves_early_ && --groups_left_[message_of_[g]] == 0)
             sums_.start(message_of_[g]);
     }
 
-    /// The additions on the stack behind that of the shard itself.
-    void add_sums(const Consecutive& numbers) {
-        for (Index k = 1; k < tree_->additions_after_shard(shard_); ++k)
-            GradientPieces<Scalar>::add_numbers(sums_.own(height_ - k) + numbers.first,
-                                                numbers.count,
-                                                sums_.own(height_ - k - 1) + numbers.first);
-    }
-
-    const ShardTree* tree_;
     Consecutive shards_;
+    ShardStack<Scalar> stack_;
     OrderedSums<Scalar> sums_;
     bool leaves_early_;
     std::function<void(bool&)> passed_;
-    const GradientPieces<Scalar>* pieces_ = nullptr;
-    Index shard_ = 0;
-    Index height_ = 0;  ///< of the stack before the shard
     Index ways_ = 1;
     std::vector<Consecutive> messages_;
     std::vector<std::size_t> message_of_;  ///< of each group
     std::vector<Index> groups_left_;       ///< of each message
     std::vector<Index> ways_through_;      ///< each group
-    std::vector<unsigned char> is_added_;
     /// The groups of layers, by the layers' flags.
     std::vector<std::pair<const bool*, std::size_t>> layers_;
 };

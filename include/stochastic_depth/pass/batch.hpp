@@ -23,6 +23,9 @@ inline constexpr double work_of_moving = 4;
 ///
 /// It begins by reading somebody else's numbers, and has memory of its own as soon as something is
 /// written.
+///
+/// Its small members are always inlined: in a large program the compiler otherwise calls them, and a
+/// batch that is moved through memory costs a narrow layer more than its product.
 template <class Scalar_, class Memory_>
 class Batch {
 public:
@@ -31,7 +34,7 @@ public:
     static constexpr bool records = Memory::records;
 
     /// \param x  [features x batch]; read until something is written, and by records.
-    Batch(const Team& team, Memory memory, const ConstView<Scalar>& x)
+    EIGEN_ALWAYS_INLINE Batch(const Team& team, Memory memory, const ConstView<Scalar>& x)
         : team_(&team),
           memory_(memory),
           data_(x.data()),
@@ -40,7 +43,7 @@ public:
           stride_(x.outerStride()) {}
 
     /// Uninitialised, to be written through `writable`.
-    Batch(const Team& team, Memory memory, Index rows, Index columns)
+    EIGEN_ALWAYS_INLINE Batch(const Team& team, Memory memory, Index rows, Index columns)
         : team_(&team),
           memory_(memory),
           own_(memory_.template take<Scalar>(rows, columns, own_bytes_)),
@@ -49,7 +52,7 @@ public:
           columns_(columns),
           stride_(rows) {}
 
-    Batch(Batch&& other) noexcept
+    EIGEN_ALWAYS_INLINE Batch(Batch&& other) noexcept
         : team_(other.team_),
           memory_(other.memory_),
           own_bytes_(other.own_bytes_),
@@ -60,7 +63,7 @@ public:
           stride_(other.stride_),
           chosen_(other.chosen_),
           lengths_(other.lengths_) {}
-    Batch& operator=(Batch&& other) noexcept {
+    EIGEN_ALWAYS_INLINE Batch& operator=(Batch&& other) noexcept {
         std::swap(own_bytes_, other.own_bytes_);
         std::swap(own_, other.own_);
         std::swap(data_, other.data_);
@@ -97,7 +100,7 @@ public:
 
     /// The same numbers for another way through the network, which goes on by itself. This one must
     /// outlive that, unless the pass records.
-    [[nodiscard]] Batch shared() {
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Batch shared() {
         if constexpr (records) own_ = nullptr;
         return read_again(columns_, chosen_);
     }
@@ -129,23 +132,20 @@ public:
         return data_ + (chosen_ ? chosen_[j] : j) * stride_;
     }
     /// Copies columns that are chosen to a place of their own, side by side.
-    void flatten() {
-        if (!chosen_) return;
-        const SequenceLengths lengths = lengths_;
-        *this = read_again(columns_, nullptr).gathered({chosen_, columns_});
-        lengths_ = lengths;
+    EIGEN_ALWAYS_INLINE void flatten() {
+        if (chosen_) gather_chosen();
     }
 
     [[nodiscard]] const Memory& memory() const { return memory_; }
 
     /// Room for a matrix of so many rows and as many columns.
-    [[nodiscard]] Batch room(Index rows) const {
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Batch room(Index rows) const {
         Batch result(*team_, memory_, rows, columns_);
         result.lengths_ = lengths_;
         return result;
     }
     /// What somebody else has stored of the same columns.
-    [[nodiscard]] Batch stored_in(const ConstView<Scalar>& numbers) const {
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Batch stored_in(const ConstView<Scalar>& numbers) const {
         Batch result(*team_, memory_, numbers);
         result.lengths_ = lengths_;
         return result;
@@ -173,7 +173,7 @@ public:
     }
 
     /// The numbers for writing; those of another are copied first.
-    [[nodiscard]] View<Scalar> writable() {
+    [[nodiscard]] EIGEN_ALWAYS_INLINE View<Scalar> writable() {
         flatten();
         if (!own_) copy();
         return {own_, rows_, columns_, Eigen::OuterStride<>(stride_)};
@@ -248,13 +248,18 @@ public:
     }
 
 private:
-    [[nodiscard]] Batch read_again(Index columns, const Index* chosen) const {
+    [[nodiscard]] EIGEN_ALWAYS_INLINE Batch read_again(Index columns, const Index* chosen) const {
         Batch again(*team_, memory_, {data_, rows_, columns, Eigen::OuterStride<>(stride_)});
         again.chosen_ = chosen;
         again.lengths_ = lengths_;
         return again;
     }
 
+    [[gnu::noinline]] void gather_chosen() {
+        const SequenceLengths lengths = lengths_;
+        *this = read_again(columns_, nullptr).gathered({chosen_, columns_});
+        lengths_ = lengths;
+    }
     [[gnu::noinline]] void copy() {
         Batch copied = room(rows_);
         transform_into(copied, AsIs{});

@@ -7,10 +7,12 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/pass/evaluations.hpp>
+#include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/reached_layers.hpp>
 #include <stochastic_depth/survival/any_mask_law.hpp>
 #include <stochastic_depth/survival/fixed_size_mask_sampler.hpp>
 #include <stochastic_depth/survival/mask_sampler.hpp>
+#include <stochastic_depth/survival/scaling.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/training/step_options.hpp>
@@ -18,11 +20,12 @@
 
 namespace stochastic_depth::detail {
 
-/// The masks of a TrainingStep: how they are drawn, which are those of a part, and how many
-/// evaluations of layers they come to. Drawing and counting allocate nothing once warmed.
+/// The masks of a TrainingStep: how they are drawn, and how many evaluations of layers are expected of
+/// them. Drawing allocates nothing once warmed.
 class StepMasks {
 public:
-    /// \throws std::invalid_argument  for a law of another depth, or with MaskScope::subset.
+    /// \throws std::invalid_argument  for inverted scaling of a skippable layer that is no Residual;
+    ///                                for a law of another depth, or with MaskScope::subset.
     template <class Network>
     StepMasks(const Network& network, const TrainingStepOptions& options)
         : scope_(options.mask_scope),
@@ -32,6 +35,10 @@ public:
           mask_(SurvivalMask::none(sampler_.depth())),
           evaluations_(network),
           expected_evaluations_(evaluations_.expected(sampler_.survival_probabilities())) {
+        if (options.scaling == Scaling::inverted && skips_more_than_branches(network))
+            refuse(
+                "TrainingStep: scaling must be Scaling::none for a network that skips layers other "
+                "than Residual, got Scaling::inverted");
         if (options.law) take_law(network, options.law);
     }
 
@@ -75,40 +82,9 @@ public:
         return use(std::as_const(masks_));
     }
 
-    /// The masks of some samples of the batch, until the next call.
-    [[nodiscard]] const SurvivalMask& of_part(const SurvivalMask& mask, Index, Index) {
-        return mask;
-    }
-    [[nodiscard]] const SurvivalMasks& of_part(const SurvivalMasks& masks, Index first,
-                                               Index samples) {
-        if (samples == masks.batch_size()) return masks;
-        part_masks_.resize(masks.depth(), samples);
-        for (Index l = 0; l < masks.depth(); ++l)
-            for (Index j = 0; j < samples; ++j)
-                if (masks(l, first + j)) part_masks_.keep(l, j);
-        return part_masks_;
-    }
-
     /// The evaluations that are expected of so many samples.
     [[nodiscard]] double expected_evaluations(Index samples) const {
         return static_cast<double>(samples) * expected_evaluations_;
-    }
-
-    /// What the masks come to, of a ledger its evaluations; a single one stands for all samples.
-    [[nodiscard]] StepLedger count(const SurvivalMask& mask, Index samples) {
-        one_mask_.resize(mask.size(), 1);
-        one_mask_.set_mask(0, mask);
-        StepLedger ledger = count(one_mask_, samples);
-        ledger.layer_evaluations *= static_cast<double>(samples);
-        return ledger;
-    }
-    [[nodiscard]] StepLedger count(const SurvivalMasks& masks, Index samples) {
-        StepLedger ledger;
-        ledger.expected_layer_evaluations = expected_evaluations(samples);
-        ledger.layer_evaluations = evaluations_(masks);
-        ledger.full_depth_evaluations =
-            static_cast<double>(samples) * static_cast<double>(masks.depth());
-        return ledger;
     }
 
 private:
@@ -133,7 +109,7 @@ private:
     std::optional<ErasedLaw> law_;
     ReachedLayers reached_;  ///< under the law
     SurvivalMask mask_;
-    SurvivalMasks masks_, part_masks_, one_mask_;
+    SurvivalMasks masks_;
     EvaluationsUnderMasks evaluations_;
     double expected_evaluations_;  ///< for a sample
 };

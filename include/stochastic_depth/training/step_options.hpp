@@ -31,6 +31,11 @@ struct TrainingStepOptions {
     /// Where masks come from: none, independent layers with the network's survival probabilities; or
     /// a MaskLaw of the network's depth, for MaskScope::batch and ::sample.
     AnyMaskLaw law = {};
+    /// A batch is cut into so many parts, each of which one thread computes alone, with a gradient of
+    /// its own: with several threads faster than to share each layer's work, and of other bits. It is
+    /// this number that they depend on, and layers that normalise take the statistics of a shard. 0:
+    /// of TrainingStep 1, of DataParallel 8.
+    Index shards = 0;
 };
 
 /// The part of a step's batch that a call is given. Samples keep the numbers, and so the masks, that

@@ -62,6 +62,8 @@ public:
         if (options_.first_step < 0)
             detail::refuse("Trainer: first_step must be at least 0, got ", options_.first_step);
         if (options_.threads < 1) detail::refuse("Trainer: threads must be at least 1, got 0");
+        if (options_.shards < 0)
+            detail::refuse("Trainer: shards must be at least 0, got ", options_.shards);
         if (options_.law && options_.survival)
             detail::refuse("Trainer: survival must be none where there is a law, got both");
         if (options_.batching && options_.batching->window < 1)

@@ -64,6 +64,8 @@ struct TrainerOptions {
     AnyMaskLaw law = {};
     /// At least 1. Their number changes no bit.
     unsigned threads = 1;
+    /// Parts of a batch that one thread each computes alone, as TrainingStepOptions::shards.
+    Index shards = 0;
     /// What is done to the inputs of each batch, from epoch and sample: ImageAugmentation, or a type
     /// of one's own (AugmentationOf). It has a seed of its own; validation data are not augmented.
     AnyAugmentation augmentation = {};

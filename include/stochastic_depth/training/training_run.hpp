@@ -56,7 +56,7 @@ public:
           steps_((data.size() + options.batch_size - 1) / options.batch_size),
           training_step_(steps.step(network, loss,
                                     {options.mask_scope, options.scaling, options.seed,
-                                     options.threads, options.law})) {
+                                     options.threads, options.law, options.shards})) {
         if (options.batching) lengths_ = lengths_of(data.inputs());
     }
 

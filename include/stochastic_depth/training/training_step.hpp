@@ -1,26 +1,22 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <stdexcept>
+#include <memory>
 #include <utility>
 
 #include <stochastic_depth/concepts.hpp>
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/memory/tape.hpp>
-#include <stochastic_depth/pass/batch.hpp>
-#include <stochastic_depth/pass/folds.hpp>
+#include <stochastic_depth/detail/name_of.hpp>
 #include <stochastic_depth/pass/mask_context.hpp>
-#include <stochastic_depth/pass/run.hpp>
 #include <stochastic_depth/survival/survival_mask.hpp>
 #include <stochastic_depth/survival/survival_masks.hpp>
 #include <stochastic_depth/threads/thread_team.hpp>
+#include <stochastic_depth/training/batch_gradient.hpp>
 #include <stochastic_depth/training/loss.hpp>
+#include <stochastic_depth/training/sharded_gradient.hpp>
 #include <stochastic_depth/training/step_masks.hpp>
 #include <stochastic_depth/training/step_options.hpp>
 #include <stochastic_depth/training/target_slices.hpp>
@@ -60,10 +56,15 @@ public:
     ///                                MaskScope::subset.
     TrainingStep(const Network& network, Loss loss, TrainingStepOptions options = {})
         : loss_(std::move(loss)),
-          options_(checked(network, options)),
+          options_(checked(std::move(options))),
           masks_(network, options_),
-          gradient_(network.zero_gradient()),
-          team_(options_.threads) {}
+          gradient_(network),
+          team_(options_.threads) {
+        if constexpr (detail::has_slices<Targets>)
+            if (options_.shards > 1)
+                shards_ = std::make_unique<detail::ShardedGradient<Network, Loss>>(
+                    network, options_.shards, static_cast<Index>(options_.threads));
+    }
 
     [[nodiscard]] const TrainingStepOptions& options() const { return options_; }
 
@@ -127,20 +128,14 @@ public:
     }
 
     /// The sum of the gradients since the last `finish`.
-    [[nodiscard]] Gradient& gradient() {
-        // Whoever asks may write.
-        is_zero_ = false;
-        return gradient_;
+    [[nodiscard]] Gradient& gradient() { return gradient_.gradient(); }
+    [[nodiscard]] const Gradient& gradient() const { return gradient_.gradient(); }
+
+    /// Bytes that the last forward pass kept for the way back; of shards, those that ran side by
+    /// side.
+    [[nodiscard]] std::size_t cache_bytes() const {
+        return shards_ ? shards_->cache_bytes() : gradient_.cache_bytes();
     }
-    [[nodiscard]] const Gradient& gradient() const { return gradient_; }
-
-    /// Has `passed` called on the ways back to come, behind each skippable layer, with its gradient's
-    /// flag `reached`: a way back adds nothing more to that gradient. Null: nobody is told.
-    /// \param passed  Must outlive these ways.
-    void tell_what_is_passed(const std::function<void(bool&)>* passed) { passed_ = passed; }
-
-    /// Bytes that the last forward pass kept for the way back.
-    [[nodiscard]] std::size_t cache_bytes() const { return cache_bytes_; }
 
     /// The threads that an optimizer may share the update with.
     [[nodiscard]] const Team& team() const { return team_; }
@@ -148,33 +143,28 @@ public:
     /// Ends the step: layers that keep statistics of their batches take those of the last one over,
     /// and the gradient is zero again.
     void finish(Network& network) {
-        detail::update_statistics(network, record_);
-        discard();
-    }
-
-    /// Ends the step without a trace: the gradient is zero again, and nothing else has happened.
-    void discard() {
+        if (shards_)
+            shards_->move_statistics(network);
+        else
+            gradient_.update_statistics(network);
         gradient_.set_zero();
-        is_zero_ = true;
     }
 
 private:
     using Clock = std::chrono::steady_clock;
 
-    [[nodiscard]] static TrainingStepOptions checked(const Network& network,
-                                                     TrainingStepOptions options) {
+    [[nodiscard]] static TrainingStepOptions checked(TrainingStepOptions options) {
         if (options.threads < 1 || options.threads > Team::largest)
             detail::refuse("TrainingStep: threads must lie in [1, ", Team::largest,
                            "], got ", options.threads);
-        if (options.scaling == Scaling::inverted && detail::skips_more_than_branches(network))
-            detail::refuse(
-                "TrainingStep: scaling must be Scaling::none for a network that skips layers other "
-                "than Residual, got Scaling::inverted");
+        if (options.shards < 0)
+            detail::refuse("TrainingStep: shards must be at least 0, got ", options.shards);
+        if (options.shards == 0) options.shards = 1;
+        if (options.shards > 1 && !detail::has_slices<Targets>)
+            detail::refuse("TrainingStep: shards must be 1 for targets of ",
+                           detail::name_of<Targets>(), ", which cannot be cut, got ",
+                           options.shards);
         return options;
-    }
-
-    [[nodiscard]] static double seconds(Clock::duration time) {
-        return std::chrono::duration<double>(time).count();
     }
 
     template <class Masks>
@@ -185,84 +175,21 @@ private:
             detail::refuse("TrainingStep: network must have ", masks_.depth(),
                            " skippable layers, got ", network.depth());
         detail::check_targets(loss_, network.output_size(x.rows()), targets);
-        const Index at_once = detail::columns_at_once<Targets>(network, x.rows(), x.cols());
-        StepLedger ledger;
-        if (x.cols() <= at_once) {
-            ledger = differentiate_slice(network, x, targets, masks, t, part, start);
-        } else if constexpr (detail::has_slices<Targets>) {
-            detail::check_samples_of_targets(x.cols(), targets);
-            if (!is_zero_) gradient_before_ = gradient_;
-            try {
-                ledger = differentiate_slices(network, x, targets, masks, t, part, at_once, start);
-            } catch (...) {
-                if (is_zero_)
-                    gradient_.set_zero();
-                else
-                    gradient_ = gradient_before_;
-                throw;
-            }
-        }
-        is_zero_ = false;
-        next_step_ = t + 1;
-        return ledger;
-    }
-
-    /// Slice after slice, as parts of the batch.
-    template <class Masks>
-    StepLedger differentiate_slices(const Network& network, const ConstMatrixRef<Scalar>& x,
-                                    const Targets& targets, const Masks& masks, std::uint64_t t,
-                                    const BatchPart& part, Index at_once, Clock::time_point start) {
-        StepLedger sum;
-        std::size_t most_bytes = 0;
-        for (Index first = 0; first < x.cols(); first += at_once) {
-            const Index some = std::min(at_once, x.cols() - first);
-            detail::take_slice(targets, first, some, slice_targets_);
-            const StepLedger slice =
-                differentiate_slice(network, x.middleCols(first, some), slice_targets_, masks, t,
-                                    {part.first + first, part.of > 0 ? part.of : x.cols()}, start);
-            start = Clock::now();
-            most_bytes = std::max(most_bytes, cache_bytes_);
-            sum.loss += slice.loss;
-            sum.layer_evaluations += slice.layer_evaluations;
-            sum.full_depth_evaluations += slice.full_depth_evaluations;
-            sum.forward_seconds += slice.forward_seconds;
-            sum.backward_seconds += slice.backward_seconds;
-        }
-        cache_bytes_ = most_bytes;
-        sum.expected_layer_evaluations = masks_.expected_evaluations(x.cols());
-        return sum;
-    }
-
-    template <class Masks>
-    StepLedger differentiate_slice(const Network& network, const ConstMatrixRef<Scalar>& x,
-                                   const Targets& targets, const Masks& all_masks, std::uint64_t t,
-                                   const BatchPart& part, Clock::time_point start) {
-        const Index outputs = network.output_size(x.rows());
-        const Masks& masks = masks_.of_part(all_masks, part.first, x.cols());
         const detail::StepContext context{options_.scaling, survival_probabilities().data(),
-                                          options_.seed, t, part.first};
-        tape_.clear();
-        detail::Batch<Scalar, detail::Records> batch(team_, tape_, detail::const_view(x));
-        detail::run(network, batch, record_, detail::MaskView{masks, &context});
-        cache_bytes_ = tape_.bytes();
-        detail::SparePiece spare;
-        detail::GradientBatch<Scalar> slopes(team_, {&spare, nullptr, passed_}, outputs,
-                                             x.cols());
-        StepLedger ledger = masks_.count(masks, x.cols());
-        ledger.loss = loss_.value_and_gradient(batch.current(), targets, slopes.writable());
-        if (part.of > 0) {
-            const double share = static_cast<double>(x.cols()) / static_cast<double>(part.of);
-            ledger.loss *= share;
-            slopes.apply(detail::Multiply<Scalar>{static_cast<Scalar>(share)});
-        }
-        if (!std::isfinite(ledger.loss))
-            throw std::runtime_error(detail::message("TrainingStep: loss must be finite, got ",
-                                                     ledger.loss, " in step ", t,
-                                                     "; a smaller learning rate may help"));
-        const auto forward_end = Clock::now();
-        detail::backpropagate(network, slopes, record_, gradient_, detail::Discard{});
-        ledger.forward_seconds = seconds(forward_end - start);
-        ledger.backward_seconds = seconds(Clock::now() - forward_end);
+                                          options_.seed, t};
+        StepLedger ledger;
+        if constexpr (detail::has_slices<Targets>)
+            if (shards_) {
+                detail::check_samples_of_targets(x.cols(), targets);
+                const detail::ShardedBatch<Network, Loss, Masks> batch{
+                    network, loss_, x, targets, 0, x.cols(), masks, part, context};
+                ledger = shards_->add(batch, team_, gradient_.gradient());
+            }
+        if (!shards_)
+            ledger = gradient_.add(network, loss_, x, targets, masks, context, part, team_, nullptr,
+                                   start);
+        ledger.expected_layer_evaluations = masks_.expected_evaluations(x.cols());
+        next_step_ = t + 1;
         return ledger;
     }
 
@@ -275,16 +202,9 @@ private:
     Loss loss_;
     TrainingStepOptions options_;
     detail::StepMasks masks_;
-    Gradient gradient_;
-    /// Of the calls before, while slices are added; used only if that is not zero.
-    Gradient gradient_before_;
-    bool is_zero_ = true;
-    Targets slice_targets_;
-    detail::Tape tape_;
-    detail::RecordOf<Network, detail::Records> record_;
-    std::size_t cache_bytes_ = 0;
+    detail::BatchGradient<Network, Loss> gradient_;
+    std::unique_ptr<detail::ShardedGradient<Network, Loss>> shards_;  ///< where there are several
     std::uint64_t next_step_ = 0;
-    const std::function<void(bool&)>* passed_ = nullptr;
     detail::ThreadTeam team_;
 };
 

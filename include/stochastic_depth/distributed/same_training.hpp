@@ -20,31 +20,7 @@
 #include <stochastic_depth/training/step_options.hpp>
 #include <stochastic_depth/types.hpp>
 
-namespace stochastic_depth {
-
-/// The options of a TrainingStep, and into how many shards a batch is cut.
-struct DataParallelOptions {
-    MaskScope mask_scope = MaskScope::sample;
-    Scaling scaling = Scaling::none;
-    /// Fixes the masks.
-    std::uint64_t seed = 0;
-    /// Of each rank, at least 1. Their number changes no bit.
-    unsigned threads = 1;
-    /// Where masks come from, as TrainingStepOptions::law.
-    AnyMaskLaw law = {};
-    /// At least 1. A batch is cut into so many parts, each with a gradient of its own, whatever the
-    /// number of ranks: it is this number that the bits depend on, and more ranks than shards don't
-    /// help. A multiple of the number of ranks, both powers of two, sends least.
-    Index shards = 8;
-};
-
-/// Samples [first, first + count) of a batch.
-struct SampleRange {
-    Index first = 0;
-    Index count = 0;
-};
-
-namespace detail {
+namespace stochastic_depth::detail {
 
 template <class Numbers>
 [[nodiscard]] std::uint64_t hash_of_numbers(const Numbers& numbers) {
@@ -81,7 +57,7 @@ void check_same_network(const Communicator& ranks, const Network& network) {
 
 template <class Network, class Loss>
 void check_same_training(const Communicator& ranks, const Network& network, const Loss& loss,
-                         const DataParallelOptions& options) {
+                         const TrainingStepOptions& options) {
     const AnyMaskLaw& law = options.law;
     check_agreement(ranks,
                     {{"the build", build()},
@@ -98,5 +74,4 @@ void check_same_training(const Communicator& ranks, const Network& network, cons
     check_same_network(ranks, network);
 }
 
-}  // namespace detail
-}  // namespace stochastic_depth
+}  // namespace stochastic_depth::detail

@@ -81,6 +81,12 @@ private:
     std::vector<std::uint64_t> there_;
 };
 
+/// A skippable layer that a visitor is in, and its gradient's flags before.
+struct EnteredLayer {
+    Index layer;
+    bool reached, shortcut_reached;
+};
+
 /// A visitor of parameters, for which a gradient counts as reached what some sample of the step
 /// reaches, whatever it holds already. Afterwards the gradient's flags say so, too.
 ///
@@ -90,12 +96,16 @@ private:
 template <class Numbers, class Passes>
 class VisitReachedBySome {
 public:
-    VisitReachedBySome(const ReachedBySome& reached, const Numbers& numbers, const Passes& passes)
-        : reached_(reached), numbers_(numbers), passes_(passes) {}
+    /// \param room  For the layers that it is in: memory that is used again.
+    VisitReachedBySome(const ReachedBySome& reached, const Numbers& numbers, const Passes& passes,
+                       std::vector<EnteredLayer>& room)
+        : reached_(reached), numbers_(numbers), passes_(passes), inside_(room) {
+        inside_.clear();
+    }
 
     void enter_skippable(bool& reached, bool& shortcut_reached) const {
         if (next_ >= reached_.depth())
-            refuse("DataParallel: network must name its skippable layers once each, got more than ",
+            refuse("TrainingStep: network must name its skippable layers once each, got more than ",
                    reached_.depth());
         inside_.push_back({next_, reached, shortcut_reached});
         reached = reached_.keeps(next_);
@@ -103,7 +113,7 @@ public:
         ++next_;
     }
     void leave_skippable(bool& reached, bool& shortcut_reached) const {
-        const Inside before = inside_.back();
+        const EnteredLayer before = inside_.back();
         inside_.pop_back();
         next_ = reached_.behind(before.layer);
         if (inside_.empty()) passes_(reached);
@@ -119,16 +129,11 @@ public:
     [[nodiscard]] Index layers() const { return next_; }
 
 private:
-    struct Inside {
-        Index layer;
-        bool reached, shortcut_reached;
-    };
-
     const ReachedBySome& reached_;
     const Numbers& numbers_;
     const Passes& passes_;
+    std::vector<EnteredLayer>& inside_;
     // A layer may hand a visitor on as one that is const.
-    mutable std::vector<Inside> inside_;
     mutable Index next_ = 0;
 };
 

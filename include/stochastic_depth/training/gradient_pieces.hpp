@@ -8,12 +8,19 @@
 #include <vector>
 
 #include <stochastic_depth/detail/check.hpp>
-#include <stochastic_depth/distributed/reached_by_some.hpp>
-#include <stochastic_depth/distributed/shard_tree.hpp>
+#include <stochastic_depth/training/reached_by_some.hpp>
+#include <stochastic_depth/training/shard_tree.hpp>
 #include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
+
+/// to += from.
+template <class Scalar>
+void add_numbers(const Scalar* from, Index count, Scalar* to) {
+    using Row = Eigen::Array<Scalar, Eigen::Dynamic, 1>;
+    Eigen::Map<Row>(to, count) += Eigen::Map<const Row>(from, count);
+}
 
 /// The matrices of a gradient that some sample of a step reaches, as one row of numbers, in the order
 /// in which the network names its parameters. Refers to the gradient.
@@ -39,10 +46,10 @@ public:
             if (!is_inside) end_group(nullptr);
         };
         const auto pass = [&](bool& flag) { end_group(&flag); };
-        VisitReachedBySome visit{reached, add_slope, pass};
+        VisitReachedBySome visit{reached, add_slope, pass, entered_};
         visit_parameters(network, visit, gradient);
         if (visit.layers() != reached.depth())
-            refuse("DataParallel: network must name all of its ", reached.depth(),
+            refuse("TrainingStep: network must name all of its ", reached.depth(),
                    " skippable layers in visit_parameters, got ", visit.layers());
     }
     /// Appends numbers that stand elsewhere.
@@ -73,15 +80,14 @@ public:
         }
         if (group.reached) *group.reached = false;
     }
-    void add_from(const Scalar* row) const {
-        for (const Piece& piece : pieces_)
-            add_numbers(row + piece.first, piece.count, piece.numbers);
-    }
-
-    /// to += from.
-    static void add_numbers(const Scalar* from, Index count, Scalar* to) {
-        using Row = Eigen::Array<Scalar, Eigen::Dynamic, 1>;
-        Eigen::Map<Row>(to, count) += Eigen::Map<const Row>(from, count);
+    /// Adds some numbers of a row where they belong.
+    void add_from(const Scalar* row, const Consecutive& numbers) const {
+        for (const Piece& piece : pieces_) {
+            const Index first = std::max(piece.first, numbers.first);
+            const Index end = std::min(piece.first + piece.count, numbers.end());
+            if (first < end)
+                add_numbers(row + first, end - first, piece.numbers + (first - piece.first));
+        }
     }
 
 private:
@@ -105,6 +111,7 @@ private:
 
     std::vector<Piece> pieces_;
     std::vector<Group> groups_;
+    std::vector<EnteredLayer> entered_;
     Index numbers_ = 0;
 };
 

@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include <stochastic_depth/types.hpp>
 
-/// The shards of a batch, which rank has which, and the one order in which they are added.
+/// The shards of a batch, which worker (a thread, or a rank of MPI) has which, and the one order in which
+/// they are added.
 namespace stochastic_depth::detail {
 
 /// Consecutive things, of which the first has this number.
@@ -35,15 +37,14 @@ struct Consecutive {
 /// goes on to the stack like a shard.
 class ShardTree {
 public:
-    /// \param shards, ranks  At least 1. Rank r adds part r of the shards.
-    ShardTree(Index shards, Index ranks) : shards_(shards), ranks_(ranks) {
+    /// \param shards, workers  At least 1. Worker w adds part w of the shards.
+    ShardTree(Index shards, Index workers) : shards_(shards), workers_(workers) {
         Stack all{shards};
-        for (Index r = 0; r < ranks; ++r) {
+        for (Index w = 0; w < workers; ++w) {
             Stack own{shards};
-            const Consecutive of_rank = shards_of(r);
-            for (Index k = of_rank.first; k < of_rank.end(); ++k) {
+            const Consecutive of_worker = shards_of(w);
+            for (Index k = of_worker.first; k < of_worker.end(); ++k)
                 additions_after_shard_.push_back(own.put({k, 1}));
-            }
             highest_ = std::max(highest_, own.most);
             first_node_.push_back(static_cast<Index>(additions_after_node_.size()));
             for (const Consecutive& node : own.nodes)
@@ -53,29 +54,32 @@ public:
     }
 
     [[nodiscard]] Index shards() const { return shards_; }
-    [[nodiscard]] Consecutive shards_of(Index rank) const { return part_of(shards_, ranks_, rank); }
+    [[nodiscard]] Consecutive shards_of(Index worker) const {
+        return part_of(shards_, workers_, worker);
+    }
 
-    /// The sums that ranks take by themselves, in the order of shards: those of a rank. More than
+    /// The sums that workers take by themselves, in the order of shards: those of a worker. More than
     /// one only where its shards are no whole node.
-    [[nodiscard]] Consecutive nodes_of(Index rank) const {
-        const Index first = first_node_[static_cast<std::size_t>(rank)];
-        return {first, first_node_[static_cast<std::size_t>(rank) + 1] - first};
+    [[nodiscard]] Consecutive nodes_of(Index worker) const {
+        const Index first = first_node_[static_cast<std::size_t>(worker)];
+        return {first, first_node_[static_cast<std::size_t>(worker) + 1] - first};
     }
     [[nodiscard]] Index nodes() const { return first_node_.back(); }
 
-    /// How often a rank adds the uppermost two sums on its stack after it has put a shard there.
+    /// How often a worker adds the uppermost two sums on its stack after it has put a shard there.
     [[nodiscard]] Index additions_after_shard(Index shard) const {
         return additions_after_shard_[static_cast<std::size_t>(shard)];
     }
-    /// The same of the ranks' sums, on a stack of whoever adds these: at the end there is one.
+    /// The same of the workers' sums, on a stack of whoever adds these: at the end there is one.
     [[nodiscard]] Index additions_after_node(Index node) const {
         return additions_after_node_[static_cast<std::size_t>(node)];
     }
-    /// The most sums that are on a rank's stack at once, if a shard that is added is not put there.
+    /// The most sums that are on a worker's stack at once, if a shard that is added is not put there.
     [[nodiscard]] Index highest() const { return highest_; }
 
-    /// The sum of one value of each shard, in this order; of a tree for one rank.
-    [[nodiscard]] double sum(std::vector<double> values) const {
+    /// The sum of one value of each shard, in this order, which overwrites some; of a tree for one
+    /// worker.
+    [[nodiscard]] double sum(std::span<double> values) const {
         std::size_t height = 0;
         for (Index k = 0; k < shards_; ++k) {
             values[height++] = values[static_cast<std::size_t>(k)];
@@ -116,7 +120,7 @@ private:
     };
 
     Index shards_;
-    Index ranks_;
+    Index workers_;
     Index highest_ = 0;
     std::vector<Index> first_node_;
     std::vector<Index> additions_after_shard_;

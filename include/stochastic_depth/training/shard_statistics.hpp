@@ -8,6 +8,7 @@
 
 #include <stochastic_depth/pass/folds.hpp>
 #include <stochastic_depth/pass/parts.hpp>
+#include <stochastic_depth/training/batch_gradient.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth::detail {
@@ -49,14 +50,14 @@ public:
         is_taken_ = false;
     }
 
-    /// Of a shard that `step` has recorded, which is finished then.
+    /// Of the shard that `gradient` was computed of last.
     /// \param share  Of the shard's samples in the batch.
-    template <class Step>
-    void take_change(Step& step, double share) {
-        if (!copy_) return step.discard();
+    template <class Loss>
+    void take_change(const BatchGradient<Network, Loss>& gradient, double share) {
+        if (!copy_) return;
         std::size_t next = 0;
         for_each_number(*copy_, [&](auto& number) { assign(number, before_[next++]); });
-        step.finish(*copy_);
+        gradient.update_statistics(*copy_);
         next = 0;
         for_each_number(*copy_, [&](const auto& number) {
             const double change = static_cast<double>(number) - static_cast<double>(before_[next]);
