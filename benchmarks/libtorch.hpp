@@ -100,19 +100,16 @@ public:
         stochastic_depth::TrainingStep<Network, stochastic_depth::SoftmaxCrossEntropy<Scalar>>;
 
     /// \param x, labels  The batch, which must outlive this.
-    /// \param threads    Each has a shard of the batch.
     /// \param survival   p_l; empty: the network's own.
+    /// \param shards     Of the batch, for threads that have one each.
     LibraryTraining(Network network, const stochastic_depth::Matrix<Scalar>& x,
                     const Eigen::VectorXi& labels, double rate, unsigned threads = 1,
-                    const Eigen::VectorXd& survival = {})
+                    const Eigen::VectorXd& survival = {}, stochastic_depth::Index shards = 1)
         : network_(std::move(network)),
           x_(x),
           labels_(labels),
           optimizer_(network_, {.learning_rate = rate, .momentum = momentum}),
-          step_(network_, {},
-                {.seed = mask_seed,
-                 .threads = threads,
-                 .shards = static_cast<stochastic_depth::Index>(threads)}) {
+          step_(network_, {}, {.seed = mask_seed, .threads = threads, .shards = shards}) {
         if (survival.size() > 0) step_.set_survival_probabilities(survival);
     }
 

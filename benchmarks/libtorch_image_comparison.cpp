@@ -669,7 +669,8 @@ void add_steps(const Problem& problem, std::vector<Ratio>& ratios) {
         auto* const added = add(library_step(shape, threads), [&, threads](auto& state) {
             measure(state,
                     LibraryTraining{problem.network, problem.x, problem.labels, measured_rate,
-                                    static_cast<unsigned>(threads)});
+                                    static_cast<unsigned>(threads), {},
+                                    static_cast<Index>(threads)});
         });
         if (threads > 1) added->UseRealTime();
     }

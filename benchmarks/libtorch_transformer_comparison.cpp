@@ -154,7 +154,8 @@ struct Problem {
         return sd::MaskSampler{survival, mask_seed}.sample(step, shape.sequences);
     }
     [[nodiscard]] auto training(double rate, unsigned threads = 1) const {
-        return LibraryTraining<Network>{network, x, labels, rate, threads, survival};
+        return LibraryTraining<Network>{network, x, labels, rate, threads, survival,
+                                        static_cast<Index>(threads)};
     }
 
     sd::TransformerOptions options;
