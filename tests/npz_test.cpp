@@ -26,7 +26,7 @@ using test::write;
 const Eigen::MatrixXd two_by_two{{1, 2}, {3, 4}};
 
 void append(Bytes& bytes, std::uint64_t bits, int count) {
-    for (int i = 0; i < count; ++i) bytes.push_back(static_cast<std::uint8_t>(bits >> (8 * i)));
+    for (int i = 0; i < count; ++i, bits >>= 8) bytes.push_back(static_cast<std::uint8_t>(bits));
 }
 
 }  // namespace
