@@ -73,6 +73,13 @@ void* allocate(std::size_t size, std::align_val_t alignment) {
     if (memory == nullptr) throw std::bad_alloc();
     return counted(memory);
 }
+void* allocate_or_null(std::size_t size) noexcept {
+    try {
+        return allocate(size);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
 void release(void* memory) {
     discounted(memory);
     __real_free(memory);
@@ -82,6 +89,9 @@ void release(void* memory) {
 
 void* operator new(std::size_t size) { return allocate(size); }
 void* operator new[](std::size_t size) { return allocate(size); }
+// Those of a sanitizer would be its own.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return allocate_or_null(size); }
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return allocate_or_null(size); }
 void* operator new(std::size_t size, std::align_val_t unit) { return allocate(size, unit); }
 void* operator new[](std::size_t size, std::align_val_t unit) { return allocate(size, unit); }
 void operator delete(void* memory) noexcept { release(memory); }
