@@ -17,6 +17,7 @@
 #include <stochastic_depth/distributed/data_parallel.hpp>
 #include <stochastic_depth/training/sgd.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
+#include <stochastic_depth/training/training_step.hpp>
 
 #include <algorithm>
 #include <chrono>
