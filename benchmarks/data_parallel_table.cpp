@@ -191,7 +191,7 @@ int main(int argc, char** argv) {
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     const Batch data = make_batch();
-    const Index shards = argc > 1 ? std::atoi(argv[1]) : sd::TrainingStepOptions{}.shards;
+    const Index shards = argc > 1 ? std::atoi(argv[1]) : sd::DataParallel<Network, Loss>::default_shards;
     print_speed(rank, data, shards);
     print_traffic(rank, data, shards);
     MPI_Finalize();

@@ -69,6 +69,9 @@ public:
     using Targets = typename Loss::Targets;
     using Gradient = typename Network::Gradient;
 
+    /// Where the options say 0.
+    static constexpr Index default_shards = 8;
+
     /// \param network  The same on every rank, of the shape of those to come.
     /// \param ranks    Whose ranks share the work. Between MPI_Init and the end of this's life,
     ///                 before MPI_Finalize. With options.threads above 1, MPI_THREAD_FUNNELED.
@@ -166,7 +169,7 @@ private:
         detail::check_same_training(ranks_, network, loss, options);
         if (options.shards < 0)
             detail::refuse("DataParallel: shards must be at least 0, got ", options.shards);
-        if (options.shards == 0) options.shards = 8;
+        if (options.shards == 0) options.shards = default_shards;
         // What may be refused on one rank alone.
         detail::together(ranks_, [&] {
             if (options.threads < 1 || options.threads > Team::largest)
