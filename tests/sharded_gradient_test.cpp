@@ -20,6 +20,7 @@
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/trainer.hpp>
 #include <stochastic_depth/training/training_step.hpp>
+#include <stochastic_depth/training/weighted_targets.hpp>
 
 #include "support/catch.hpp"
 #include "support/laws.hpp"
@@ -283,6 +284,52 @@ TEST_CASE("shards: what one fails at leaves the gradient, and the first one says
     }
 }
 
+TEST_CASE("shards: targets of other types than matrices are cut, weights of samples and a user's",
+          "[sharded_gradient]") {
+    const test::Problem problem;
+    const Index samples = problem.x.cols();
+    const auto check = [&](const auto& network, const auto& x, const auto& loss,
+                           const auto& targets, double tolerance) {
+        TrainingStep whole{network, loss, {.seed = 3}};
+        TrainingStep cut{network, loss, {.seed = 3, .threads = 2, .shards = 3}};
+        const double expected_loss = whole.differentiate(network, x, targets, 1).loss;
+        CHECK(cut.differentiate(network, x, targets, 1).loss ==
+              Approx(expected_loss).epsilon(tolerance));
+        const Eigen::VectorXd expected = slopes(network, whole.gradient());
+        CHECK(expected.norm() > 0);
+        CHECK(largest_difference(slopes(network, cut.gradient()), expected) <= tolerance);
+    };
+    const Eigen::VectorXd weights = Eigen::VectorXd::LinSpaced(samples, 0, 2);
+    check(problem.network, problem.x, SampleWeighted{MeanSquaredError<double>{}},
+          WeightedTargets<Matrix<double>>{problem.targets, weights}, 1e-14);
+    check(problem.network, problem.x, SampleWeighted{SoftmaxCrossEntropy<double>{}},
+          WeightedTargets<Eigen::VectorXi>{problem.labels, weights}, 1e-14);
+
+    Philox random{4};
+    const Sequential network{Linear<float>{4, 4, random},
+                             StochasticDepth{Residual{Linear<float>{4, 4, random}},
+                                             SurvivalProbability{0.5}}};
+    const auto matrix = [&] { return test::random_matrix<float>(random, 4, 11); };
+    const Matrix<float> x = matrix();
+    const test::OutsideInterval::Targets intervals{matrix(), Eigen::VectorXf::Constant(11, 0.1f)};
+    check(network, x, test::OutsideInterval{}, intervals, 1e-6);
+    check(network, x, SampleWeighted{test::Cubes{}},
+          WeightedTargets<Matrix<float>>{matrix(), Eigen::VectorXd::LinSpaced(11, 0, 2)}, 1e-5);
+}
+
+/// Targets of which no part can be taken.
+struct OneClass {
+    int label;
+};
+struct OfOneClass {
+    using Targets = OneClass;
+    double value_and_gradient(const ConstMatrixRef<double>& output, const Targets& targets,
+                              MatrixRef<double> gradient) const {
+        const Eigen::VectorXi labels = Eigen::VectorXi::Constant(output.cols(), targets.label);
+        return SoftmaxCrossEntropy<double>{}.value_and_gradient(output, labels, gradient);
+    }
+};
+
 TEST_CASE("shards: bad input is named as without them", "[sharded_gradient]") {
     const test::Problem problem;
     TrainingStep step{
@@ -301,9 +348,20 @@ TEST_CASE("shards: bad input is named as without them", "[sharded_gradient]") {
         });
     };
     CHECK(make(MeanSquaredError<double>{}, -1) == "TrainingStep: shards must be at least 0, got -1");
-    CHECK(make(SampleWeighted{MeanSquaredError<double>{}}, 2) ==
-          "TrainingStep: shards must be 1 for targets of WeightedTargets, which cannot be cut, got "
-          "2");
+    CHECK(make(OfOneClass{}, 2) ==
+          "TrainingStep: shards must be 1 for targets of OneClass, which cannot be cut, got 2");
+    const SampleWeighted weighted{MeanSquaredError<double>{}};
+    TrainingStep weighted_step{problem.network, weighted, {.shards = 2}};
+    const auto refusal = [&](Index targets, Index weights) {
+        return thrown<std::invalid_argument>([&] {
+            (void)weighted_step.differentiate(
+                problem.network, problem.x,
+                {problem.targets.leftCols(targets), Eigen::VectorXd::Ones(weights)}, 0);
+        });
+    };
+    CHECK(refusal(4, 4) == "TrainingStep: targets must be of 5 samples, got 4");
+    CHECK(refusal(5, 4) ==
+          "SampleWeighted: weights must have one entry for each of 5 samples, got 4");
     CHECK(thrown<std::invalid_argument>([] { (void)Trainer{{.shards = -2}}; }) ==
           "Trainer: shards must be at least 0, got -2");
 }

@@ -8,7 +8,9 @@
 #include <stdexcept>
 #include <vector>
 
+#include <stochastic_depth/training/sample_weighted.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
+#include <stochastic_depth/training/weighted_targets.hpp>
 
 #include "support/catch.hpp"
 #include "support/token_problem.hpp"
@@ -67,6 +69,28 @@ TEST_CASE("TrainingStep: slices have the same bits for any number of threads", "
         (void)more.differentiate(p.network, p.x, p.labels, 4);
         CHECK(numbers_of(p.network, one.gradient()) == numbers_of(p.network, more.gradient()));
     }
+}
+
+TEST_CASE("TrainingStep: slices of tokens take the weights of their samples", "[training_step]") {
+    const test::TokenProblem p{sequences};
+    const SampleWeighted loss{SoftmaxCrossEntropy<double>{}};
+    const Eigen::VectorXd weights = Eigen::VectorXd::LinSpaced(sequences, 0, 2);
+    const WeightedTargets<Eigen::VectorXi> targets{p.labels, weights};
+    TrainingStep whole{p.network, loss, {.seed = 9}}, alone{p.network, loss, {.seed = 9}};
+    const double of_whole = whole.differentiate(p.network, p.x, targets, 4).loss;
+    double of_all = 0;
+    for (Index j = 0; j < sequences; ++j)
+        of_all += alone
+                      .differentiate(p.network, p.x.middleCols(j, 1),
+                                     {p.labels.segment(j, 1), weights.segment(j, 1)}, 4,
+                                     {j, sequences})
+                      .loss;
+    CHECK(std::abs(of_whole - of_all) < 1e-13);
+    const std::vector<double> x = numbers_of(p.network, whole.gradient()),
+                              y = numbers_of(p.network, alone.gradient());
+    double largest = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) largest = std::max(largest, std::abs(x[i] - y[i]));
+    CHECK(largest < 1e-14);
 }
 
 TEST_CASE("TrainingStep: a bad token in the last slice leaves the gradient as it was",

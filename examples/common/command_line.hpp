@@ -113,8 +113,7 @@ template <class Options>
 void add_shards(CLI::App& app, Options& options) {
     app.add_option("--shards", options.shards,
                    "Parts of a batch, each of which one thread computes alone: faster with several "
-                   "threads, and of other figures. 0: 1, or 8 where MPI's launcher has started several "
-                   "processes")
+                   "threads, and of other figures. 0: 1, or 8 where processes share the training")
         ->type_name("N")
         ->check(count(0, 1024));
 }

@@ -17,8 +17,10 @@
 #include <stochastic_depth/survival/mask_sampler.hpp>
 #include <stochastic_depth/training/adam.hpp>
 #include <stochastic_depth/training/mean_squared_error.hpp>
+#include <stochastic_depth/training/sample_weighted.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/training_step.hpp>
+#include <stochastic_depth/training/weighted_targets.hpp>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
@@ -161,6 +163,26 @@ TEST_CASE(
           }) == train([&](const auto& network) {
               return sd::TrainingStep{network, Cubes{}, options};
           }));
+}
+
+TEST_CASE("weights of samples, and a user's own targets, go to the ranks of their samples") {
+    const auto network = network_for_shards(1);
+    const auto batch = batch_for_shards(21, 1);
+    const sd::TrainingStepOptions options{.seed = 3, .shards = 5};
+    const auto check = [&](const auto& loss, const auto& targets) {
+        sd::DataParallel on_ranks{network, loss, options, MPI_COMM_WORLD};
+        sd::TrainingStep here{network, loss, options};
+        CHECK(on_ranks.differentiate(network, batch.x, targets, 4).loss ==
+              here.differentiate(network, batch.x, targets, 4).loss);
+        CHECK(sd::test::same_bits(sd::test::slopes(network, on_ranks.gradient()),
+                                  sd::test::slopes(network, here.gradient())));
+    };
+    check(sd::SampleWeighted{sd::SoftmaxCrossEntropy<float>{}},
+          sd::WeightedTargets<Eigen::VectorXi>{batch.labels, Eigen::VectorXd::LinSpaced(21, 0, 2)});
+    sd::Philox random{2};
+    check(sd::test::OutsideInterval{},
+          sd::test::OutsideInterval::Targets{sd::test::random_matrix<float>(random, 3, 21),
+                                             Eigen::VectorXf::Constant(21, 0.1f)});
 }
 
 TEST_CASE("layers that no sample of the batch keeps are not sent") {

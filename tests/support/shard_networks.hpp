@@ -126,6 +126,30 @@ struct Cubes {
     }
 };
 
+/// A loss of the user's with targets of the user's, which can be cut: the squared distance from an
+/// interval for each output.
+struct OutsideInterval {
+    struct Targets {
+        Matrix<float> centres;
+        Eigen::VectorXf widths;  // of each sample
+
+        [[nodiscard]] Index samples() const { return widths.size(); }
+        void take(const Targets& from, Index first, Index count) {
+            centres = from.centres.middleCols(first, count);
+            widths = from.widths.segment(first, count);
+        }
+    };
+    double value_and_gradient(const ConstMatrixRef<float>& output, const Targets& targets,
+                              MatrixRef<float> gradient) const {
+        const auto samples = static_cast<float>(output.cols());
+        const Matrix<float> error = output - targets.centres;
+        const Matrix<float> outside =
+            (error.cwiseAbs().rowwise() - targets.widths.transpose()).cwiseMax(0);
+        gradient = outside.array() * error.array().sign() * 2 / samples;
+        return static_cast<double>(outside.squaredNorm() / samples);
+    }
+};
+
 /// A composite of the user's that goes through its part twice.
 template <class Part>
 struct Twice : LayerBase<Twice<Part>, float, Part> {

@@ -62,7 +62,7 @@ struct SampleRange {
 /// order. An exception on one rank is one on all, and leaves everything as it was.
 template <MaskedNetwork Network, class Loss>
     requires(DifferentiableLayer<Network>&& LossOf<Loss, typename Network::Scalar>&&
-                 detail::has_slices<typename Loss::Targets>)
+                 SliceableTargets<typename Loss::Targets>)
 class DataParallel {
 public:
     using Scalar = typename Network::Scalar;

@@ -55,7 +55,7 @@ public:
         StepLedger ledger;
         if (x.cols() <= at_once) {
             ledger = add_slice(pass, x, targets, part, start);
-        } else if constexpr (has_slices<Targets>) {
+        } else if constexpr (SliceableTargets<Targets>) {
             check_samples_of_targets(x.cols(), targets);
             if (!is_zero_) gradient_before_ = gradient_;
             try {

@@ -6,6 +6,7 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/training/loss.hpp>
+#include <stochastic_depth/training/target_slices.hpp>
 #include <stochastic_depth/training/weighted_targets.hpp>
 #include <stochastic_depth/types.hpp>
 
@@ -72,11 +73,9 @@ public:
 private:
     static constexpr bool takes_vector = Loss::Targets::ColsAtCompileTime == 1;
 
-    [[nodiscard]] static Index samples(const typename Loss::Targets& targets) {
-        return takes_vector ? targets.rows() : targets.cols();
-    }
     static void check_weights(const Targets& targets) {
-        detail::check_sample_weights("SampleWeighted", targets.weights, samples(targets.targets));
+        detail::check_sample_weights("SampleWeighted", targets.weights,
+                                     detail::samples_of(targets.targets));
     }
     [[nodiscard]] static auto of_sample(const typename Loss::Targets& targets, Index j) {
         if constexpr (takes_vector)

@@ -60,7 +60,7 @@ public:
           masks_(network, options_),
           gradient_(network),
           team_(options_.threads) {
-        if constexpr (detail::has_slices<Targets>)
+        if constexpr (SliceableTargets<Targets>)
             if (options_.shards > 1)
                 shards_ = std::make_unique<detail::ShardedGradient<Network, Loss>>(
                     network, options_.shards, static_cast<Index>(options_.threads));
@@ -160,7 +160,7 @@ private:
         if (options.shards < 0)
             detail::refuse("TrainingStep: shards must be at least 0, got ", options.shards);
         if (options.shards == 0) options.shards = 1;
-        if (options.shards > 1 && !detail::has_slices<Targets>)
+        if (options.shards > 1 && !SliceableTargets<Targets>)
             detail::refuse("TrainingStep: shards must be 1 for targets of ",
                            detail::name_of<Targets>(), ", which cannot be cut, got ",
                            options.shards);
@@ -178,7 +178,7 @@ private:
         const detail::StepContext context{options_.scaling, survival_probabilities().data(),
                                           options_.seed, t};
         StepLedger ledger;
-        if constexpr (detail::has_slices<Targets>)
+        if constexpr (SliceableTargets<Targets>)
             if (shards_) {
                 detail::check_samples_of_targets(x.cols(), targets);
                 const detail::ShardedBatch<Network, Loss, Masks> batch{

@@ -9,24 +9,22 @@
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/training/dataset.hpp>
+#include <stochastic_depth/training/target_slices.hpp>
 #include <stochastic_depth/types.hpp>
 
 namespace stochastic_depth {
 
-/// Targets with a weight for each sample, as SampleWeighted takes them.
-template <class Targets_>
-struct WeightedTargets {
-    Targets_ targets;
-    Eigen::VectorXd weights;
-};
-
 namespace detail {
 
-inline void check_sample_weights(std::string_view who, const Eigen::VectorXd& weights,
-                                 Index samples) {
+inline void check_weight_count(std::string_view who, const Eigen::VectorXd& weights,
+                               Index samples) {
     if (weights.size() != samples)
         refuse(who, ": weights must have one entry for each of ", samples, " samples, got ",
                weights.size());
+}
+inline void check_sample_weights(std::string_view who, const Eigen::VectorXd& weights,
+                                 Index samples) {
+    check_weight_count(who, weights, samples);
     for (Index j = 0; j < samples; ++j)
         if (!(weights(j) >= 0.0 && std::isfinite(weights(j))))
             refuse(who, ": weights must be finite and at least 0, got ", weights(j), " for sample ",
@@ -34,6 +32,29 @@ inline void check_sample_weights(std::string_view who, const Eigen::VectorXd& we
 }
 
 }  // namespace detail
+
+/// Targets with a weight for each sample, as SampleWeighted takes them.
+template <class Targets_>
+struct WeightedTargets {
+    Targets_ targets;
+    Eigen::VectorXd weights;
+
+    /// \throws std::invalid_argument  unless there is a weight for each.
+    [[nodiscard]] Index samples() const
+        requires SliceableTargets<Targets_>
+    {
+        const Index count = detail::samples_of(targets);
+        detail::check_weight_count("WeightedTargets", weights, count);
+        return count;
+    }
+    /// Becomes those of some samples.
+    void take(const WeightedTargets& from, Index first, Index count)
+        requires SliceableTargets<Targets_>
+    {
+        detail::take_slice(from.targets, first, count, targets);
+        weights = from.weights.segment(first, count);
+    }
+};
 
 /// Samples with a weight for each:
 ///
