@@ -13,7 +13,8 @@ namespace stochastic_depth {
 /// batch of the samples' losses, and overwrites the gradient [outputs x batch] with its derivative
 /// by the output; it throws before it writes. A mean over n samples, not a sum: parts of a batch
 /// are weighted by their samples. An empty batch has loss 0. `Targets` is Eigen::VectorXi or
-/// Matrix<Scalar> for a Dataset, any type for a TrainingStep; `SliceableTargets` for shards and ranks.
+/// Matrix<Scalar> for a Dataset, any type for a TrainingStep, SliceableTargets for one in shards and
+/// for DataParallel.
 ///
 /// A loss may also have
 ///

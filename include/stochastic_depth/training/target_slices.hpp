@@ -24,7 +24,7 @@ inline constexpr bool is_target_matrix<Eigen::Matrix<Scalar, rows, columns>> =
 /// Targets of which those of some samples are targets too: what shards, ranks and slices of tokens
 /// need. Vectors and matrices with one for each sample; of another type two members:
 ///
-///     Index samples() const;                                      // how many
+///     Index samples() const;                                     // how many
 ///     void take(const Targets& from, Index first, Index count);  // becomes those of some samples
 ///
 /// `take` of as many samples as before should allocate nothing.
