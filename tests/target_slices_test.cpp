@@ -2,17 +2,17 @@
 #include <stochastic_depth/training/target_slices.hpp>
 #include <stochastic_depth/training/training_step.hpp>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <stdexcept>
-#include <vector>
 
 #include <stochastic_depth/training/sample_weighted.hpp>
 #include <stochastic_depth/training/softmax_cross_entropy.hpp>
 #include <stochastic_depth/training/weighted_targets.hpp>
 
 #include "support/catch.hpp"
+#include "support/matrices.hpp"
+#include "support/parameters.hpp"
 #include "support/token_problem.hpp"
 
 namespace {
@@ -23,15 +23,8 @@ using Step = TrainingStep<Network, SoftmaxCrossEntropy<double>>;
 
 constexpr Index sequences = 31;
 
-[[nodiscard]] std::vector<double> numbers_of(const Network& network, Network::Gradient gradient) {
-    std::vector<double> list;
-    detail::visit_parameters(
-        network,
-        [&](const char*, const auto&, const auto& slope) {
-            list.insert(list.end(), slope.data(), slope.data() + slope.size());
-        },
-        gradient);
-    return list;
+[[nodiscard]] Eigen::VectorXd numbers_of(const Network& network, Network::Gradient gradient) {
+    return test::slopes(network, gradient);
 }
 
 TEST_CASE("TrainingStep: slices of a batch of tokens are its samples one by one",
@@ -52,12 +45,10 @@ TEST_CASE("TrainingStep: slices of a batch of tokens are its samples one by one"
     CHECK(ledger.full_depth_evaluations == 4.0 * sequences);
     const Step& a = whole;
     const Step& b = alone;
-    const std::vector<double> x = numbers_of(p.network, a.gradient()),
-                              y = numbers_of(p.network, b.gradient());
+    const Eigen::VectorXd x = numbers_of(p.network, a.gradient()),
+                          y = numbers_of(p.network, b.gradient());
     REQUIRE(x.size() == y.size());
-    double largest = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) largest = std::max(largest, std::abs(x[i] - y[i]));
-    CHECK(largest < 1e-14);
+    CHECK(test::largest_difference(x, y) < 1e-14);
 }
 
 TEST_CASE("TrainingStep: slices have the same bits for any number of threads", "[training_step]") {
@@ -86,11 +77,8 @@ TEST_CASE("TrainingStep: slices of tokens take the weights of their samples", "[
                                      {j, sequences})
                       .loss;
     CHECK(std::abs(of_whole - of_all) < 1e-13);
-    const std::vector<double> x = numbers_of(p.network, whole.gradient()),
-                              y = numbers_of(p.network, alone.gradient());
-    double largest = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) largest = std::max(largest, std::abs(x[i] - y[i]));
-    CHECK(largest < 1e-14);
+    CHECK(test::largest_difference(numbers_of(p.network, whole.gradient()),
+                                   numbers_of(p.network, alone.gradient())) < 1e-14);
 }
 
 TEST_CASE("TrainingStep: a bad token in the last slice leaves the gradient as it was",
@@ -102,7 +90,7 @@ TEST_CASE("TrainingStep: a bad token in the last slice leaves the gradient as it
     CHECK_THROWS_AS(step.differentiate(p.network, bad, p.labels, 0), std::invalid_argument);
     for (const double slope : numbers_of(p.network, step.gradient())) CHECK(slope == 0.0);
     (void)step.differentiate(p.network, p.x, p.labels, 1);
-    const std::vector<double> before = numbers_of(p.network, step.gradient());
+    const Eigen::VectorXd before = numbers_of(p.network, step.gradient());
     CHECK_THROWS_AS(step.differentiate(p.network, bad, p.labels, 2), std::invalid_argument);
     CHECK(numbers_of(p.network, step.gradient()) == before);
     const Eigen::VectorXi few = p.labels.head(sequences - 1);

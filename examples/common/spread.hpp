@@ -19,7 +19,8 @@ struct Spread {
 [[nodiscard]] inline Spread spread(const std::vector<double>& values) {
     const auto count = static_cast<double>(values.size());
     Spread result;
-    for (const double value : values) result.mean += value / count;
+    for (const double value : values) result.mean += value;
+    result.mean /= count;  // of equal values that value
     double squares = 0;
     for (const double value : values) squares += (value - result.mean) * (value - result.mean);
     if (values.size() > 1) result.deviation = std::sqrt(squares / (count - 1));

@@ -12,9 +12,7 @@ namespace reproduction {
 /// 1 - sum(p) / L: what of the blocks' time the masks save.
 /// \param survival  At least one.
 [[nodiscard]] inline double theoretical_saving(const std::vector<double>& survival) {
-    double skipped = 0;
-    for (const double p : survival) skipped += 1 - p;
-    return skipped / static_cast<double>(survival.size());
+    return 1 - common::spread(survival).mean;
 }
 
 /// What of the mean time at constant depth the mean time with stochastic depth leaves over.
