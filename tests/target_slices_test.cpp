@@ -81,6 +81,33 @@ TEST_CASE("TrainingStep: slices of tokens take the weights of their samples", "[
                                    numbers_of(p.network, alone.gradient())) < 1e-14);
 }
 
+/// A loss whose targets can't be made without those that they refer to.
+struct OnReferredLabels {
+    struct Targets {
+        const Eigen::VectorXi& labels;
+
+        [[nodiscard]] Index samples() const { return labels.size(); }
+        void take(const Targets&, Index, Index) { FAIL("nobody can have made a part"); }
+    };
+    double value_and_gradient(const ConstMatrixRef<double>& output, const Targets& targets,
+                              MatrixRef<double> gradient) const {
+        return SoftmaxCrossEntropy<double>{}.value_and_gradient(output, targets.labels, gradient);
+    }
+};
+static_assert(!SliceableTargets<OnReferredLabels::Targets>);
+
+TEST_CASE("TrainingStep: targets that can't be made without arguments stay whole",
+          "[training_step]") {
+    const test::TokenProblem p{sequences};
+    Step slices{p.network, {}, {.seed = 9}};
+    TrainingStep whole{p.network, OnReferredLabels{}, {.seed = 9}};
+    const double of_slices = slices.differentiate(p.network, p.x, p.labels, 4).loss;
+    const double of_whole = whole.differentiate(p.network, p.x, {p.labels}, 4).loss;
+    CHECK(std::abs(of_slices - of_whole) < 1e-13);
+    CHECK(test::largest_difference(numbers_of(p.network, slices.gradient()),
+                                   numbers_of(p.network, whole.gradient())) < 1e-14);
+}
+
 TEST_CASE("TrainingStep: a bad token in the last slice leaves the gradient as it was",
           "[training_step]") {
     const test::TokenProblem p{sequences};

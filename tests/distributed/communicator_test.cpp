@@ -7,17 +7,15 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/ranks.hpp"
 
 namespace {
 namespace sd = stochastic_depth;
 
 TEST_CASE("a communicator has the ranks of the user's, and its own messages") {
-    int rank = 0, size = 0;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
     const sd::detail::Communicator ranks{"Test", MPI_COMM_WORLD};
-    CHECK(ranks.rank() == rank);
-    CHECK(ranks.size() == size);
+    CHECK(ranks.rank() == sd::test::rank());
+    CHECK(ranks.size() == sd::test::ranks());
     int comparison = MPI_IDENT;
     MPI_Comm_compare(ranks.get(), MPI_COMM_WORLD, &comparison);
     CHECK(comparison == MPI_CONGRUENT);

@@ -13,6 +13,7 @@
 #include "support/gradient_networks.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/ranks.hpp"
 #include "support/training_problem.hpp"
 
 namespace {
@@ -20,17 +21,9 @@ namespace sd = stochastic_depth;
 using sd::Index;
 using sd::test::Network;
 using sd::test::Problem;
+using sd::test::rank;
+using sd::test::ranks;
 
-int rank() {
-    int rank = 0;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    return rank;
-}
-int ranks() {
-    int size = 0;
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    return size;
-}
 bool is_last() { return rank() == ranks() - 1; }
 
 using Loss = sd::MeanSquaredError<double>;

@@ -25,6 +25,7 @@
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/ranks.hpp"
 #include "support/shard_networks.hpp"
 
 namespace {
@@ -35,6 +36,7 @@ using sd::test::Bits;
 using sd::test::bits_of;
 using sd::test::Cubes;
 using sd::test::network_for_shards;
+using sd::test::ranks;
 using sd::test::Shift;
 
 constexpr Index features = 4;
@@ -53,12 +55,6 @@ Bits trained_here(const sd::TrainingStepOptions& options, Index samples, std::ui
         return sd::TrainingStep{network, sd::SoftmaxCrossEntropy<float>{}, options};
     };
     return sd::test::trained_in_shards(step_of, samples, steps, losses);
-}
-
-int ranks() {
-    int size = 0;
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    return size;
 }
 
 /// Ranks that share their cores wait long for each other: the number of steps is what this costs.

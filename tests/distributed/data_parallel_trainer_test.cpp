@@ -17,10 +17,13 @@
 #include "support/gradient_networks.hpp"
 #include "support/matrices.hpp"
 #include "support/parameters.hpp"
+#include "support/ranks.hpp"
 
 namespace {
 namespace sd = stochastic_depth;
 using sd::Index;
+using sd::test::rank;
+using sd::test::ranks;
 
 sd::test::Network network() {
     sd::Philox random{3};
@@ -35,16 +38,6 @@ sd::Dataset<double> data_of(Index samples, std::uint64_t seed) {
 }
 const sd::SoftmaxCrossEntropy<double> loss{};
 
-int rank() {
-    int rank = 0;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    return rank;
-}
-int ranks() {
-    int size = 0;
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    return size;
-}
 
 bool same_numbers(const sd::EpochRecord& a, const sd::EpochRecord& b) {
     const auto same = [](double x, double y) {

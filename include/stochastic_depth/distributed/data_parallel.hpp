@@ -110,7 +110,7 @@ public:
     ///
     /// \param x, targets  Of the whole batch, of which a rank reads its own samples alone.
     /// \param part        Where they are of these alone, {samples_of_rank(batch).first, batch}.
-    /// \returns           The whole batch's; seconds of the slowest rank.
+    /// \returns           The whole batch's; seconds of the slowest rank's shards.
     /// \throws std::invalid_argument  on every rank, if ranks are given steps or batches that
     ///                                differ. On those ranks whose samples it is, as TrainingStep
     ///                                does; on the others std::runtime_error, with the rank and its

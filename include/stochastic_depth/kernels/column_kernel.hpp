@@ -130,4 +130,20 @@ void run_column(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue)
         finish(last_step, P::load(sums + i), std::min(i, rows - Lanes), Index{0}, out, origin);
 }
 
+/// A product of one column with a single packet of rows: calls and a stay in memory would cost as
+/// much as the sums do.
+template <int Lanes, class Scalar, class Epilogue>
+void run_one_packet(const Operands<Scalar>& f, const Epilogue& epilogue) {
+    using P = Packet<Scalar, Lanes>;
+    P sum = f.start.data ? P::load(f.start.data) : P::broadcast(Scalar(0));
+    const Scalar* weights = f.left.data;
+    const Scalar* input = f.right.data;
+    for (Index k = f.inner; k > 0; --k) {
+        sum = multiply_add(P::load(weights), P::broadcast(*input), sum);
+        weights += f.left.stride;
+        input += f.right.inner_stride;
+    }
+    finish(epilogue, sum, Index{0}, Index{0}, f.out, f.origin);
+}
+
 }  // namespace stochastic_depth::detail

@@ -147,6 +147,9 @@ void run_product(Index rows, const Operands<Scalar>& f, const Epilogue& epilogue
         if (Rows != Eigen::Dynamic || rows < Lanes)
             return run_product<Rows, Inner, Packet<Scalar, Lanes>::narrower>(rows, f, epilogue);
     }
+    if constexpr (Lanes > 1)
+        if (rows == Lanes && f.columns == 1 && f.segments.count == 1)
+            return run_one_packet<Lanes>(f, epilogue);
     if constexpr (Lanes == widest_lanes<Scalar> && Lanes > 1)
         if (f.columns == 1) return run_column<Lanes>(rows, f, epilogue);
     // A square of a packet of four or eight stays in registers too where its size is known at run

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <functional>
 #include <stdexcept>
+#include <type_traits>
+#include <variant>
 
 #include <stochastic_depth/detail/check.hpp>
 #include <stochastic_depth/memory/tape.hpp>
@@ -32,6 +34,10 @@ public:
     using Targets = typename Loss::Targets;
     using Gradient = typename Network::Gradient;
     using Clock = std::chrono::steady_clock;
+
+    [[nodiscard]] static double seconds(Clock::duration time) {
+        return std::chrono::duration<double>(time).count();
+    }
 
     explicit BatchGradient(const Network& network)
         : masks_(network), gradient_(network.zero_gradient()) {}
@@ -102,10 +108,6 @@ private:
         const std::function<void(bool&)>* passed;
     };
 
-    [[nodiscard]] static double seconds(Clock::duration time) {
-        return std::chrono::duration<double>(time).count();
-    }
-
     /// Slice after slice, as parts of the batch.
     template <class Masks>
     StepLedger add_slices(const Pass<Masks>& pass, const ConstMatrixRef<Scalar>& x,
@@ -168,7 +170,7 @@ private:
     /// Of the calls before, while slices are added; used only if that is not zero.
     Gradient gradient_before_;
     bool is_zero_ = true;
-    Targets slice_targets_;
+    std::conditional_t<SliceableTargets<Targets>, Targets, std::monostate> slice_targets_;
     Tape tape_;
     RecordOf<Network, Records> record_;
     std::size_t cache_bytes_ = 0;

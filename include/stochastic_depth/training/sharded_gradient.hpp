@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <limits>
@@ -12,6 +13,7 @@
 
 #include <stochastic_depth/pass/mask_context.hpp>
 #include <stochastic_depth/threads/team.hpp>
+#include <stochastic_depth/training/batch_gradient.hpp>
 #include <stochastic_depth/training/gradient_pieces.hpp>
 #include <stochastic_depth/training/part_masks.hpp>
 #include <stochastic_depth/training/reached_by_some.hpp>
@@ -30,11 +32,15 @@ class ShardedGradient {
 public:
     using Scalar = typename Network::Scalar;
     using Gradient = typename Network::Gradient;
+    using Clock = std::chrono::steady_clock;
 
     /// \param shards   At least 1.
     /// \param threads  Those of the teams to come; more than shards don't help.
     ShardedGradient(const Network& network, Index shards, Index threads)
-        : tree_(shards, std::min(shards, threads)), tree_of_one_(shards, 1), masks_(network), reached_(network) {
+        : tree_(shards, std::min(shards, threads)),
+          tree_of_one_(shards, 1),
+          masks_(network),
+          reached_(network) {
         for (Index w = 0; w < std::min(shards, threads); ++w)
             workers_.push_back(std::make_unique<Worker>(network, tree_));
         rows_.reserve(static_cast<std::size_t>(tree_.nodes()));
@@ -43,11 +49,13 @@ public:
     }
 
     /// Adds the gradient of the mean loss, as BatchGradient does.
+    /// \param start  Since when the forward pass's seconds count.
     /// \throws  What the first shard that failed has thrown; the gradient is unchanged then.
     template <class Masks>
     StepLedger add(const ShardedBatch<Network, Loss, Masks>& batch, const Team& team,
-                   Gradient& gradient) {
+                   Gradient& gradient, Clock::time_point start) {
         prepare(batch);
+        const auto prepared = Clock::now();
         team.split(static_cast<Index>(workers_.size()), 1, std::numeric_limits<double>::max(),
                    [&](Index first, Index count) {
                        for (Index w = first; w < first + count; ++w) run(w, batch);
@@ -56,8 +64,12 @@ public:
             for (auto& worker : workers_) worker->shards.discard();
             std::rethrow_exception(std::exchange(failure_, nullptr));
         }
+        StepLedger ledger = ledger_of_all();
+        const auto computed = Clock::now();
         add_sums(batch, team, gradient);
-        return ledger_of_all();
+        ledger.forward_seconds += BatchGradient<Network, Loss>::seconds(prepared - start);
+        ledger.backward_seconds += BatchGradient<Network, Loss>::seconds(Clock::now() - computed);
+        return ledger;
     }
 
     /// Layers that keep statistics of their batches take over what the shards of the last one came
@@ -129,7 +141,7 @@ private:
         statistics.take_sum(rows_[0] + of_gradient);
     }
 
-    /// Seconds are those of the slowest worker.
+    /// Of the shards; seconds are those of the slowest worker.
     [[nodiscard]] StepLedger ledger_of_all() {
         StepLedger all;
         for (Index w = 0; w < static_cast<Index>(workers_.size()); ++w) {

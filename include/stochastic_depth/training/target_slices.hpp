@@ -22,7 +22,8 @@ inline constexpr bool is_target_matrix<Eigen::Matrix<Scalar, rows, columns>> =
 }  // namespace detail
 
 /// Targets of which those of some samples are targets too: what shards, ranks and slices of tokens
-/// need. Vectors and matrices with one for each sample; of another type two members:
+/// need. Vectors and matrices with one for each sample; of another type, which can be made without
+/// arguments, two members:
 ///
 ///     Index samples() const;                                     // how many
 ///     void take(const Targets& from, Index first, Index count);  // becomes those of some samples
@@ -32,10 +33,12 @@ inline constexpr bool is_target_matrix<Eigen::Matrix<Scalar, rows, columns>> =
 /// Models: WeightedTargets of such targets; a user's type that has the members.
 template <class Targets>
 concept SliceableTargets =
-    detail::is_target_matrix<Targets> || requires(const Targets& targets, Targets& some, Index i) {
-        { targets.samples() } -> std::convertible_to<Index>;
-        some.take(targets, i, i);
-    };
+    detail::is_target_matrix<Targets> ||
+    (std::default_initializable<Targets> &&
+     requires(const Targets& targets, Targets& some, Index i) {
+         { targets.samples() } -> std::convertible_to<Index>;
+         some.take(targets, i, i);
+     });
 
 namespace detail {
 

@@ -183,7 +183,7 @@ private:
                 detail::check_samples_of_targets(x.cols(), targets);
                 const detail::ShardedBatch<Network, Loss, Masks> batch{
                     network, loss_, x, targets, 0, x.cols(), masks, part, context};
-                ledger = shards_->add(batch, team_, gradient_.gradient());
+                ledger = shards_->add(batch, team_, gradient_.gradient(), start);
             }
         if (!shards_)
             ledger = gradient_.add(network, loss_, x, targets, masks, context, part, team_, nullptr,
