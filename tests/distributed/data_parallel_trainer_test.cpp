@@ -38,7 +38,6 @@ sd::Dataset<double> data_of(Index samples, std::uint64_t seed) {
 }
 const sd::SoftmaxCrossEntropy<double> loss{};
 
-
 bool same_numbers(const sd::EpochRecord& a, const sd::EpochRecord& b) {
     const auto same = [](double x, double y) {
         return std::bit_cast<std::uint64_t>(x) == std::bit_cast<std::uint64_t>(y);
