@@ -161,6 +161,38 @@ TEMPLATE_TEST_CASE("matrix kernel: an inner dimension in segments is one sum", "
             }
 }
 
+// Windows on an image overlap; a right factor across has its columns side by side. Some tiles know
+// the stride at compile time.
+TEMPLATE_TEST_CASE("matrix kernel: the same whatever the distance of columns", "[matrix_kernel]",
+                   float, double) {
+    using Scalar = TestType;
+    constexpr Index most_columns = 50;
+    Philox random{18};
+    const Matrix<Scalar> numbers = random_matrix<Scalar>(random, 64 * most_columns, 1);
+    for (const Index rows : {4, 8, 11, 16, 21, 32})
+        for (const Index inner : {15, 16, 33})
+            for (const Index stride : {1, 2, 4, 8, 16, 32}) {
+                CAPTURE(rows, inner, stride);
+                const detail::RightFactor<Scalar> right{numbers.data(),
+                                                        stride == 1 ? most_columns : 1, stride};
+                const Matrix<Scalar> left = random_matrix<Scalar>(random, rows, inner);
+                const Matrix<Scalar> start = random_matrix<Scalar>(random, rows, 1);
+                Matrix<Scalar> expected = start.replicate(1, most_columns);
+                for (Index j = 0; j < most_columns; ++j)
+                    for (Index k = 0; k < inner; ++k)
+                        for (Index i = 0; i < rows; ++i)
+                            expected(i, j) = test::multiply_add(
+                                left(i, k), numbers(k * right.inner_stride + j * stride),
+                                expected(i, j));
+                for (Index columns = 1; columns <= most_columns; ++columns) {
+                    Matrix<Scalar> result(rows, columns);
+                    detail::product<Scalar>(rows, inner, columns, {left.data(), rows}, start.data(),
+                                            right, {result.data(), rows}, detail::AsIs{});
+                    REQUIRE(same_bits(result, expected.leftCols(columns)));
+                }
+            }
+}
+
 TEMPLATE_TEST_CASE("matrix kernel: NaN and infinity stay in their own row and column",
                    "[matrix_kernel]", float, double) {
     Philox random{15};

@@ -24,11 +24,17 @@ void run_band(Index packets, Index row, Index last, const Operands<Scalar>& f,
     const Index columns = f.columns;
     const Epilogue last_step = epilogue;
     Index column = 0;
+    const bool is_fixed = has_fixed_stride<Lanes>(packets, f);
     if constexpr (fuses_epilogue<Scalar, Lanes>)
         unroll<max_packets<Scalar, Lanes>>([&](auto p) {
             constexpr int height = p + 1, wide = columns_beside<height>;
-            if (packets != height) return;
-            for (; column + wide <= columns; column += wide)
+            if (packets != height || is_fixed) return;
+            // Few columns would wait for their last multiply-adds: they share a full tile's.
+            const Index rest = columns % wide;
+            const bool shares =
+                height > 1 && columns > wide && (rest == 3 || (rest == 2 && height > 2));
+            const Index end = columns - rest - (shares ? wide : 0);
+            for (; column < end; column += wide)
                 run_tile<Lanes, height, wide>(row, last, column, f, [&] {
                     return [&, last_step = read_anew(epilogue)](const P& sum, int n, Index c) {
                         const Index i = row + (n + 1 < height ? n * Lanes : last);
@@ -36,7 +42,7 @@ void run_band(Index packets, Index row, Index last, const Operands<Scalar>& f,
                     };
                 });
         });
-    alignas(64) Array<Scalar, tile_packets * tile_columns * Lanes> sums;
+    alignas(64) Array<Scalar, most_sums * Lanes> sums;
     while (column < columns) {
         const Index end = column + run_some_tile<Lanes, Scalar>(packets, columns - column, sums,
                                                                 row, last, column, f);

@@ -31,7 +31,10 @@ inline constexpr int max_packets = Lanes == widest_lanes<Scalar> ? tile_packets
 /// on, over the whole inner dimension. The last packet starts at row + last; it may overlap the one
 /// before, whose rows it then computes again, to the same bits. Each packet ends in sink()(sum,
 /// packet, column of tile).
-template <int Lanes, int Packets, int Columns, class Scalar, class Sink>
+///
+/// ColumnStride is the right factor's, where it is known at compile time.
+template <int Lanes, int Packets, int Columns, Index ColumnStride = Eigen::Dynamic, class Scalar,
+          class Sink>
 EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Operands<Scalar>& f,
                                   const Sink& sink) {
     using P = Packet<Scalar, Lanes>;
@@ -51,10 +54,12 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
                                    (column + Columns + c) * f.start.column_stride);
     const Scalar* weights = f.left.data + row;
     const Index left_stride = f.left.stride;
-    const Index inner_stride = f.right.inner_stride, column_stride = f.right.column_stride;
+    const Index inner_stride = f.right.inner_stride;
+    constexpr bool is_fixed = ColumnStride != Eigen::Dynamic;
+    const Index column_stride = is_fixed ? ColumnStride : f.right.column_stride;
     // Several pointers, each for a few columns: clang moves a single one from column to column,
     // step by step.
-    constexpr int group = 3;
+    constexpr int group = is_fixed ? Columns : 3;
     Array<const Scalar*, (Columns + group - 1) / group> inputs;
     STOCHASTIC_DEPTH_UNROLL for (int c = 0; c < Columns; c += group)
         inputs[c / group] = f.right.data + (column + c) * column_stride;
@@ -87,9 +92,9 @@ EIGEN_ALWAYS_INLINE void run_tile(Index row, Index last, Index column, const Ope
 
 /// A tile that leaves its sums in memory, packet after packet, column after column: one set of such
 /// tiles serves every epilogue.
-template <int Lanes, int Packets, int Columns, class Scalar>
+template <int Lanes, int Packets, int Columns, Index ColumnStride = Eigen::Dynamic, class Scalar>
 void run_tile_into(Scalar* sums, Index row, Index last, Index column, const Operands<Scalar>& f) {
-    run_tile<Lanes, Packets, Columns>(row, last, column, f, [sums] {
+    run_tile<Lanes, Packets, Columns, ColumnStride>(row, last, column, f, [sums] {
         return [sums](const Packet<Scalar, Lanes>& sum, int p, int c) {
             sum.store(sums + (c * Packets + p) * Lanes);
         };
@@ -107,20 +112,19 @@ inline constexpr bool fuses_epilogue = 2 * Lanes >= widest_lanes<Scalar>;
 template <int Lanes, int Packets, class Scalar>
 Index run_tile_of(Index columns, Scalar* sums, Index row, Index last, Index column,
                   const Operands<Scalar>& f) {
-    // Where tiles of full width fuse their epilogue, this is for what is left beside them. Five
-    // columns of many packets are three and two: one alone would wait for its last multiply-add.
+    // Where tiles of full width fuse their epilogue, this is for what is left beside them. Eight
+    // columns are twice four.
     constexpr bool fuses = fuses_epilogue<Scalar, Lanes>;
-    constexpr int widest = Packets == 1 ? tile_columns : 5;
-    constexpr int wide = !fuses ? columns_beside<Packets> : Packets > 2 ? 3 : 4;
-    if constexpr (fuses && Packets <= 2)
-        if (columns >= widest) {
-            run_tile_into<Lanes, Packets, widest>(sums, row, last, column, f);
-            return widest;
-        }
-    if (columns >= wide) {
-        run_tile_into<Lanes, Packets, wide>(sums, row, last, column, f);
-        return wide;
+    constexpr int widest = fuses ? (Packets == 1 ? tile_columns : 5) : columns_beside<Packets>;
+    if (columns >= widest && (!fuses || Packets == 1 || columns != 8)) {
+        run_tile_into<Lanes, Packets, widest>(sums, row, last, column, f);
+        return widest;
     }
+    if constexpr (fuses)
+        if (columns >= 4) {
+            run_tile_into<Lanes, Packets, 4>(sums, row, last, column, f);
+            return 4;
+        }
     if (columns >= 2) {
         run_tile_into<Lanes, Packets, 2>(sums, row, last, column, f);
         return 2;
@@ -129,10 +133,65 @@ Index run_tile_of(Index columns, Scalar* sums, Index row, Index last, Index colu
     return 1;
 }
 
-/// The same for a number of packets known at run time.
+/// Columns of tiles whose column stride is known at compile time: even numbers, from the narrowest
+/// to those whose sums, beside their weights, fill the registers.
+inline constexpr int narrowest_fixed = 8;
+template <int Packets>
+inline constexpr int widest_fixed = Packets == 1 ? 16 : 14;
+
+/// Whether there are such tiles: short ones, where few multiply-adds share a broadcast, keep a
+/// processor with AVX-512 from its peak otherwise.
+template <int Lanes, class Scalar>
+inline constexpr bool has_fixed_tiles = Lanes == widest_lanes<Scalar> && tile_packets >= 4;
+
+/// Whether tiles know the column stride at compile time: that of a right factor across, or of one
+/// whose columns are one or two packets long. An input then stands at a constant distance from a
+/// single pointer, and its broadcast is a part of its multiply-add. (With an index in the address
+/// the processor takes the two apart again, and has more to begin in a cycle than it can.) Their
+/// sums go through memory, which does not matter where they are long.
+template <int Lanes, class Scalar>
+[[nodiscard]] bool has_fixed_stride(Index packets, const Operands<Scalar>& f) {
+    const Index stride = f.right.column_stride;
+    return has_fixed_tiles<Lanes, Scalar> && packets <= 2 && f.columns >= narrowest_fixed &&
+           f.inner * f.segments.count >= 16 * packets &&
+           (stride == 1 || stride == Lanes || stride == 2 * Lanes);
+}
+
+/// As run_tile_of, of at least narrowest_fixed columns. All tiles are about as wide: a narrow one
+/// would wait for its last multiply-add.
+template <int Lanes, int Packets, class Scalar>
+Index run_fixed_tile_of(Index columns, Scalar* sums, Index row, Index last, Index column,
+                        const Operands<Scalar>& f) {
+    constexpr int widest = widest_fixed<Packets>;
+    const Index share = columns / ((columns + widest - 1) / widest);
+    const Index width = share % 2 == 0 || share == columns ? share / 2 * 2 : share + 1;
+    unroll<(widest - narrowest_fixed) / 2 + 1>([&](auto n) {
+        constexpr int wide = narrowest_fixed + 2 * n;
+        if (width != wide) return;
+        const Index stride = f.right.column_stride;
+        if (stride == 1)
+            run_tile_into<Lanes, Packets, wide, 1>(sums, row, last, column, f);
+        else if (stride == Lanes)
+            run_tile_into<Lanes, Packets, wide, Lanes>(sums, row, last, column, f);
+        else
+            run_tile_into<Lanes, Packets, wide, 2 * Lanes>(sums, row, last, column, f);
+    });
+    return width;
+}
+
+/// Packets of sums that a tile leaves in memory at most.
+inline constexpr int most_sums =
+    tile_packets < 4 ? tile_packets * tile_columns : 2 * widest_fixed<2>;
+
+/// Runs a tile of a number of packets known at run time, and returns its width.
 template <int Lanes, class Scalar>
 Index run_some_tile(Index packets, Index columns, Scalar* sums, Index row, Index last, Index column,
                     const Operands<Scalar>& f) {
+    if constexpr (has_fixed_tiles<Lanes, Scalar>)
+        if (columns >= narrowest_fixed && has_fixed_stride<Lanes>(packets, f))
+            return packets == 1
+                       ? run_fixed_tile_of<Lanes, 1>(columns, sums, row, last, column, f)
+                       : run_fixed_tile_of<Lanes, 2>(columns, sums, row, last, column, f);
     Index width = 1;
     unroll<max_packets<Scalar, Lanes>>([&](auto p) {
         if (packets == p + 1)

@@ -151,9 +151,9 @@ void convolve(const Windows& w, const Scalar* weights, const Scalar* bias, const
     });
 }
 
-/// Positions that a product sums over before the next one goes on from its sums: what they and their
-/// windows hold stays in the nearest cache.
-inline constexpr Index positions_at_once = 256;
+/// Slopes that a product sums over before the next one goes on from its sums: they and what their
+/// windows hold stay in the nearest cache.
+inline constexpr Index slopes_at_once = 4096;
 
 /// For columns [first, first + count) of the weights: sums += dy * windows^T of some images.
 /// \param x, dy  Images and slopes; the widest packet divides w.outputs, so that no tiles overlap.
@@ -168,7 +168,7 @@ void add_window_products(const Windows& w, const ConstView<Scalar>& x, const Con
         const Index lines = one_line ? x.cols() : region.lines;
         const Index in_line = one_line ? x.outerStride() : region.in_line;
         const Index out_line = one_line ? dy.outerStride() : region.out_line;
-        const Index lines_at_once = std::max<Index>(1, positions_at_once / region.count);
+        const Index lines_at_once = std::max<Index>(1, slopes_at_once / (rows * region.count));
         const auto add = [&](Index line, const Scalar* from, const Scalar* slopes) {
             const Segments segments{std::min(lines_at_once, lines - line),
                                     out_line - region.count * region.out_step,
