@@ -18,25 +18,29 @@
 namespace stochastic_depth {
 namespace detail {
 
-/// y = epilogue(value) for images [first, first + count): value(packet type, channel, k) is what
-/// comes of entry k and those behind it, counted through all images.
-template <int Lanes, class Scalar, class Value, class Epilogue>
+/// y = epilogue(value) for images [first, first + count): of(packet type, channel) is a function
+/// whose value(k) is what comes of entry k and those behind it, counted through all images.
+template <int Lanes, class Scalar, class ValueOf, class Epilogue>
 void write_positions(const ImageShape& shape, Index first, Index count, Destination<Scalar> y,
-                     const Value& value, const Epilogue& epilogue) {
+                     const ValueOf& of, const Epilogue& epilogue) {
     using P = Packet<Scalar, Lanes>;
     if constexpr (Lanes > 1) {
         if (shape.channels < Lanes)
-            return write_positions<P::narrower>(shape, first, count, y, value, epilogue);
+            return write_positions<P::narrower>(shape, first, count, y, of, epilogue);
     }
+    const Index channels = shape.channels, size = shape.size();
+    const Epilogue last_step = epilogue;
     for (Index j = first; j < first + count; ++j)
-        for (Index p = 0; p < shape.size(); p += shape.channels)
-            for (Index i = 0; i < shape.channels; i += Lanes) {
+        for_each_block(shape.positions(), [&](Index position, Index positions) {
+            const Index begin = position * channels, end = begin + positions * channels;
+            for (Index i = 0; i < channels; i += Lanes) {
                 // The last packet may overlap the one before.
-                const Index channel = std::min(i, shape.channels - Lanes);
-                finish(epilogue,
-                       value(std::type_identity<P>(), channel, p + channel + j * shape.size()),
-                       p + channel, j, y, {});
+                const Index channel = std::min(i, channels - Lanes);
+                const auto value = of(std::type_identity<P>(), channel);
+                for (Index p = begin + channel; p < end; p += channels)
+                    finish(last_step, value(p + j * size), p, j, y, {});
             }
+        });
 }
 
 }  // namespace detail
@@ -107,9 +111,11 @@ public:
         } else {
             channels_.write_affine(scale.data(), shift.data());
         }
-        write(batch, epilogue, [&]<class P>(std::type_identity<P>, Index i, Index k) {
-            return multiply_add(P::load(scale.data() + i), P::load(x.data() + k),
-                                P::load(shift.data() + i));
+        write(batch, epilogue, [&]<class P>(std::type_identity<P>, Index i) {
+            return [from = x.data(), a = P::load(scale.data() + i),
+                    b = P::load(shift.data() + i)](Index k) {
+                return multiply_add(a, P::load(from + k), b);
+            };
         });
     }
 
@@ -131,10 +137,11 @@ public:
         fold_back(record.statistics, averages.data(), of_slope.data(), of_input.data(),
                   shift.data());
         const auto x = record.input.view();
-        write(batch, epilogue, [&]<class P>(std::type_identity<P>, Index i, Index k) {
-            const P by_input = multiply_add(P::load(of_input.data() + i), P::load(x.data() + k),
-                                            P::load(shift.data() + i));
-            return multiply_add(P::load(of_slope.data() + i), P::load(dy.data() + k), by_input);
+        write(batch, epilogue, [&]<class P>(std::type_identity<P>, Index i) {
+            return [slopes = dy.data(), input = x.data(), a = P::load(of_slope.data() + i),
+                    b = P::load(of_input.data() + i), c = P::load(shift.data() + i)](Index k) {
+                return multiply_add(a, P::load(slopes + k), multiply_add(b, P::load(input + k), c));
+            };
         });
     }
 
@@ -240,8 +247,8 @@ private:
     }
 
     /// batch = epilogue(value), shared by the team.
-    template <class Batch, class Epilogue, class Value>
-    void write(Batch& batch, const Epilogue& epilogue, const Value& value) const {
+    template <class Batch, class Epilogue, class ValueOf>
+    void write(Batch& batch, const Epilogue& epilogue, const ValueOf& of) const {
         Batch result = batch.room(shape_.size());
         const auto y = result.writable();
         detail::redirect(
@@ -251,7 +258,7 @@ private:
                                    2 * detail::work_of_moving * static_cast<double>(shape_.size()),
                                    [&](Index first, Index count) {
                                        detail::write_positions<detail::widest_lanes<Scalar>>(
-                                           shape_, first, count, to, value, last_step);
+                                           shape_, first, count, to, of, last_step);
                                    });
             });
         batch = std::move(result);
