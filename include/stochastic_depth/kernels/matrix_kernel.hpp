@@ -24,11 +24,11 @@ void run_band(Index packets, Index row, Index last, const Operands<Scalar>& f,
     const Index columns = f.columns;
     const Epilogue last_step = epilogue;
     Index column = 0;
-    const bool is_fixed = has_fixed_stride<Lanes>(packets, f);
+    const bool knows_stride = has_fixed_stride<Lanes>(packets, f);
     if constexpr (fuses_epilogue<Scalar, Lanes>)
         unroll<max_packets<Scalar, Lanes>>([&](auto p) {
             constexpr int height = p + 1, wide = columns_beside<height>;
-            if (packets != height || is_fixed) return;
+            if (packets != height || knows_stride) return;
             // Few columns would wait for their last multiply-adds: they share a full tile's.
             const Index rest = columns % wide;
             const bool shares =
@@ -44,8 +44,9 @@ void run_band(Index packets, Index row, Index last, const Operands<Scalar>& f,
         });
     alignas(64) Array<Scalar, most_sums * Lanes> sums;
     while (column < columns) {
-        const Index end = column + run_some_tile<Lanes, Scalar>(packets, columns - column, sums,
-                                                                row, last, column, f);
+        const Index end = column + run_some_tile<Lanes, Scalar>(packets, knows_stride,
+                                                                columns - column, sums, row, last,
+                                                                column, f);
         for (const Scalar* sum = sums; column < end; ++column)
             for (Index p = 0; p < packets; ++p, sum += Lanes)
                 finish(last_step, P::load(sum), row + std::min<Index>(p * Lanes, last), column, out,

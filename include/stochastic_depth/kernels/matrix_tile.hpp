@@ -164,7 +164,7 @@ Index run_fixed_tile_of(Index columns, Scalar* sums, Index row, Index last, Inde
                         const Operands<Scalar>& f) {
     constexpr int widest = widest_fixed<Packets>;
     const Index share = columns / ((columns + widest - 1) / widest);
-    const Index width = share % 2 == 0 || share == columns ? share / 2 * 2 : share + 1;
+    const Index width = std::min((share + 1) / 2 * 2, columns / 2 * 2);
     unroll<(widest - narrowest_fixed) / 2 + 1>([&](auto n) {
         constexpr int wide = narrowest_fixed + 2 * n;
         if (width != wide) return;
@@ -180,15 +180,15 @@ Index run_fixed_tile_of(Index columns, Scalar* sums, Index row, Index last, Inde
 }
 
 /// Packets of sums that a tile leaves in memory at most.
-inline constexpr int most_sums =
-    tile_packets < 4 ? tile_packets * tile_columns : 2 * widest_fixed<2>;
+inline constexpr int most_sums = std::max(tile_packets * tile_columns, 2 * widest_fixed<2>);
 
 /// Runs a tile of a number of packets known at run time, and returns its width.
+/// \param knows_stride  has_fixed_stride of the product.
 template <int Lanes, class Scalar>
-Index run_some_tile(Index packets, Index columns, Scalar* sums, Index row, Index last, Index column,
-                    const Operands<Scalar>& f) {
+Index run_some_tile(Index packets, bool knows_stride, Index columns, Scalar* sums, Index row,
+                    Index last, Index column, const Operands<Scalar>& f) {
     if constexpr (has_fixed_tiles<Lanes, Scalar>)
-        if (columns >= narrowest_fixed && has_fixed_stride<Lanes>(packets, f))
+        if (knows_stride && columns >= narrowest_fixed)
             return packets == 1
                        ? run_fixed_tile_of<Lanes, 1>(columns, sums, row, last, column, f)
                        : run_fixed_tile_of<Lanes, 2>(columns, sums, row, last, column, f);

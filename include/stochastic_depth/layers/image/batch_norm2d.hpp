@@ -29,6 +29,7 @@ void write_positions(const ImageShape& shape, Index first, Index count, Destinat
             return write_positions<P::narrower>(shape, first, count, y, of, epilogue);
     }
     const Index channels = shape.channels, size = shape.size();
+    // A copy: what a store of a packet might have changed would be read again for each.
     const Epilogue last_step = epilogue;
     for (Index j = first; j < first + count; ++j)
         for_each_block(shape.positions(), [&](Index position, Index positions) {
